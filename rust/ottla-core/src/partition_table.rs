@@ -1,0 +1,1 @@
+//! (topic id, index) and (name, index) to partition.

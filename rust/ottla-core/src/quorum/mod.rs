@@ -1,0 +1,1 @@
+//! The metadata quorum: raft over a log in the format of Kafka.

@@ -1,0 +1,1 @@
+//! Segments, indexes, logs, recovery and the writer of a log directory.
