@@ -148,7 +148,7 @@ def _compile(cls: type, names: _Names, *, to_kio: bool) -> Callable[[Any], Any]:
             expression = f"None if {source} is None else tuple({source})"
         args.append(f"{f.name if to_kio else unified_field_name(f)}={expression}")
     source_text = f"def convert(m): return target({', '.join(args)})"
-    exec(source_text, env)  # noqa: S102 - our own text, from field names alone
+    exec(source_text, env)  # our own text, from field names alone
     return env["convert"]  # type: ignore[no-any-return]
 
 

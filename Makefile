@@ -1,0 +1,72 @@
+# Every target does its own set-up in .venv. Needed on the machine: Python 3.11 or later and a Rust toolchain.
+# PROFILE=dev builds the native module faster and unoptimised; SOAK_SECONDS bounds one battery of `make soak`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PROFILE ?= release
+SOAK_SECONDS ?= 300
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+DEPS := .venv/.deps
+COMPAT_DEPS := .venv/.deps-compat
+NATIVE := .venv/.native-$(PROFILE)
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust/ottla-core/src rust/ottla-python -name '*.rs' -o -name Cargo.toml)
+
+.PHONY: run test test-rust test-python check compat bench soak fmt clean
+
+run: $(NATIVE)
+	$(BIN)/ottla demo
+
+test: test-rust test-python
+
+test-rust:
+	cargo test --quiet --package ottla-core
+
+test-python: $(NATIVE)
+	$(BIN)/python -m pytest -m "not compat and not soak" $(PYTEST_ARGS)
+
+check: $(NATIVE)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest ottla._native
+	$(BIN)/lint-imports
+	$(BIN)/python -m ottla.protocol.generate --check
+	cargo fmt --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+compat: $(NATIVE) $(COMPAT_DEPS)
+	tests/compat/install.sh
+	$(BIN)/python -m pytest -m compat $(PYTEST_ARGS) tests/compat
+
+bench: $(NATIVE)
+	$(BIN)/python -m bench
+
+soak: $(NATIVE)
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+
+fmt: $(DEPS)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cargo fmt
+
+clean:
+	rm -rf .venv .tools target python/ottla/_native*.so
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+$(DEPS): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group build --group test --group check
+	touch $@
+
+$(COMPAT_DEPS): $(DEPS)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group compat
+	touch $@
+
+# Installed editable, so that only a change of Rust sources needs a build.
+$(NATIVE): $(DEPS) $(RUST_SOURCES)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/maturin develop --quiet --profile $(PROFILE)
+	rm -f .venv/.native-*
+	touch $@
