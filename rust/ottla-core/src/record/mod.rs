@@ -1,1 +1,4 @@
-//! Record batches (magic 2): header view, records, building, control records and produce-time checks.
+//! Record batches of format v2 (KIP-98): reading, checking, building, and changing them in place.
+
+pub mod batch;
+pub mod validate;
