@@ -1,0 +1,1 @@
+"""The cluster's metadata: its records in Kafka's format, the immutable image, and the delta that changes it. Pure."""
