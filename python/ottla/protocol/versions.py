@@ -168,3 +168,6 @@ API_VERSIONS: Final[dict[ApiKey, tuple[int, int]]] = {
     ApiKey.DELETE_SHARE_GROUP_OFFSETS: (0, 0),
 }
 """Lowest and highest version of each API. Produce 0 to 2 are advertised but rejected (KAFKA-18659)."""
+
+PRODUCE_VERSION_MIN: Final = 3
+"""Lowest Produce version that is served."""

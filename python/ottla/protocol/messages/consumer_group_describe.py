@@ -37,8 +37,8 @@ class Member:
     client_host: str = ""
     subscribed_topic_names: tuple[str, ...] = ()
     subscribed_topic_regex: str | None = None
-    assignment: Assignment = dataclasses.field(default_factory=lambda: Assignment())
-    target_assignment: Assignment = dataclasses.field(default_factory=lambda: Assignment())
+    assignment: Assignment = dataclasses.field(default_factory=Assignment)
+    target_assignment: Assignment = dataclasses.field(default_factory=Assignment)
     member_type: int = -1
 
 

@@ -54,7 +54,7 @@ class FetchRequest:
     forgotten_topics_data: tuple[ForgottenTopic, ...] = ()
     rack_id: str = ""
     cluster_id: str | None = None
-    replica_state: ReplicaState = dataclasses.field(default_factory=lambda: ReplicaState())
+    replica_state: ReplicaState = dataclasses.field(default_factory=ReplicaState)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +91,9 @@ class PartitionData:
     records: bytes | None = None
     log_start_offset: int = -1
     preferred_read_replica: int = -1
-    diverging_epoch: EpochEndOffset = dataclasses.field(default_factory=lambda: EpochEndOffset())
-    current_leader: LeaderIdAndEpoch = dataclasses.field(default_factory=lambda: LeaderIdAndEpoch())
-    snapshot_id: SnapshotId = dataclasses.field(default_factory=lambda: SnapshotId())
+    diverging_epoch: EpochEndOffset = dataclasses.field(default_factory=EpochEndOffset)
+    current_leader: LeaderIdAndEpoch = dataclasses.field(default_factory=LeaderIdAndEpoch)
+    snapshot_id: SnapshotId = dataclasses.field(default_factory=SnapshotId)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

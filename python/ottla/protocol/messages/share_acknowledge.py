@@ -48,7 +48,7 @@ class PartitionData:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
-    current_leader: LeaderIdAndEpoch = dataclasses.field(default_factory=lambda: LeaderIdAndEpoch())
+    current_leader: LeaderIdAndEpoch = dataclasses.field(default_factory=LeaderIdAndEpoch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

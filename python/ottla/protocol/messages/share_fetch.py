@@ -70,7 +70,7 @@ class PartitionData:
     error_message: str | None = None
     acknowledge_error_code: int = 0
     acknowledge_error_message: str | None = None
-    current_leader: LeaderIdAndEpoch = dataclasses.field(default_factory=lambda: LeaderIdAndEpoch())
+    current_leader: LeaderIdAndEpoch = dataclasses.field(default_factory=LeaderIdAndEpoch)
     records: bytes = b""
     acquired_records: tuple[AcquiredRecords, ...] = ()
 

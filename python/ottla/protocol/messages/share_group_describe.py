@@ -35,7 +35,7 @@ class Member:
     client_id: str = ""
     client_host: str = ""
     subscribed_topic_names: tuple[str, ...] = ()
-    assignment: Assignment = dataclasses.field(default_factory=lambda: Assignment())
+    assignment: Assignment = dataclasses.field(default_factory=Assignment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

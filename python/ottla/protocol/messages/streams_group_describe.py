@@ -83,8 +83,8 @@ class Member:
     client_tags: tuple[KeyValue, ...] = ()
     task_offsets: tuple[TaskOffset, ...] = ()
     task_end_offsets: tuple[TaskOffset, ...] = ()
-    assignment: Assignment = dataclasses.field(default_factory=lambda: Assignment())
-    target_assignment: Assignment = dataclasses.field(default_factory=lambda: Assignment())
+    assignment: Assignment = dataclasses.field(default_factory=Assignment)
+    target_assignment: Assignment = dataclasses.field(default_factory=Assignment)
     is_classic: bool = False
 
 

@@ -112,7 +112,9 @@ class TopicPartition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointToPartitions:
-    user_endpoint: StreamsGroupHeartbeatResponseEndpoint = dataclasses.field(default_factory=lambda: StreamsGroupHeartbeatResponseEndpoint())
+    user_endpoint: StreamsGroupHeartbeatResponseEndpoint = dataclasses.field(
+        default_factory=StreamsGroupHeartbeatResponseEndpoint
+    )
     active_partitions: tuple[TopicPartition, ...] = ()
     standby_partitions: tuple[TopicPartition, ...] = ()
 
