@@ -3,6 +3,7 @@
 //! No Python, no async runtime, no clock (`now_ms` is an argument) and one door to files (`storage::fs::LogFs`).
 
 pub mod compression;
+pub mod data_plane;
 pub mod error;
 pub mod partition;
 pub mod partition_table;

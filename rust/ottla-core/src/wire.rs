@@ -1,1 +1,348 @@
 //! Bounds-checked reading and writing of the primitive types of the Kafka protocol.
+//!
+//! A length or a count that arrives from outside is never trusted: it is compared with the bytes that are really there
+//! before anything is allocated for it. Source: the protocol guide's "Protocol Primitive Types" and KIP-482 (compact
+//! types and tagged fields).
+
+use crate::types::TopicId;
+
+/// Why bytes are not the message that they claim to be. The connection is to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// The message ends inside a field.
+    #[error("the message ends inside {field}")]
+    Truncated {
+        /// Kind of the field.
+        field: &'static str,
+    },
+    /// A length or count is negative, or larger than what is left of the message.
+    #[error("{field} claims {claimed} with {left_bytes} bytes left in the message")]
+    BadLength {
+        /// Kind of the field.
+        field: &'static str,
+        /// What the message says.
+        claimed: i64,
+        /// What is really there.
+        left_bytes: usize,
+    },
+    /// A variable-length integer of more than 32 bits.
+    #[error("a variable-length integer is longer than 5 bytes")]
+    BadVarint,
+    /// A string that is not UTF-8.
+    #[error("{field} is not UTF-8")]
+    NotUtf8 {
+        /// Kind of the field.
+        field: &'static str,
+    },
+    /// Null where the schema has no null.
+    #[error("{field} is null")]
+    UnexpectedNull {
+        /// Kind of the field.
+        field: &'static str,
+    },
+    /// Tags of tagged fields must rise.
+    #[error("tagged field {tag} comes after a field of the same or a higher tag")]
+    TagOrder {
+        /// The offending tag.
+        tag: u32,
+    },
+    /// A tagged field is longer or shorter than its type.
+    #[error("tagged field {tag} has bytes left over")]
+    TagSize {
+        /// The offending tag.
+        tag: u32,
+    },
+}
+
+type Result<T> = std::result::Result<T, WireError>;
+
+/// A cursor over one message, or a part of one. Copying it is cheap; nothing it returns owns memory.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+macro_rules! read_number {
+    ($name:ident, $type:ty, $doc:literal) => {
+        #[doc = $doc]
+        #[inline]
+        pub fn $name(&mut self) -> Result<$type> {
+            self.array(stringify!($type)).map(<$type>::from_be_bytes)
+        }
+    };
+}
+
+impl<'a> Reader<'a> {
+    /// Start at the first byte of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, position: 0 }
+    }
+
+    /// Bytes read so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Bytes not read yet.
+    pub fn left(&self) -> usize {
+        self.bytes.len() - self.position
+    }
+
+    /// The next `len` bytes.
+    #[inline]
+    pub fn take(&mut self, len: usize, field: &'static str) -> Result<&'a [u8]> {
+        let end = self.position.checked_add(len).ok_or(WireError::Truncated { field })?;
+        let taken = self
+            .bytes
+            .get(self.position..end)
+            .ok_or(WireError::Truncated { field })?;
+        self.position = end;
+        Ok(taken)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N]> {
+        let taken = self.take(N, field)?;
+        let mut out = [0; N];
+        out.copy_from_slice(taken);
+        Ok(out)
+    }
+
+    read_number!(i8, i8, "A signed byte.");
+    read_number!(i16, i16, "Two bytes, big endian.");
+    read_number!(i32, i32, "Four bytes, big endian.");
+    read_number!(i64, i64, "Eight bytes, big endian.");
+
+    /// An unsigned variable-length integer of at most 32 bits.
+    #[inline]
+    pub fn uvarint(&mut self) -> Result<u32> {
+        let mut value = 0_u32;
+        for shift in (0..35).step_by(7) {
+            let [byte] = self.array::<1>("a variable-length integer")?;
+            if shift == 28 && byte > 0x0f {
+                return Err(WireError::BadVarint);
+            }
+            value |= u32::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(WireError::BadVarint)
+    }
+
+    /// A topic id or another UUID.
+    pub fn uuid(&mut self) -> Result<TopicId> {
+        self.array("a uuid").map(TopicId)
+    }
+
+    fn nullable_len(&mut self, flexible: bool, narrow: bool, field: &'static str) -> Result<Option<usize>> {
+        let claimed = match (flexible, narrow) {
+            (true, _) => i64::from(self.uvarint()?) - 1,
+            (false, true) => i64::from(self.i16()?),
+            (false, false) => i64::from(self.i32()?),
+        };
+        if claimed == -1 {
+            return Ok(None);
+        }
+        match usize::try_from(claimed) {
+            Ok(len) if len <= self.left() => Ok(Some(len)),
+            _ => Err(WireError::BadLength {
+                field,
+                claimed,
+                left_bytes: self.left(),
+            }),
+        }
+    }
+
+    /// A nullable string; compact when `flexible`.
+    pub fn nullable_string(&mut self, flexible: bool, field: &'static str) -> Result<Option<&'a str>> {
+        let Some(len) = self.nullable_len(flexible, true, field)? else {
+            return Ok(None);
+        };
+        let bytes = self.take(len, field)?;
+        std::str::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| WireError::NotUtf8 { field })
+    }
+
+    /// A string that may not be null; compact when `flexible`.
+    pub fn string(&mut self, flexible: bool, field: &'static str) -> Result<&'a str> {
+        self.nullable_string(flexible, field)?
+            .ok_or(WireError::UnexpectedNull { field })
+    }
+
+    /// Nullable bytes (also records); compact when `flexible`.
+    pub fn nullable_bytes(&mut self, flexible: bool, field: &'static str) -> Result<Option<&'a [u8]>> {
+        let Some(len) = self.nullable_len(flexible, false, field)? else {
+            return Ok(None);
+        };
+        self.take(len, field).map(Some)
+    }
+
+    /// The length of an array that may not be null. Each item takes at least `item_bytes_min` bytes on the wire, so a
+    /// count that cannot fit in the rest of the message is refused before anything is allocated.
+    pub fn array_len(&mut self, flexible: bool, item_bytes_min: usize, field: &'static str) -> Result<usize> {
+        let claimed = if flexible {
+            i64::from(self.uvarint()?) - 1
+        } else {
+            i64::from(self.i32()?)
+        };
+        if claimed == -1 {
+            return Err(WireError::UnexpectedNull { field });
+        }
+        match usize::try_from(claimed) {
+            Ok(len) if len.saturating_mul(item_bytes_min) <= self.left() => Ok(len),
+            _ => Err(WireError::BadLength {
+                field,
+                claimed,
+                left_bytes: self.left(),
+            }),
+        }
+    }
+
+    /// The tagged fields of one structure (KIP-482), each handed to `on_field` with a reader of just its bytes.
+    /// Does nothing unless `flexible`. A field that `on_field` does not know it returns false for.
+    pub fn tagged_fields(
+        &mut self,
+        flexible: bool,
+        mut on_field: impl FnMut(u32, &mut Reader<'a>) -> Result<bool>,
+    ) -> Result<()> {
+        if !flexible {
+            return Ok(());
+        }
+        let mut previous = None;
+        for _ in 0..self.uvarint()? {
+            let tag = self.uvarint()?;
+            if previous.is_some_and(|p| p >= tag) {
+                return Err(WireError::TagOrder { tag });
+            }
+            previous = Some(tag);
+            let len = self.uvarint()? as usize;
+            let mut field = Reader::new(self.take(len, "a tagged field")?);
+            if on_field(tag, &mut field)? && field.left() != 0 {
+                return Err(WireError::TagSize { tag });
+            }
+        }
+        Ok(())
+    }
+
+    /// Tagged fields of a structure that has none of its own.
+    pub fn skip_tagged_fields(&mut self, flexible: bool) -> Result<()> {
+        self.tagged_fields(flexible, |_, _| Ok(false))
+    }
+}
+
+/// Appends primitive types to a buffer.
+#[derive(Debug, Default)]
+pub struct Writer {
+    bytes: Vec<u8>,
+}
+
+macro_rules! write_number {
+    ($name:ident, $type:ty, $doc:literal) => {
+        #[doc = $doc]
+        #[inline]
+        pub fn $name(&mut self, value: $type) {
+            self.bytes.extend_from_slice(&value.to_be_bytes());
+        }
+    };
+}
+
+impl Writer {
+    /// An empty buffer with room for `bytes`.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+        }
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// What was written.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    write_number!(i8, i8, "A signed byte.");
+    write_number!(i16, i16, "Two bytes, big endian.");
+    write_number!(i32, i32, "Four bytes, big endian.");
+    write_number!(i64, i64, "Eight bytes, big endian.");
+
+    /// Overwrite four bytes at `position`, which must have been written.
+    pub fn set_i32(&mut self, position: usize, value: i32) {
+        self.bytes[position..position + 4].copy_from_slice(&value.to_be_bytes());
+    }
+
+    /// An unsigned variable-length integer.
+    #[inline]
+    pub fn uvarint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.bytes.push((value as u8) | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    /// Bytes as they are, without a length.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// A UUID.
+    pub fn uuid(&mut self, value: TopicId) {
+        self.raw(&value.0);
+    }
+
+    /// A string; compact when `flexible`.
+    pub fn string(&mut self, flexible: bool, value: &str) {
+        if flexible {
+            self.uvarint(value.len() as u32 + 1);
+        } else {
+            self.i16(value.len() as i16);
+        }
+        self.raw(value.as_bytes());
+    }
+
+    /// A string or null; compact when `flexible`.
+    pub fn nullable_string(&mut self, flexible: bool, value: Option<&str>) {
+        match value {
+            Some(value) => self.string(flexible, value),
+            None if flexible => self.uvarint(0),
+            None => self.i16(-1),
+        }
+    }
+
+    /// The length of an array, or of bytes; compact when `flexible`.
+    pub fn array_len(&mut self, flexible: bool, len: usize) {
+        if flexible {
+            self.uvarint(len as u32 + 1);
+        } else {
+            self.i32(len as i32);
+        }
+    }
+
+    /// The length of a null array, or of null bytes; compact when `flexible`.
+    pub fn null_array(&mut self, flexible: bool) {
+        if flexible {
+            self.uvarint(0);
+        } else {
+            self.i32(-1);
+        }
+    }
+
+    /// The mark of "no tagged fields here"; nothing unless `flexible`.
+    pub fn no_tagged_fields(&mut self, flexible: bool) {
+        if flexible {
+            self.uvarint(0);
+        }
+    }
+}

@@ -1,12 +1,27 @@
 //! `ottla._native`: converts, calls `ottla_core`, converts.
 #![allow(missing_docs)] // the documentation of every item is in python/ottla/_native.pyi
 
+mod data_plane;
+mod socket;
+
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = true)]
 mod _native {
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
+
+    #[pymodule_export]
+    use crate::data_plane::DataPlane;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        use crate::data_plane::{CLOSED, MORE, STALLED, WANT_WRITE};
+        module.add("MORE", MORE)?;
+        module.add("WANT_WRITE", WANT_WRITE)?;
+        module.add("CLOSED", CLOSED)?;
+        module.add("STALLED", STALLED)
+    }
 
     #[pyfunction]
     fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
