@@ -10,19 +10,21 @@ behind or uncover the request that stood behind the fetch. `on_polled` then ends
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from ottla._native import CLOSED, MORE, STALLED, WANT_WRITE, DataPlane, Request
+from ottla._native import CLOSED, MORE, STALLED, WANT_WRITE
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.event_log import EventLog
 
+if TYPE_CHECKING:
+    from ottla._native import DataPlane, Request
+
 log = EventLog("connection")
 
-Dispatch = Callable[["Connection", Request], Awaitable["Answer"]]
+Dispatch = Callable[["Connection", "Request"], Awaitable["Answer"]]
 
 
 class Refuse:
@@ -46,6 +48,7 @@ class Connection:
     """A client's connection; `run` serves it until it ends."""
 
     __slots__ = (
+        "_after_pump",
         "_dispatch",
         "_flags",
         "_owed",
@@ -72,8 +75,10 @@ class Connection:
         peer: tuple[str, int],
         listener_name: str,
         dispatch: Dispatch,
+        after_pump: Callable[[], None],
     ) -> None:
         self._plane = plane
+        self._after_pump = after_pump
         self._sock = sock
         self._dispatch = dispatch
         self._flags = 0
@@ -119,21 +124,15 @@ class Connection:
             # Ends `wait_readable` and `wait_writable` with ClosedResourceError; nothing is closed.
             trio.lowlevel.notify_closing(self._sock)
 
-    def peer_is_gone(self) -> bool:
-        """Whether the peer has closed its side. Only while Python owes a reply: nothing else looks at the socket then."""
-        try:
-            return not socket.socket.recv(self._stdlib_socket(), 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    def _stdlib_socket(self) -> socket.socket:
-        return self._sock._sock  # type: ignore[attr-defined,no-any-return]
+    def check_peer(self) -> None:
+        """End the connection if its client left while Python owes it a reply: nothing else looks at the socket then."""
+        flags, owed = self._plane.pump(self.session_id, now_ms(), wall_ms())
+        assert not owed, "a session hands out one request at a time"
+        if flags & CLOSED:
+            self._scope.cancel()
 
     async def _serve(self) -> None:
         plane, session_id = self._plane, self.session_id
-        self._flags, self._owed = plane.pump(session_id, now_ms(), wall_ms())
         while True:
             flags = self._flags
             if flags & CLOSED:
@@ -152,6 +151,7 @@ class Connection:
             self.last_active_ms = at_ms = now_ms()
             self._flags, owed = plane.pump(session_id, at_ms, wall_ms())
             self._owed += owed
+            self._after_pump()
 
     async def _answer(self) -> None:
         request = self._owed.pop(0)
@@ -165,6 +165,7 @@ class Connection:
         self.last_active_ms = at_ms = now_ms()
         self._flags, owed = self._plane.reply(self.session_id, request[0], answer, at_ms, wall_ms())
         self._owed += owed
+        self._after_pump()
 
     async def _wait(self, event: int) -> None:
         self._waits_for = event

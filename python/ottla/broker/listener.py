@@ -101,7 +101,14 @@ def open_listener(endpoint: Endpoint) -> trio.socket.SocketType:
 async def serve_listener(
     listening: trio.socket.SocketType, accepted: Accepted, nursery: trio.Nursery, limits: ConnectionLimits
 ) -> None:
-    """Accept until cancelled; `accepted` runs as a task of `nursery` and owns the socket."""
+    """Accept until cancelled, then close; `accepted` runs as a task of `nursery` and owns the socket."""
+    with listening:
+        await _accept(listening, accepted, nursery, limits)
+
+
+async def _accept(
+    listening: trio.socket.SocketType, accepted: Accepted, nursery: trio.Nursery, limits: ConnectionLimits
+) -> None:
     while True:
         await limits.wait_for_room()
         try:
