@@ -1,1 +1,0 @@
-"""Helpers for tests of programs that use a broker, and of the broker itself."""
