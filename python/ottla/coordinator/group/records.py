@@ -326,6 +326,16 @@ def group_metadata(group_id: str, value: GroupMetadataValue) -> CoordinatorRecor
     return CoordinatorRecord(_group_metadata_key(group_id), out.getvalue())
 
 
+def empty_group_metadata(group_id: str, *, wall_ms: int) -> CoordinatorRecord:
+    """A group that has just been created and has no generation yet."""
+    return group_metadata(
+        group_id,
+        GroupMetadataValue(
+            protocol_type="", generation=0, protocol=None, leader=None, current_state_timestamp_ms=wall_ms, members=()
+        ),
+    )
+
+
 def group_metadata_tombstone(group_id: str) -> CoordinatorRecord:
     return CoordinatorRecord(_group_metadata_key(group_id), None)
 

@@ -1,0 +1,27 @@
+"""The settings of the group coordinator, by Kafka's names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SEVEN_DAYS_MS = 7 * 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupConfig:
+    """Read by the machine on each use, so that a dynamic change is a new object.
+
+    Defaults are Kafka's, but for the initial delay: Kafka waits 3 s for more members, which a development
+    broker's users only feel as slowness.
+    """
+
+    group_min_session_timeout_ms: int = 6_000
+    group_max_session_timeout_ms: int = 1_800_000
+    group_initial_rebalance_delay_ms: int = 0
+    group_max_size: int = 2**31 - 1
+    offset_metadata_max_bytes: int = 4096
+    offsets_retention_ms: int = SEVEN_DAYS_MS
+    """`offsets.retention.minutes`."""
+    offsets_retention_check_interval_ms: int = 600_000
+    new_member_join_timeout_ms: int = 300_000
+    """How long a first JoinGroup may stay parked; no setting in Kafka either."""

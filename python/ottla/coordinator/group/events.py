@@ -1,0 +1,60 @@
+"""What the machine tells its later self: deadlines that end, and writes that were committed or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+from ottla.protocol.messages.join_group import JoinGroupRequestProtocol
+
+
+class SessionEnds(NamedTuple):
+    """A member, or an id handed out and not yet used, was not heard of in time."""
+
+    group_id: str
+    member_id: str
+
+
+class JoinPhaseEnds(NamedTuple):
+    group_id: str
+
+
+class SyncPhaseEnds(NamedTuple):
+    group_id: str
+
+
+class ExpiryCheckDue(NamedTuple):
+    """Look for offsets and groups past their retention."""
+
+
+TimerEvent: TypeAlias = SessionEnds | JoinPhaseEnds | SyncPhaseEnds | ExpiryCheckDue
+
+
+class GroupCreated(NamedTuple):
+    group_id: str
+
+
+class AssignmentStored(NamedTuple):
+    """The leader's assignment of one generation."""
+
+    group_id: str
+    generation_id: int
+    assignments: Mapping[str, bytes]
+
+
+class StaticMemberReplaced(NamedTuple):
+    """A static member came back under a new id while the group was stable; the rest is to undo it."""
+
+    group_id: str
+    group_instance_id: str
+    member_id: str
+    old_member_id: str
+    old_leader_id: str | None
+    old_protocols: tuple[JoinGroupRequestProtocol, ...]
+    old_rebalance_timeout_ms: int
+    old_session_timeout_ms: int
+    may_skip_assignment: bool
+    """The client knows JoinGroup 9: as leader it can be told that no assignment is wanted of it (KIP-814)."""
+
+
+WriteEvent: TypeAlias = GroupCreated | AssignmentStored | StaticMemberReplaced

@@ -1,0 +1,118 @@
+"""The group coordinator's machine: one partition of `__consumer_offsets`, for `ottla.coordinator.shard.Shard`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import assert_never
+
+from ottla.coordinator.group.config import GroupConfig
+from ottla.coordinator.group.directory import Directory
+from ottla.coordinator.group.events import (
+    AssignmentStored,
+    ExpiryCheckDue,
+    GroupCreated,
+    JoinPhaseEnds,
+    SessionEnds,
+    StaticMemberReplaced,
+    SyncPhaseEnds,
+    TimerEvent,
+    WriteEvent,
+)
+from ottla.coordinator.group.membership import Membership
+from ottla.coordinator.group.offset_store import TopicPartition
+from ottla.coordinator.group.offsets import Offsets
+from ottla.coordinator.group.rebalance import Rebalancing
+from ottla.coordinator.group.table import GroupTable
+from ottla.coordinator.shard import Instant, LoadedRecord, Outcome, Reply, TransactionMarker
+from ottla.coordinator.timers import Deadline, Timers
+from ottla.errors import ErrorCode
+
+
+class GroupMachine:
+    """Classic groups and offsets. Requests go to its parts: `membership`, `offsets` and `directory`."""
+
+    def __init__(self, config: GroupConfig) -> None:
+        self.table = GroupTable()
+        self._timers: Timers[TimerEvent] = Timers()
+        self._rebalancing = Rebalancing(self._timers, config)
+        self._expiry: Deadline[TimerEvent] = Deadline(ExpiryCheckDue())
+        self.membership = Membership(self.table, self._rebalancing, self._timers)
+        self.offsets = Offsets(self.table, self._rebalancing)
+        self.directory = Directory(self.table, self.offsets)
+
+    def configure(self, config: GroupConfig) -> None:
+        """Use other settings from now on; deadlines that run already stay."""
+        self._rebalancing.config = config
+
+    def replay(self, record: LoadedRecord) -> None:
+        self.table.replay(record)
+
+    def replay_marker(self, marker: TransactionMarker) -> None:
+        self.table.replay_marker(marker)
+
+    def commit(self, high_watermark: int) -> None:
+        self.table.commit(high_watermark)
+
+    def rollback(self, end_offset: int) -> None:
+        self.table.rollback(end_offset)
+
+    def on_loaded(self, now: Instant) -> Outcome:
+        """Every member of the log gets a whole session to be heard of again."""
+        self.table.go_live()
+        out = Outcome()
+        for group in self.table.groups.values():
+            for member in group.members.values():
+                self._rebalancing.renew_session(member, now)
+            if len(group.members) > self._rebalancing.config.group_max_size:
+                # The limit was lowered: the rebalance keeps those that rejoin first, after they could commit.
+                self._rebalancing.prepare(group, now, out)
+        self._schedule_expiry(now)
+        return out
+
+    def on_unloaded(self, error: ErrorCode) -> list[Reply]:
+        out = Outcome()
+        for group_id in list(self.table.groups):
+            self.table.forget(group_id, error, out)
+        self._timers.cancel(self._expiry)
+        return out.replies
+
+    def on_committed(self, then: object, now: Instant) -> Outcome:
+        return self.membership.on_committed(_write_event(then), now)
+
+    def on_failed(self, then: object, error: ErrorCode, now: Instant) -> Outcome:
+        return self.membership.on_failed(_write_event(then), error, now)
+
+    def on_partitions_deleted(self, deleted: Collection[TopicPartition]) -> Outcome:
+        """Partitions, as (topic, index), do not exist any more: nor shall their offsets."""
+        out = Outcome()
+        tombstones = self.offsets.tombstones_of_partitions(deleted)
+        return out.write(tombstones) if tombstones else out
+
+    def on_tick(self, now: Instant) -> Outcome:
+        out = Outcome()
+        while (event := self._timers.pop_due(now.now_ms)) is not None:
+            match event:
+                case SessionEnds(group_id, member_id):
+                    self._rebalancing.on_session_ends(self.table.groups[group_id], member_id, now, out)
+                case JoinPhaseEnds(group_id):
+                    self._rebalancing.on_join_phase_ends(self.table.groups[group_id], now, out)
+                case SyncPhaseEnds(group_id):
+                    self._rebalancing.on_sync_phase_ends(self.table.groups[group_id], now, out)
+                case ExpiryCheckDue():
+                    self._schedule_expiry(now)
+                    out.add(self.directory.expire(now))
+                case _:
+                    assert_never(event)
+        return out
+
+    def next_deadline_ms(self) -> int | None:
+        return self._timers.next_deadline_ms()
+
+    def _schedule_expiry(self, now: Instant) -> None:
+        interval_ms = self._rebalancing.config.offsets_retention_check_interval_ms
+        self._timers.schedule(self._expiry, now.now_ms + interval_ms)
+
+
+def _write_event(then: object) -> WriteEvent:
+    assert isinstance(then, GroupCreated | AssignmentStored | StaticMemberReplaced)
+    return then

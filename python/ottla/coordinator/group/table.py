@@ -1,0 +1,122 @@
+"""All groups of one shard: what is durable, and the groups in memory beside it.
+
+`replay` alone changes the durable part: group metadata and committed offsets, both with a committed and a latest view.
+The groups in memory are built from it when loading is over, and afterwards live beside it: a group whose first member
+just asked for an id has no members in the log, and a group in the middle of a rebalance is in the log as it was before.
+A group without metadata but with offsets is a *simple* one: a client that keeps offsets here and assigns itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ottla.coordinator.group import records
+from ottla.coordinator.group.classic import ClassicGroup
+from ottla.coordinator.group.offset_store import OffsetStore
+from ottla.coordinator.group.records import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey
+from ottla.coordinator.shard import LoadedRecord, Outcome, TransactionMarker
+from ottla.coordinator.timeline import Timeline, TimelineDict
+from ottla.errors import ErrorCode
+from ottla.protocol.messages.join_group import JoinGroupResponse
+from ottla.protocol.messages.sync_group import SyncGroupResponse
+
+
+class GroupTable:
+    """The groups of one partition of `__consumer_offsets`."""
+
+    def __init__(self) -> None:
+        self.timeline = Timeline()
+        self.metadata: TimelineDict[str, GroupMetadataValue] = TimelineDict(self.timeline)
+        self.offsets = OffsetStore(self.timeline)
+        self.groups: dict[str, ClassicGroup] = {}
+        self.is_live = False
+        """Whether loading is over, so that `groups` follows each record."""
+        self.foreign_records: dict[int, int] = {}
+        """How many records of kinds that are not served here were seen, by kind."""
+
+    def replay(self, record: LoadedRecord) -> None:
+        """Raises: MalformedRecord."""
+        key = records.decode_key(record.key)
+        if isinstance(key, OffsetCommitKey):
+            self._replay_offset(key, record)
+        elif isinstance(key, GroupMetadataKey):
+            self._replay_metadata(key.group, record)
+        else:
+            self.foreign_records[key] = self.foreign_records.get(key, 0) + 1
+
+    def replay_marker(self, marker: TransactionMarker) -> None:
+        self.offsets.end_transaction(marker.producer_id, commit=marker.commit, offset=marker.offset)
+
+    def _replay_offset(self, key: OffsetCommitKey, record: LoadedRecord) -> None:
+        if record.value is None:
+            self.offsets.remove(key, offset=record.offset)
+            return
+        value = records.decode_offset_commit_value(record.value, record_offset=record.offset)
+        self.offsets.put(key, value, producer_id=record.producer_id, offset=record.offset)
+        if self.is_live and key.group not in self.groups:
+            self.create(key.group, wall_ms=value.commit_timestamp_ms)
+
+    def _replay_metadata(self, group_id: str, record: LoadedRecord) -> None:
+        if record.value is not None:
+            self.metadata.put(group_id, records.decode_group_metadata_value(record.value), offset=record.offset)
+            return
+        self.metadata.remove(group_id, offset=record.offset)
+        if self.is_live:
+            self._drop(group_id)
+
+    def go_live(self) -> None:
+        """The whole log was replayed: build the groups."""
+        self.is_live = True
+        self.rebuild_missing()
+
+    def commit(self, high_watermark: int) -> None:
+        self.timeline.commit(high_watermark)
+
+    def rollback(self, end_offset: int) -> None:
+        """Take back the durable part; groups in memory that only that part had made go or come with it."""
+        self.timeline.rollback(end_offset)
+        for group_id, group in list(self.groups.items()):
+            if not self.is_durable(group_id) and not group.members and not group.pending_members:
+                self._drop(group_id)
+        self.rebuild_missing()
+
+    def rebuild_missing(self) -> None:
+        for group_id, value in self.metadata.items():
+            if group_id not in self.groups:
+                self.groups[group_id] = ClassicGroup.from_record(group_id, value)
+        for group_id in self.offsets.group_ids():
+            if group_id not in self.groups:
+                self.create(group_id, wall_ms=-1)
+
+    def create(self, group_id: str, *, wall_ms: int) -> ClassicGroup:
+        group = self.groups[group_id] = ClassicGroup(group_id, state_timestamp_ms=wall_ms)
+        return group
+
+    def is_durable(self, group_id: str) -> bool:
+        """Whether the log, committed or not yet, knows the group."""
+        return group_id in self.metadata or self.offsets.has_group(group_id)
+
+    def is_committed(self, group_id: str) -> bool:
+        return self.metadata.get_committed(group_id) is not None or self.offsets.has_committed_group(group_id)
+
+    def committed_groups(self) -> Iterator[ClassicGroup]:
+        return (group for group_id, group in self.groups.items() if self.is_committed(group_id))
+
+    def forget(self, group_id: str, error: ErrorCode, out: Outcome) -> None:
+        """Drop a group from memory, answering everything parked with `error`."""
+        group = self.groups[group_id]
+        for member in group.members.values():
+            token = group.unpark_join(member)
+            if token is not None:
+                out.reply(token, JoinGroupResponse(error_code=error, member_id=member.member_id))
+            token, member.sync_token = member.sync_token, None
+            if token is not None:
+                out.reply(token, SyncGroupResponse(error_code=error))
+        self._drop(group_id)
+
+    def _drop(self, group_id: str) -> None:
+        group = self.groups.pop(group_id, None)
+        if group is not None:
+            for member_id in [*group.members, *group.pending_members]:
+                group.remove(member_id)
+            group.join_phase.at_ms = group.sync_phase.at_ms = None
