@@ -10,15 +10,13 @@ Source of keys and layouts: the schemas in Apache Kafka 4.3.1; KIP-631 for the m
 
 # ruff: noqa: RUF009 - `_of` returns dataclasses.field
 
-import io
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Final
 
-from kio.serial import entity_reader, entity_writer
-from kio.serial.errors import SerialError
-from kio.static.constants import EntityType
+from ottla.protocol.codec import entity_reader, entity_writer
+from ottla.protocol.errors import MalformedMessage
 
 _FRAME_VERSION: Final = 1
 
@@ -44,11 +42,9 @@ def _of(kafka_type: str, default: Any = MISSING, *, tag: int | None = None) -> A
 
 
 class _Flexible:
-    """What kio reads a class's encoding from; the fields are the subclass's."""
+    """What the codec reads a class's encoding from; the fields are the subclass's."""
 
     __slots__ = ()
-    __type__: ClassVar = EntityType.nested
-    __version__: ClassVar = 0
     __flexible__: ClassVar = True
 
 
@@ -297,11 +293,9 @@ def version_of(record: MetadataRecord) -> int:
 def encode_record(record: MetadataRecord) -> bytes:
     """Return the value that this record has in the log."""
     cls = type(record)
-    out = io.BytesIO()
-    out.write(bytes((_FRAME_VERSION, cls.__api_key__, version_of(record))))
-    write: Callable[[io.BytesIO, MetadataRecord], None] = entity_writer(cls)  # type: ignore[type-var]
-    write(out, record)
-    return out.getvalue()
+    out = bytearray((_FRAME_VERSION, cls.__api_key__, version_of(record)))
+    entity_writer(cls)(out, record)
+    return bytes(out)
 
 
 def decode_record(value: bytes) -> MetadataRecord:
@@ -313,10 +307,9 @@ def decode_record(value: bytes) -> MetadataRecord:
         raise MalformedRecord(f"metadata record of unknown kind {value[1]}")
     if not cls.__lowest__ <= value[2] <= cls.__highest__:
         raise MalformedRecord(f"{cls.__name__} version {value[2]} is outside {cls.__lowest__} to {cls.__highest__}")
-    read: Callable[[bytes, int], tuple[MetadataRecord, int]] = entity_reader(cls)  # type: ignore[type-var]
     try:
-        record, size = read(value, 3)
-    except (SerialError, ValueError, IndexError, OverflowError, MemoryError) as error:
+        record, size = entity_reader(cls)(value, 3)
+    except MalformedMessage as error:
         raise MalformedRecord(f"{cls.__name__} version {value[2]}: {error}") from error
     if size != len(value) - 3:
         raise MalformedRecord(f"{cls.__name__} version {value[2]} takes {size} of {len(value) - 3} bytes")

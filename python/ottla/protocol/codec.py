@@ -26,10 +26,11 @@ __all__ = [
     "decode_response",
     "encode_request",
     "encode_response",
-    "entity_decoder",
-    "entity_encoder",
+    "entity_reader",
+    "entity_writer",
     "is_flexible",
     "kio_class",
+    "response_class",
 ]
 
 Side = Literal["request", "response"]
@@ -129,27 +130,45 @@ def is_flexible(api: ApiKey, version: int) -> bool:
     return schema.is_flexible(kio_class(api, version, "request"))
 
 
+def response_class(api: ApiKey) -> type:
+    """Return our response dataclass of an API."""
+    module = import_module(f"ottla.protocol.messages.{api.name.lower()}")
+    return getattr(module, "".join(part.title() for part in api.name.split("_")) + "Response")  # type: ignore[no-any-return]
+
+
 def _same(cls: type) -> type:
     return cls
 
 
-@functools.cache
-def entity_decoder(cls: type[T]) -> Callable[[bytes], T]:
-    """Return a decoder into `cls` itself, a dataclass declared as kio declares its own (see `schema`).
+_entity_readers: dict[type, Any] = {}
+_entity_writers: dict[type, Any] = {}
 
-    For formats that kio has no schema for: records of internal topics and of the metadata log.
+
+def entity_reader(cls: type[T]) -> Callable[[bytes, int], tuple[T, int]]:
+    """Return `read(buffer, position) -> (entity, size in bytes)` for a dataclass declared as kio declares its own.
+
+    For formats that kio has no schema for: records of internal topics and of the metadata log. See `schema` for what
+    the class must declare; it is also what is built. Reading raises MalformedMessage and nothing else.
     """
-    return _guarded(cls.__name__, compile_reader(cls, _same))
+    read: Callable[[bytes, int], tuple[T, int]] | None = _entity_readers.get(cls)
+    if read is not None:
+        return read
+    compiled = compile_reader(cls, _same)
+
+    def read_entity(buffer: bytes, position: int) -> tuple[T, int]:
+        try:
+            entity, end = compiled(buffer, position, len(buffer))
+        except (IndexError, struct.error):
+            raise MalformedMessage(f"{cls.__name__} is cut short") from None
+        return entity, end - position
+
+    _entity_readers[cls] = read_entity
+    return read_entity
 
 
-@functools.cache
-def entity_encoder(cls: type[T]) -> Callable[[T], bytes]:
-    """Return an encoder of `cls` itself; the counterpart of `entity_decoder`."""
-    write = compile_writer(cls, _same)
-
-    def encode(message: T) -> bytes:
-        out = bytearray()
-        write(out, message)
-        return bytes(out)
-
-    return encode
+def entity_writer(cls: type[T]) -> Callable[[bytearray, T], None]:
+    """Return `write(buffer, entity)` for a dataclass declared as kio declares its own; appends to the buffer."""
+    write: Callable[[bytearray, T], None] | None = _entity_writers.get(cls)
+    if write is None:
+        write = _entity_writers[cls] = compile_writer(cls, _same)
+    return write

@@ -1,0 +1,58 @@
+"""What a handler is given: the request's circumstances and the parts of the broker it may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ottla.protocol.versions import ApiKey
+
+if TYPE_CHECKING:
+    from ottla._native import DataPlane
+    from ottla.broker.connection import Connection
+    from ottla.broker.metadata_publisher import MetadataPublisher
+    from ottla.broker.metrics import Metrics
+    from ottla.common.endpoints import Endpoint
+
+
+class Controller(Protocol):
+    """Where requests that change metadata are decided (`controller_runtime`)."""
+
+    async def handle(self, request: Any) -> Any:
+        """Return the response to a request of the admin APIs, once what it rests on is committed and applied here."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Broker:
+    """The parts of a running broker."""
+
+    node_id: int
+    cluster_id: str
+    plane: DataPlane
+    metadata: MetadataPublisher
+    controller: Any
+    """A `Controller`."""
+    coordinator: Any
+    metrics: Metrics
+    listeners: dict[str, Endpoint]
+    """What is listened on, by listener name, with the ports that were bound."""
+    advertised: dict[str, Endpoint]
+    """What clients of a listener are told to connect to; a listener without entry tells them what they connected to."""
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """One request that Python owes."""
+
+    broker: Broker
+    connection: Connection
+    api: ApiKey
+    version: int
+    client_id: str | None
+    now_ms: int
+    wall_ms: int
+
+    def advertised_endpoint(self) -> tuple[str, int]:
+        """The address at which this client reaches the broker."""
+        endpoint = self.broker.advertised.get(self.connection.listener_name)
+        return self.connection.local if endpoint is None else (endpoint.host, endpoint.port)

@@ -1,0 +1,113 @@
+"""The identity of a broker's data directories: `meta.properties`, as Kafka writes it (KIP-858).
+
+A fresh directory is formatted on the spot. One that belongs to another node or cluster is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ottla.broker.properties import format_properties, parse_properties
+
+META_PROPERTIES: Final = "meta.properties"
+
+
+class InvalidDataDirectory(Exception):
+    """A data directory that this broker must not use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataDirs:
+    """What the directories say: one cluster, one node, an id for each directory."""
+
+    cluster_id: str
+    node_id: int
+    directory_ids: tuple[uuid.UUID, ...]
+
+
+def kafka_uuid(value: uuid.UUID) -> str:
+    """The form of a UUID in Kafka's files and configuration: URL-safe base64 without padding."""
+    return base64.urlsafe_b64encode(value.bytes).decode().rstrip("=")
+
+
+def _parse_uuid(path: Path, text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(bytes=base64.urlsafe_b64decode(text + "=="))
+    except ValueError:
+        raise InvalidDataDirectory(f"{path}: directory.id {text!r} is no id") from None
+
+
+def _new_uuid() -> uuid.UUID:
+    """A random id whose text does not start with a dash, which tools would take for an option (as Kafka does)."""
+    while kafka_uuid(value := uuid.uuid4()).startswith("-"):
+        continue
+    return value
+
+
+def open_data_dirs(paths: Sequence[str], *, node_id: int | None, node_id_default: int = 1) -> DataDirs:
+    """Read the identity of the directories, and write it where it is missing. SLOW: touches the disk.
+
+    Args:
+        node_id: The configured id. None: the directories' own, or `node_id_default` where they are fresh.
+    Raises: InvalidDataDirectory, OSError.
+    """
+    read: dict[Path, dict[str, str]] = {}
+    for text in paths:
+        path = Path(text) / META_PROPERTIES
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            read[path] = parse_properties(path.read_text())
+        elif any(entry.name != ".lock" for entry in path.parent.iterdir() if not entry.name.startswith("lost+")):
+            raise InvalidDataDirectory(f"{path.parent} is not empty and has no {META_PROPERTIES}")
+    cluster_id = _agreed(read, "cluster.id") or kafka_uuid(_new_uuid())
+    stored = _agreed(read, "node.id", "broker.id")
+    if stored is not None and node_id is not None and int(stored) != node_id:
+        raise InvalidDataDirectory(f"the data belongs to node {stored}, the configuration says node {node_id}")
+    if stored is not None:
+        node_id = int(stored)
+    elif node_id is None:
+        node_id = node_id_default
+    ids = []
+    for text in paths:
+        path = Path(text) / META_PROPERTIES
+        values = read.get(path, {})
+        directory_id = _parse_uuid(path, values["directory.id"]) if "directory.id" in values else _new_uuid()
+        ids.append(directory_id)
+        wanted = {
+            "version": "1",
+            "cluster.id": cluster_id,
+            "node.id": str(node_id),
+            "directory.id": kafka_uuid(directory_id),
+        }
+        if values != wanted:
+            _replace(path, format_properties(wanted))
+    return DataDirs(cluster_id=cluster_id, node_id=node_id, directory_ids=tuple(ids))
+
+
+def _agreed(read: dict[Path, dict[str, str]], *keys: str) -> str | None:
+    """The value that all files give the first of `keys` that they have."""
+    found = {value for values in read.values() if (value := next((values[k] for k in keys if k in values), None))}
+    if len(found) > 1:
+        raise InvalidDataDirectory(f"the data directories disagree on {keys[0]}: {', '.join(sorted(found))}")
+    return next(iter(found), None)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write, sync, rename: a crash leaves the old file or the new one."""
+    temporary = path.with_suffix(".properties.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

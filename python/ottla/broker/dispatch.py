@@ -1,0 +1,91 @@
+"""From an owed request to its answer: decode, call the handler of its API, encode.
+
+`ADVERTISED` is what ApiVersions names: the APIs with a handler here and the two that the native session serves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ottla.broker.clock import now_ms, wall_ms
+from ottla.broker.connection import Answer, Connection, Refuse
+from ottla.broker.context import Broker, RequestContext
+from ottla.broker.event_log import EventLog
+from ottla.broker.handlers import FAMILY_OF, Handler, handler_of
+from ottla.errors import ErrorCode, KafkaError
+from ottla.protocol.codec import decode_request, response_class
+from ottla.protocol.errors import MalformedMessage
+from ottla.protocol.header import encode_response_frame
+from ottla.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
+from ottla.protocol.versions import API_VERSIONS, ApiKey
+
+if TYPE_CHECKING:
+    from ottla._native import Request
+
+log = EventLog("dispatch")
+
+NATIVE: Final = (ApiKey.PRODUCE, ApiKey.FETCH)
+ADVERTISED: Final[Mapping[ApiKey, tuple[int, int]]] = {
+    api: versions for api, versions in API_VERSIONS.items() if api in FAMILY_OF or api in NATIVE
+}
+
+
+class Dispatcher:
+    """Answers the requests that sessions hand to Python."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._routes: dict[int, tuple[ApiKey, int, int]] = {int(api): (api, *ADVERTISED[api]) for api in FAMILY_OF}
+        self._handlers: dict[ApiKey, Handler] = {}
+
+    async def __call__(self, connection: Connection, request: Request) -> Answer:
+        _, key, version, correlation_id, client_id, body = request
+        route = self._routes.get(key)
+        if route is None:
+            return Refuse(f"API key {key} is unknown")
+        api, low, high = route
+        if not low <= version <= high:
+            if api is ApiKey.API_VERSIONS:
+                return _unsupported_api_versions(correlation_id)
+            return Refuse(f"{api.name} version {version} is not supported")
+        try:
+            message = decode_request(api, version, body)
+        except MalformedMessage as error:
+            return Refuse(str(error))
+        handler = self._handlers.get(api)
+        if handler is None:
+            handler = self._handlers[api] = handler_of(api)
+        started_ms = now_ms()
+        context = RequestContext(self._broker, connection, api, version, client_id, started_ms, wall_ms())
+        try:
+            response = await handler(context, message)
+        except KafkaError as error:
+            response = failure(api, error.code, error.message)
+        except Exception as error:
+            log.error("handler_failed", api=api.name, version=version, client_id=client_id, error=error)
+            response = failure(api, ErrorCode.UNKNOWN_SERVER_ERROR, None)
+        self._broker.metrics.on_request(api, now_ms() - started_ms)
+        if isinstance(response, Refuse):
+            return response
+        return encode_response_frame(api, version, response, correlation_id=correlation_id)
+
+
+def _unsupported_api_versions(correlation_id: int) -> bytes:
+    """Version 0 with error 35 and the range of ApiVersions itself: all that any client can read (KIP-511)."""
+    low, high = API_VERSIONS[ApiKey.API_VERSIONS]
+    response = ApiVersionsResponse(
+        error_code=ErrorCode.UNSUPPORTED_VERSION,
+        api_keys=(ApiVersion(api_key=ApiKey.API_VERSIONS, min_version=low, max_version=high),),
+    )
+    return encode_response_frame(ApiKey.API_VERSIONS, 0, response, correlation_id=correlation_id)
+
+
+def failure(api: ApiKey, code: ErrorCode, message: str | None) -> Any:
+    """A response that says only that the whole request failed; Refuse where the API has no place for that."""
+    cls = response_class(api)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    if "error_code" not in fields:
+        return Refuse(f"{api.name} failed with {code.name}")
+    return cls(error_code=code, **({"error_message": message} if message and "error_message" in fields else {}))

@@ -1,0 +1,28 @@
+"""One module a family of APIs, each with `HANDLERS`: API key to `async (context, request) -> response`.
+
+The families stand here by name, as a family is imported on its first request: all the messages at once would cost a
+third of the time that a broker takes to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
+from typing import Any, Final
+
+from ottla.protocol.versions import ApiKey
+
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
+    "api_versions": (ApiKey.API_VERSIONS,),
+    "cluster": (ApiKey.METADATA, ApiKey.DESCRIBE_CLUSTER),
+}
+
+FAMILY_OF: Final[Mapping[ApiKey, str]] = {api: family for family, apis in FAMILIES.items() for api in apis}
+
+
+def handler_of(api: ApiKey) -> Handler:
+    """Import the family of `api` and return its handler."""
+    handlers: Mapping[ApiKey, Handler] = import_module(f"ottla.broker.handlers.{FAMILY_OF[api]}").HANDLERS
+    return handlers[api]

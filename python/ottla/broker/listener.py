@@ -1,0 +1,139 @@
+"""Accept connections, as `trio.serve_listeners` does, with Kafka's connection limits.
+
+Errors of `accept` fall into three kinds. The connection died before it was taken: go on. The process or machine is out
+of descriptors or memory: log, wait a moment, go on; those that are served keep being served. Anything else is a
+bug or the end of the socket and propagates.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from ottla.broker.event_log import EventLog
+from ottla.common.endpoints import Endpoint
+
+log = EventLog("listener")
+
+ACCEPT_BACKOFF_S: Final = 0.1
+BACKLOG_MAX: Final = 1024
+_OUT_OF_CAPACITY: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_CONNECTION_IS_GONE: Final = {
+    errno.EPERM,  # a firewall rule forbids it
+    errno.ECONNABORTED,
+    errno.EPROTO,
+    errno.ENETDOWN,
+    errno.ENOPROTOOPT,
+    errno.EHOSTDOWN,
+    errno.ENONET,
+    errno.EHOSTUNREACH,
+    errno.EOPNOTSUPP,
+    errno.ENETUNREACH,
+    errno.ETIMEDOUT,
+}
+
+Accepted = Callable[[trio.socket.SocketType, tuple[str, int]], Awaitable[None]]
+
+
+class ConnectionLimits:
+    """`max.connections` and `max.connections.per.ip` over all listeners of a broker.
+
+    At the first, accepting stops until a connection ends; past the second, a new connection is closed at once.
+    """
+
+    def __init__(self, *, connections_max: int, connections_per_ip_max: int) -> None:
+        self.connections_max = connections_max
+        self.connections_per_ip_max = connections_per_ip_max
+        self.open_count = 0
+        self._per_ip: dict[str, int] = {}
+        self._freed = trio.Event()
+
+    async def wait_for_room(self) -> None:
+        while self.open_count >= self.connections_max:
+            await self._freed.wait()
+
+    def take(self, ip: str) -> bool:
+        """Count a connection. False: this address has too many."""
+        count = self._per_ip.get(ip, 0)
+        if count >= self.connections_per_ip_max:
+            return False
+        self._per_ip[ip] = count + 1
+        self.open_count += 1
+        return True
+
+    def give_back(self, ip: str) -> None:
+        self.open_count -= 1
+        count = self._per_ip[ip] - 1
+        if count:
+            self._per_ip[ip] = count
+        else:
+            del self._per_ip[ip]
+        self._freed.set()
+        self._freed = trio.Event()
+
+
+def open_listener(endpoint: Endpoint) -> trio.socket.SocketType:
+    """Bind and listen. An empty host is every interface, by IPv6 and IPv4 where the machine has both; port 0 picks one.
+
+    Raises: OSError, with the address in it.
+    """
+    try:
+        if endpoint.host:
+            family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+            sock = socket.create_server((endpoint.host, endpoint.port), family=family, backlog=BACKLOG_MAX)
+        else:
+            dual = socket.has_dualstack_ipv6()
+            sock = socket.create_server(
+                ("", endpoint.port),
+                family=socket.AF_INET6 if dual else socket.AF_INET,
+                dualstack_ipv6=dual,
+                backlog=BACKLOG_MAX,
+            )
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {endpoint}: {error.strerror or error}") from error
+    return trio.socket.from_stdlib_socket(sock)
+
+
+async def serve_listener(
+    listening: trio.socket.SocketType, accepted: Accepted, nursery: trio.Nursery, limits: ConnectionLimits
+) -> None:
+    """Accept until cancelled, then close; `accepted` runs as a task of `nursery` and owns the socket."""
+    with listening:
+        await _accept(listening, accepted, nursery, limits)
+
+
+async def _accept(
+    listening: trio.socket.SocketType, accepted: Accepted, nursery: trio.Nursery, limits: ConnectionLimits
+) -> None:
+    while True:
+        await limits.wait_for_room()
+        try:
+            sock, address = await listening.accept()
+        except OSError as error:
+            if error.errno in _OUT_OF_CAPACITY:
+                log.error("accept_failed", reason=error.strerror, retry_s=ACCEPT_BACKOFF_S)
+                await trio.sleep(ACCEPT_BACKOFF_S)
+            elif error.errno not in _CONNECTION_IS_GONE:
+                raise
+            continue
+        peer = (str(address[0]).removeprefix("::ffff:"), int(address[1]))
+        if not limits.take(peer[0]):
+            log.warning("connection_refused", peer=peer[0], limit="max.connections.per.ip")
+            sock.close()
+            continue
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        nursery.start_soon(_run, accepted, sock, peer, limits)
+
+
+async def _run(
+    accepted: Accepted, sock: trio.socket.SocketType, peer: tuple[str, int], limits: ConnectionLimits
+) -> None:
+    try:
+        await accepted(sock, peer)
+    finally:
+        sock.close()
+        limits.give_back(peer[0])
