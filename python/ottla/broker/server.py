@@ -120,8 +120,6 @@ class Server:
     def _open_listeners(
         self, text: str, resources: contextlib.ExitStack
     ) -> tuple[list[tuple[str, trio.socket.SocketType]], dict[str, Endpoint]]:
-: contextlib.ExitStack
-    ) -> tuple[list[tuple[str, trio.socket.SocketType]], dict[str, Endpoint]]:
         sockets, listeners = [], {}
         for endpoint in parse_endpoints(text):
             sock = resources.enter_context(open_listener(endpoint))
