@@ -19,6 +19,7 @@ FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "cluster": (ApiKey.METADATA, ApiKey.DESCRIBE_CLUSTER),
     "elections": (ApiKey.ELECT_LEADERS, ApiKey.LIST_PARTITION_REASSIGNMENTS),
     "features": (ApiKey.UPDATE_FEATURES,),
+    "topic_partitions": (ApiKey.DESCRIBE_TOPIC_PARTITIONS,),
     "security": (
         ApiKey.DESCRIBE_ACLS,
         ApiKey.CREATE_ACLS,
