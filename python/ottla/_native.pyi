@@ -97,8 +97,8 @@ class QuorumFailedError(Exception):
     """The quorum failed earlier and does nothing until it is opened again."""
 
 QuorumSnapshotEvent: TypeAlias = tuple[Literal["snapshot"], int, int, int, list[bytes]]
-"""("snapshot", end_offset, epoch, last_contained_log_timestamp_ms, records): start over from these records; they stand for
-every record below end_offset."""
+"""("snapshot", end_offset, epoch, last_contained_log_timestamp_ms, records): start over from these records; they stand
+for every record below end_offset."""
 QuorumCommittedEvent: TypeAlias = tuple[Literal["committed"], int, int, int, int, list[bytes]]
 """("committed", base_offset, last_offset, epoch, timestamp_ms, records); no records in a control batch."""
 QuorumLeaderEvent: TypeAlias = tuple[Literal["leader"], int, int]
@@ -149,9 +149,9 @@ class Quorum:
         snapshots_kept: int,
         wall_ms: int,
     ) -> tuple[Quorum, QuorumLog, tuple[int, list[str], int]]:
-        """Open or create a log directory (`__cluster_metadata-0`), recover it and start. SLOW. A lone voter campaigns at once.
+        """Open or create a log directory (`__cluster_metadata-0`), recover it and start. SLOW.
 
-        The last item reports (bytes of a torn tail cut off, damaged snapshots that were not needed, batches read).
+        A lone voter campaigns at once. The last item reports (bytes of a torn tail cut off, damaged snapshots that were not needed, batches read).
         Raises: QuorumDamagedError, ValueError (configuration), OSError, QuorumNoSpaceError.
         """
 
@@ -189,7 +189,7 @@ class Quorum:
         """A message could not be delivered. QUICK. Raises: QuorumFailedError."""
 
     def status(self) -> tuple[int, int, bool, int, int, int, list[tuple[int, int]]]:
-        """Return (leader_id or -1, epoch, is_active, high_watermark, log_end_offset, snapshot_end_offset, voters). QUICK.
+        """Return (leader_id, epoch, is_active, high_watermark, log_end_offset, snapshot_end_offset, voters). QUICK.
 
-        `voters` are (node_id, log_end_offset as acknowledged, -1 where unknown).
+        `leader_id` is -1 if unknown; `voters` are (node_id, log_end_offset as acknowledged, -1 where unknown).
         """
