@@ -1,0 +1,54 @@
+"""Ottla answers odd requests as Apache Kafka does: what `tests.golden.record` recorded is the specification."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from ottla.protocol.versions import ApiKey
+from ottla.testing.broker import BrokerProcess
+from tests.golden.lab import Lab, NotAdvertised, Probe, all_probes
+from tests.golden.record import as_stored, load
+
+PROBES = all_probes()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """At an own broker, or at the one named by OTTLA_COMPAT_BOOTSTRAP (an Apache Kafka, to test the probes)."""
+    if bootstrap := os.environ.get("OTTLA_COMPAT_BOOTSTRAP"):
+        host, _, port = bootstrap.rpartition(":")
+        yield prepared(Lab((host, int(port)), run=uuid4().hex[:10], settle_seconds=0.15))
+        return
+    data_dir: Path = tmp_path_factory.mktemp("golden") / "data"
+    with BrokerProcess(data_dir) as broker:
+        yield prepared(Lab(("127.0.0.1", broker.port), run=uuid4().hex[:10]))
+
+
+def prepared(lab: Lab) -> Lab:
+    try:
+        lab.need(ApiKey.CREATE_TOPICS)
+        lab.wait_for_coordinator()
+    except NotAdvertised as error:
+        pytest.skip(f"{error} is not advertised")
+    return lab
+
+
+@pytest.mark.parametrize("key", PROBES)
+def test_answers_as_kafka_does(lab: Lab, key: str) -> None:
+    probe: Probe = PROBES[key]
+    expected = load(probe.area)[probe.name]
+    try:
+        answer = as_stored(probe.run(lab))
+    except NotAdvertised as error:
+        pytest.skip(f"{error} is not advertised")
+    assert answer == expected
+
+
+def test_every_recorded_answer_has_its_probe() -> None:
+    recorded = {f"{area}/{name}" for area in {probe.area for probe in PROBES.values()} for name in load(area)}
+    assert recorded == set(PROBES)
