@@ -129,62 +129,62 @@ impl<'a> BatchHeader<'a> {
         Ok(view)
     }
 
-    fn array_at<const N: usize>(&self, at: usize) -> [u8; N] {
+    fn array_at<const N: usize>(self, at: usize) -> [u8; N] {
         let mut field = [0; N];
         field.copy_from_slice(&self.bytes[at..at + N]);
         field
     }
 
-    fn i64_at(&self, at: usize) -> i64 {
+    fn i64_at(self, at: usize) -> i64 {
         i64::from_be_bytes(self.array_at(at))
     }
 
-    fn i32_at(&self, at: usize) -> i32 {
+    fn i32_at(self, at: usize) -> i32 {
         i32::from_be_bytes(self.array_at(at))
     }
 
-    fn i16_at(&self, at: usize) -> i16 {
+    fn i16_at(self, at: usize) -> i16 {
         i16::from_be_bytes(self.array_at(at))
     }
 
     /// Offset of the first record that the batch was built with (compaction may have removed it).
-    pub fn base_offset(&self) -> i64 {
+    pub fn base_offset(self) -> i64 {
         self.i64_at(0)
     }
 
     /// Offset of the last record that the batch was built with. Survives compaction; never derive it from the count.
-    pub fn last_offset(&self) -> i64 {
+    pub fn last_offset(self) -> i64 {
         self.base_offset().wrapping_add(i64::from(self.last_offset_delta()))
     }
 
     /// The offset after the batch.
-    pub fn next_offset(&self) -> i64 {
+    pub fn next_offset(self) -> i64 {
         self.last_offset().wrapping_add(1)
     }
 
     /// Size of the whole batch, header included.
-    pub fn size_bytes(&self) -> usize {
+    pub fn size_bytes(self) -> usize {
         // `parse` saw a positive length
         LOG_OVERHEAD + self.i32_at(LENGTH_AT) as usize
     }
 
     /// Epoch of the leader that appended the batch; -1 from producers.
-    pub fn partition_leader_epoch(&self) -> i32 {
+    pub fn partition_leader_epoch(self) -> i32 {
         self.i32_at(LEADER_EPOCH_AT)
     }
 
     /// Format version, 2.
-    pub fn magic(&self) -> i8 {
+    pub fn magic(self) -> i8 {
         self.bytes[MAGIC_AT] as i8
     }
 
     /// The stored CRC-32C.
-    pub fn crc(&self) -> u32 {
+    pub fn crc(self) -> u32 {
         self.i32_at(CRC_AT) as u32
     }
 
     /// All attribute bits.
-    pub fn attributes(&self) -> i16 {
+    pub fn attributes(self) -> i16 {
         self.i16_at(ATTRIBUTES_AT)
     }
 
@@ -192,13 +192,13 @@ impl<'a> BatchHeader<'a> {
     ///
     /// # Errors
     /// `UnknownCodec` for ids 5 to 7.
-    pub fn codec(&self) -> Result<Codec, BatchError> {
+    pub fn codec(self) -> Result<Codec, BatchError> {
         let id = (self.attributes() & CODEC_MASK) as u8;
         Codec::from_id(id).ok_or(BatchError::UnknownCodec { id })
     }
 
     /// Who set the timestamps.
-    pub fn timestamp_type(&self) -> TimestampType {
+    pub fn timestamp_type(self) -> TimestampType {
         if self.attributes() & TIMESTAMP_TYPE_FLAG == 0 {
             TimestampType::CreateTime
         } else {
@@ -207,58 +207,58 @@ impl<'a> BatchHeader<'a> {
     }
 
     /// Whether the batch belongs to a transaction.
-    pub fn is_transactional(&self) -> bool {
+    pub fn is_transactional(self) -> bool {
         self.attributes() & TRANSACTIONAL_FLAG != 0
     }
 
     /// Whether the records are control records (transaction markers, the quorum's own).
-    pub fn is_control(&self) -> bool {
+    pub fn is_control(self) -> bool {
         self.attributes() & CONTROL_FLAG != 0
     }
 
     /// When compaction may drop the batch's tombstones or marker (KIP-534), in Unix ms. While set, the base timestamp
     /// field holds this instant and record timestamps are relative to it.
-    pub fn delete_horizon_ms(&self) -> Option<i64> {
+    pub fn delete_horizon_ms(self) -> Option<i64> {
         (self.attributes() & DELETE_HORIZON_FLAG != 0).then(|| self.base_timestamp())
     }
 
     /// Last offset minus base offset; also the last sequence's distance.
-    pub fn last_offset_delta(&self) -> i32 {
+    pub fn last_offset_delta(self) -> i32 {
         self.i32_at(LAST_OFFSET_DELTA_AT)
     }
 
     /// What record timestamps are relative to, in Unix ms.
-    pub fn base_timestamp(&self) -> i64 {
+    pub fn base_timestamp(self) -> i64 {
         self.i64_at(BASE_TIMESTAMP_AT)
     }
 
     /// Largest timestamp of the batch, in Unix ms; -1 if none.
-    pub fn max_timestamp(&self) -> i64 {
+    pub fn max_timestamp(self) -> i64 {
         self.i64_at(MAX_TIMESTAMP_AT)
     }
 
     /// Producer id, -1 if the producer is not idempotent.
-    pub fn producer_id(&self) -> i64 {
+    pub fn producer_id(self) -> i64 {
         self.i64_at(PRODUCER_ID_AT)
     }
 
     /// Whether a producer id is set.
-    pub fn has_producer_id(&self) -> bool {
+    pub fn has_producer_id(self) -> bool {
         self.producer_id() > NO_PRODUCER_ID
     }
 
     /// Producer epoch, -1 without a producer id.
-    pub fn producer_epoch(&self) -> i16 {
+    pub fn producer_epoch(self) -> i16 {
         self.i16_at(PRODUCER_EPOCH_AT)
     }
 
     /// Sequence of the first record, -1 if none.
-    pub fn base_sequence(&self) -> i32 {
+    pub fn base_sequence(self) -> i32 {
         self.i32_at(BASE_SEQUENCE_AT)
     }
 
     /// Sequence of the last record, -1 if none; wraps from `i32::MAX` to 0.
-    pub fn last_sequence(&self) -> i32 {
+    pub fn last_sequence(self) -> i32 {
         match self.base_sequence() {
             NO_SEQUENCE => NO_SEQUENCE,
             base => increment_sequence(base, self.last_offset_delta()),
@@ -266,7 +266,7 @@ impl<'a> BatchHeader<'a> {
     }
 
     /// Number of records in the batch; after compaction less than the offsets span, possibly 0.
-    pub fn record_count(&self) -> i32 {
+    pub fn record_count(self) -> i32 {
         self.i32_at(RECORD_COUNT_AT)
     }
 }
@@ -309,12 +309,12 @@ impl<'a> BatchView<'a> {
     }
 
     /// The whole batch.
-    pub fn bytes(&self) -> &'a [u8] {
+    pub fn bytes(self) -> &'a [u8] {
         self.bytes
     }
 
     /// The records, compressed if a codec is set.
-    pub fn payload(&self) -> &'a [u8] {
+    pub fn payload(self) -> &'a [u8] {
         &self.bytes[BATCH_OVERHEAD..]
     }
 
@@ -322,7 +322,7 @@ impl<'a> BatchView<'a> {
     ///
     /// # Errors
     /// `CrcMismatch`.
-    pub fn verify_crc(&self) -> Result<(), BatchError> {
+    pub fn verify_crc(self) -> Result<(), BatchError> {
         let (stored, computed) = (self.crc(), crc32c::crc32c(&self.bytes[ATTRIBUTES_AT..]));
         if stored == computed {
             Ok(())

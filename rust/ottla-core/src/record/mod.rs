@@ -1,4 +1,9 @@
 //! Record batches of format v2 (KIP-98): reading, checking, building, and changing them in place.
 
 pub mod batch;
+pub mod builder;
+pub mod control;
+pub mod records;
+pub mod scan;
 pub mod validate;
+mod varint;
