@@ -5,7 +5,7 @@ through `trio.to_thread`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 MORE: Final = 1
 """The quantum of the call is used up and bytes may be waiting: yield to other tasks, then call `pump` again."""
@@ -83,3 +83,113 @@ class DataPlane:
 
     def close_reason(self, session_id: int) -> str | None:
         """Why this side ended a session (kept for the last 1024 that were); None: the peer left. QUICK."""
+
+class QuorumNotLeaderError(Exception):
+    """Only the active leader of the quorum takes proposals."""
+
+class QuorumDamagedError(Exception):
+    """Synced data of the quorum's log is missing or changed; the text names file and byte. The node must not start."""
+
+class QuorumNoSpaceError(Exception):
+    """The disk has no room: run the same job again later."""
+
+class QuorumFailedError(Exception):
+    """The quorum failed earlier and does nothing until it is opened again."""
+
+QuorumSnapshotEvent: TypeAlias = tuple[Literal["snapshot"], int, int, int, list[bytes]]
+"""("snapshot", end_offset, epoch, last_contained_log_timestamp_ms, records): start over from these records; they stand
+for every record below end_offset."""
+QuorumCommittedEvent: TypeAlias = tuple[Literal["committed"], int, int, int, int, list[bytes]]
+"""("committed", base_offset, last_offset, epoch, timestamp_ms, records); no records in a control batch."""
+QuorumLeaderEvent: TypeAlias = tuple[Literal["leader"], int, int]
+"""("leader", leader_id, epoch): who leads has changed; -1: nobody is known to."""
+QuorumClaimedEvent: TypeAlias = tuple[Literal["claimed"], int]
+"""("claimed", epoch): this node leads and every earlier batch was delivered; it may propose."""
+QuorumResignedEvent: TypeAlias = tuple[Literal["resigned"], int]
+"""("resigned", epoch): this node, which had claimed that epoch, leads no more; what of its proposals was not delivered
+may or may not be committed yet."""
+QuorumEvent: TypeAlias = (
+    QuorumSnapshotEvent | QuorumCommittedEvent | QuorumLeaderEvent | QuorumClaimedEvent | QuorumResignedEvent
+)
+
+class QuorumJob:
+    """What `QuorumLog.run` must make durable."""
+
+class QuorumJobDone:
+    """What a job brings back, for `Quorum.on_persisted`, once."""
+
+class QuorumLog:
+    """The writer of one quorum's log directory."""
+
+    def run(self, job: QuorumJob) -> QuorumJobDone:
+        """Carry out one job; when this returns, all of it is durable. SLOW. One at a time, in order.
+
+        Raises: QuorumNoSpaceError (run the same job again); OSError, QuorumFailedError (open the quorum again).
+        """
+
+    def close(self) -> None:
+        """Sync what a clean stop leaves. SLOW. Raises: OSError, QuorumFailedError."""
+
+class Quorum:
+    """One voter of the metadata quorum: raft over a log in Kafka's format, without clock, tasks or writes.
+
+    For one thread, the event loop's. After any call, `take_work` until it brings nothing.
+    """
+
+    @staticmethod
+    def open(
+        directory: str,
+        *,
+        node_id: int,
+        voters: Sequence[int],
+        seed: int,
+        election_ticks: int,
+        heartbeat_ticks: int,
+        segment_bytes: int,
+        snapshots_kept: int,
+        wall_ms: int,
+    ) -> tuple[Quorum, QuorumLog, tuple[int, list[str], int]]:
+        """Open or create a log directory (`__cluster_metadata-0`), recover it and start. SLOW.
+
+        A lone voter campaigns at once. The last item reports (bytes of a torn tail cut off, damaged snapshots that were not needed, batches read).
+        Raises: QuorumDamagedError, ValueError (configuration), OSError, QuorumNoSpaceError.
+        """
+
+    def tick(self, wall_ms: int) -> None:
+        """One tick of the logical clock. QUICK. Raises: QuorumFailedError."""
+
+    def step(self, message: bytes, wall_ms: int) -> None:
+        """Take in a message of another voter. QUICK, but for a snapshot.
+
+        Raises: ValueError (malformed: close the connection), QuorumFailedError.
+        """
+
+    def propose(self, records: Sequence[bytes], wall_ms: int) -> tuple[int, int, int]:
+        """Propose one batch, committed whole or not at all; returns (base_offset, last_offset, epoch). QUICK.
+
+        Raises: QuorumNotLeaderError; ValueError (no records, or more than a batch of 8 MiB holds); QuorumFailedError.
+        """
+
+    def create_snapshot(self, end_offset: int, last_contained_log_timestamp_ms: int, records: Sequence[bytes]) -> bool:
+        """Ask for a snapshot of everything below `end_offset`; False: one is still being written. QUICK.
+
+        Raises: ValueError (no delivered batch ends there, or a snapshot as new exists), QuorumFailedError.
+        """
+
+    def take_work(self) -> tuple[list[tuple[int, bytes]], list[QuorumEvent], QuorumJob | None]:
+        """Return (messages as (voter, bytes), events in order, the next job unless one is being run). QUICK.
+
+        Raises: QuorumFailedError.
+        """
+
+    def on_persisted(self, done: QuorumJobDone) -> None:
+        """The job handed out last is durable. QUICK. Raises: RuntimeError (told twice), QuorumFailedError."""
+
+    def on_unreachable(self, voter: int, was_snapshot: bool) -> None:
+        """A message could not be delivered. QUICK. Raises: QuorumFailedError."""
+
+    def status(self) -> tuple[int, int, bool, int, int, int, list[tuple[int, int]]]:
+        """Return (leader_id, epoch, is_active, high_watermark, log_end_offset, snapshot_end_offset, voters). QUICK.
+
+        `leader_id` is -1 if unknown; `voters` are (node_id, log_end_offset as acknowledged, -1 where unknown).
+        """

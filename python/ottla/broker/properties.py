@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from string import hexdigits
 from typing import Final
 
 _ESCAPES: Final = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
@@ -41,10 +42,9 @@ def _unescape(text: str) -> str:
             out.append(_ESCAPES.get(escaped, escaped))
             continue
         digits = "".join(next(rest, "") for _ in range(4))
-        try:
-            out.append(chr(int(digits, 16)))
-        except ValueError:
-            raise InvalidProperties(f"\\u{digits} is no character") from None
+        if len(digits) != 4 or any(digit not in hexdigits for digit in digits):
+            raise InvalidProperties(f"\\u{digits} is no character")
+        out.append(chr(int(digits, 16)))
     return "".join(out)
 
 

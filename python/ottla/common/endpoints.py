@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _ENDPOINT: Final = re.compile(
-    r"(?P<name>[A-Za-z0-9_.-]+)://(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^:/\[\]]*)):(?P<port>-?\d+)/?"
+    r"(?P<name>[A-Za-z0-9_.-]+)://(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^:/\[\]\s]*)):(?P<port>-?\d+)/?"
 )
 
 

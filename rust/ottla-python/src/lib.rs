@@ -2,6 +2,7 @@
 #![allow(missing_docs)] // the documentation of every item is in python/ottla/_native.pyi
 
 mod data_plane;
+mod quorum;
 mod socket;
 
 use pyo3::prelude::*;
@@ -13,6 +14,11 @@ mod _native {
 
     #[pymodule_export]
     use crate::data_plane::DataPlane;
+    #[pymodule_export]
+    use crate::quorum::{
+        PyQuorum, QuorumDamagedError, QuorumFailedError, QuorumJob, QuorumJobDone, QuorumLog, QuorumNoSpaceError,
+        QuorumNotLeaderError,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -17,6 +17,20 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "api_versions": (ApiKey.API_VERSIONS,),
     "cluster": (ApiKey.METADATA, ApiKey.DESCRIBE_CLUSTER),
+    "elections": (ApiKey.ELECT_LEADERS, ApiKey.LIST_PARTITION_REASSIGNMENTS),
+    "features": (ApiKey.UPDATE_FEATURES,),
+    "topic_partitions": (ApiKey.DESCRIBE_TOPIC_PARTITIONS,),
+    "security": (
+        ApiKey.DESCRIBE_ACLS,
+        ApiKey.CREATE_ACLS,
+        ApiKey.DELETE_ACLS,
+        ApiKey.DESCRIBE_CLIENT_QUOTAS,
+        ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS,
+        ApiKey.CREATE_DELEGATION_TOKEN,
+        ApiKey.RENEW_DELEGATION_TOKEN,
+        ApiKey.EXPIRE_DELEGATION_TOKEN,
+        ApiKey.DESCRIBE_DELEGATION_TOKEN,
+    ),
 }
 
 FAMILY_OF: Final[Mapping[ApiKey, str]] = {api: family for family, apis in FAMILIES.items() for api in apis}
