@@ -416,7 +416,7 @@ class Membership:
     def _restore_static(
         self, group: ClassicGroup, event: StaticMemberReplaced, error: ErrorCode, now: Instant, out: Outcome
     ) -> None:
-        """The new id is not durable: the old one stays, and the newcomer is told to try again."""
+        """The new id is not known to be stored: the newcomer is told so, and the id that is in the log stays."""
         if group.static_members.get(event.group_instance_id) != event.member_id:
             return
         member = group.members[event.member_id]
@@ -433,11 +433,16 @@ class Membership:
                 leader=event.old_leader_id or "",
             ),
         )
+        # Not simply the former id: its write may have been lost together with this one. And a write that only takes
+        # long is in the log still.
+        member_id = self._table.static_member_id(event.group_id, event.group_instance_id) or event.old_member_id
+        if member_id == event.member_id:
+            return
         group.update(
             member,
             event.old_protocols,
             rebalance_timeout_ms=event.old_rebalance_timeout_ms,
             session_timeout_ms=event.old_session_timeout_ms,
         )
-        member = group.rename_static_member(event.member_id, event.old_member_id)
+        member = group.rename_static_member(event.member_id, member_id)
         self._rebalancing.renew_session(member, now)

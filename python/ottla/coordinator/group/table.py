@@ -102,6 +102,12 @@ class GroupTable:
     def committed_groups(self) -> Iterator[ClassicGroup]:
         return (group for group_id, group in self.groups.items() if self.is_committed(group_id))
 
+    def static_member_id(self, group_id: str, group_instance_id: str) -> str | None:
+        """The member id of a static member as the log, committed or not yet, has it."""
+        value = self.metadata.get(group_id)
+        members = () if value is None else value.members
+        return next((m.member_id for m in members if m.group_instance_id == group_instance_id), None)
+
     def forget(self, group_id: str, error: ErrorCode, out: Outcome) -> None:
         """Drop a group from memory, answering everything parked with `error`."""
         group = self.groups[group_id]

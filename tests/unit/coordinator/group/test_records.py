@@ -1,0 +1,180 @@
+"""Our records against those that Apache Kafka 4.3.1 wrote, and against its own decoder's reading of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ottla.coordinator.group import records
+from ottla.coordinator.group.records import (
+    GroupMetadataKey,
+    GroupMetadataValue,
+    MalformedRecord,
+    OffsetCommitKey,
+    OffsetCommitValue,
+    RecordKind,
+)
+from ottla.coordinator.group.subscription import subscribed_topics
+
+GOLDEN = json.loads((Path(__file__).parents[3] / "golden/consumer_offsets/kafka-4.3.1.json").read_text())
+
+
+def of_kind(*kinds: RecordKind) -> list[tuple[bytes, bytes | None, Any, Any]]:
+    """(key, value, Kafka's reading of the key, of the value) of records of these kinds."""
+    found = []
+    for record in GOLDEN:
+        key = bytes.fromhex(record["key"])
+        if int.from_bytes(key[:2], "big") in kinds:
+            value = None if record["value"] is None else bytes.fromhex(record["value"])
+            reading = None if value is None else json.loads(record["kafka_value"])
+            found.append((key, value, json.loads(record["kafka_key"])["data"], reading))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(("key", "value", "kafka_key", "kafka_value"), of_kind(RecordKind.OFFSET_COMMIT))
+def test_offset_commits_are_kafkas_byte_for_byte(
+    key: bytes, value: bytes | None, kafka_key: Any, kafka_value: Any
+) -> None:
+    decoded_key = records.decode_key(key)
+    assert isinstance(decoded_key, OffsetCommitKey)
+    at = (decoded_key.group, decoded_key.topic, decoded_key.partition)
+    assert at == (kafka_key["group"], kafka_key["topic"], kafka_key["partition"])
+    if value is None:
+        assert records.offset_commit_tombstone(*at) == (key, None)
+        return
+    decoded = records.decode_offset_commit_value(value)
+    assert records.offset_commit(*at, decoded) == (key, value)
+    data = kafka_value["data"]
+    assert (decoded.offset, decoded.metadata, decoded.commit_timestamp_ms) == (
+        data["offset"],
+        data["metadata"],
+        data["commitTimestamp"],
+    )
+    if kafka_value["version"] == "1":
+        assert decoded.expire_timestamp_ms == data["expireTimestamp"]
+    else:
+        assert decoded.leader_epoch == data["leaderEpoch"]
+        encoded = base64.urlsafe_b64encode(decoded.topic_id.bytes).decode().rstrip("=") if decoded.topic_id else None
+        assert encoded == data.get("topicId")
+
+
+@pytest.mark.parametrize(("key", "value", "kafka_key", "kafka_value"), of_kind(RecordKind.GROUP_METADATA))
+def test_group_metadata_is_kafkas_byte_for_byte(
+    key: bytes, value: bytes | None, kafka_key: Any, kafka_value: Any
+) -> None:
+    assert records.decode_key(key) == GroupMetadataKey(group=kafka_key["group"])
+    if value is None:
+        assert records.group_metadata_tombstone(kafka_key["group"]) == (key, None)
+        return
+    decoded = records.decode_group_metadata_value(value)
+    assert records.group_metadata(kafka_key["group"], decoded) == (key, value)
+    data = kafka_value["data"]
+    assert (decoded.protocol_type, decoded.generation, decoded.protocol, decoded.leader) == (
+        data["protocolType"],
+        data["generation"],
+        data["protocol"],
+        data["leader"],
+    )
+    assert decoded.current_state_timestamp_ms == data["currentStateTimestamp"]
+    for ours, kafkas in zip(decoded.members, data["members"], strict=True):
+        assert (ours.member_id, ours.group_instance_id, ours.client_id, ours.client_host) == (
+            kafkas["memberId"],
+            kafkas["groupInstanceId"],
+            kafkas["clientId"],
+            kafkas["clientHost"],
+        )
+        assert (ours.rebalance_timeout_ms, ours.session_timeout_ms) == (
+            kafkas["rebalanceTimeout"],
+            kafkas["sessionTimeout"],
+        )
+        if isinstance(kafkas["subscription"], dict):
+            assert subscribed_topics(ours.subscription) == set(kafkas["subscription"]["topics"])
+
+
+def test_records_of_other_groups_are_recognised() -> None:
+    others = set(RecordKind) - {RecordKind.OFFSET_COMMIT, RecordKind.GROUP_METADATA}
+    kinds = {records.decode_key(key) for key, *_ in of_kind(*others)}
+    assert {RecordKind.CONSUMER_GROUP_METADATA, RecordKind.SHARE_GROUP_METADATA} <= kinds <= others
+
+
+def test_values_of_older_kafkas_are_read() -> None:
+    # Hand-made after the schemas: a 4.3 broker does not write these any more.
+    legacy = b"\0\0" + (7).to_bytes(8, "big") + b"\0\1m" + (9).to_bytes(8, "big")
+    assert records.decode_offset_commit_value(legacy) == OffsetCommitValue(7, -1, "m", 9)
+    version_3 = b"\0\3" + (7).to_bytes(8, "big") + (2).to_bytes(4, "big") + b"\0\1m" + (9).to_bytes(8, "big")
+    assert records.decode_offset_commit_value(version_3) == OffsetCommitValue(7, 2, "m", 9)
+    member = b"\0\1m\0\1c\0\1h" + (10).to_bytes(4, "big") + b"\0\0\0\1s\0\0\0\1a"
+    group_0 = b"\0\0\0\1t\0\0\0\5\0\1p\0\1m" + b"\0\0\0\1" + member
+    decoded = records.decode_group_metadata_value(group_0)
+    assert (decoded.generation, decoded.current_state_timestamp_ms) == (5, -1)
+    assert (decoded.members[0].rebalance_timeout_ms, decoded.members[0].assignment) == (-1, b"a")
+
+
+@given(
+    st.text(max_size=20),
+    st.text(max_size=20),
+    st.integers(0, 2**31 - 1),
+    st.builds(
+        OffsetCommitValue,
+        st.integers(-(2**63), 2**63 - 1),
+        st.integers(-1, 2**31 - 1),
+        st.text(max_size=300),
+        st.integers(-1, 2**63 - 1),
+        st.just(-1),
+        st.none() | st.uuids().filter(lambda u: u != uuid.UUID(int=0)),
+        st.just(-1),
+    ),
+)
+def test_offset_commits_survive_the_round_trip(
+    group: str, topic: str, partition: int, value: OffsetCommitValue
+) -> None:
+    record = records.offset_commit(group, topic, partition, value)
+    assert records.decode_key(record.key) == OffsetCommitKey(group=group, topic=topic, partition=partition)
+    assert record.value is not None
+    assert records.decode_offset_commit_value(record.value) == value
+
+
+@given(st.binary(max_size=80), st.sampled_from(GOLDEN), st.data())
+def test_broken_bytes_are_malformed_and_nothing_worse(noise: bytes, golden: Any, data: st.DataObject) -> None:
+    def attempt(key: bytes, value: bytes) -> None:
+        for decode, given_bytes in (
+            (records.decode_key, key),
+            (records.decode_offset_commit_value, value),
+            (records.decode_group_metadata_value, value),
+        ):
+            try:
+                decode(given_bytes)
+            except MalformedRecord:
+                continue
+
+    attempt(noise, noise)
+    key, value = bytes.fromhex(golden["key"]), bytes.fromhex(golden["value"] or "")
+    attempt(key[: data.draw(st.integers(0, len(key)))], value[: data.draw(st.integers(0, len(value)))])
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_may_stand_for_a_subscription(noise: bytes) -> None:
+    subscribed_topics(noise)
+    subscribed_topics(b"\0\0" + noise)
+
+
+def test_a_subscription_that_promises_more_than_it_holds_is_none() -> None:
+    assert subscribed_topics(b"\0\1\0\0\0\2\0\1a\0\1b") == {"a", "b"}
+    assert subscribed_topics(b"\0\1\0\0\0\2\0\1a") is None
+    assert subscribed_topics(b"\xff\xff\0\0\0\0") is None
+
+
+def test_an_empty_group_has_no_protocol() -> None:
+    value = records.empty_group_metadata("g", wall_ms=5).value
+    assert value is not None
+    assert records.decode_group_metadata_value(value) == GroupMetadataValue(
+        protocol_type="", generation=0, protocol=None, leader=None, current_state_timestamp_ms=5, members=()
+    )
