@@ -20,6 +20,7 @@ mod _native {
         PyQuorum, QuorumDamagedError, QuorumFailedError, QuorumJob, QuorumJobDone, QuorumLog, QuorumNoSpaceError,
         QuorumNotLeaderError,
     };
+    #[pymodule_export]
     use crate::records::{RecordBatch, build_batch, decode_batches, murmur2};
 
     #[pymodule_init]
