@@ -55,6 +55,16 @@ pub enum Error {
         /// What was found against what was expected.
         reason: String,
     },
+    /// A partition's directory belongs to an earlier topic of the same name.
+    #[error("{dir} belongs to topic id {found}, not to {expected}")]
+    InconsistentTopicId {
+        /// The partition's directory.
+        dir: String,
+        /// The id asked for.
+        expected: String,
+        /// The id in `partition.metadata`.
+        found: String,
+    },
     /// Another process holds the log directory.
     #[error("log directory {dir} is in use by another process")]
     DirectoryLocked {
@@ -223,6 +233,7 @@ impl Error {
             | Self::MalformedFile { .. }
             | Self::DirectoryLocked { .. }
             | Self::DirectoryMismatch { .. } => 56,
+            Self::InconsistentTopicId { .. } => 103,
             Self::FencedLeaderEpoch { .. } => 74,
             Self::UnknownLeaderEpoch { .. } => 75,
             Self::OffsetNotAvailable { .. } => 78,

@@ -1,12 +1,31 @@
-//! One partition: its log, leadership cell, high watermark, last stable offset and waiters.
+//! One partition: its log, leadership cell, high watermark and last stable offset.
+//!
+//! Appends and completions are here; opening and closing in `lifecycle`, reads in `read`, lookups in `lookup`. All state is
+//! behind one lock that is never held across I/O: what needs files first takes what it needs to know, then reads without it.
 
-use std::sync::Arc;
+mod lifecycle;
+mod lookup;
+mod read;
+mod types;
 
-use crate::error::Result;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+pub use types::{
+    AbortedTxn, AppendState, Appended, EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP,
+    EpochEndOffset, FileSlice, LATEST_TIERED_TIMESTAMP, LATEST_TIMESTAMP, ListedOffset, MAX_TIMESTAMP,
+    PartitionOffsets, Progress, ReadResult,
+};
+
+use crate::error::{Error, Result};
 use crate::record::validate::ValidatedBatch;
+use crate::storage::cache::lock;
 use crate::storage::config::LogConfig;
-use crate::storage::fs::LogFile;
-use crate::storage::log_dir::{Completion, LogDir, PartitionId};
+use crate::storage::log::{self, Incoming, Log, LogPosition, batch_info, end_txn_marker};
+use crate::storage::log_dir::{Completion, LogDir, Outcome, PartitionId};
+use crate::storage::producer_state::{BatchInfo, Checks};
+use crate::storage::recovery::RecoveryReport;
 use crate::types::{Isolation, TopicId, TopicPartition};
 
 /// How to open or create a partition.
@@ -22,158 +41,97 @@ pub struct PartitionOptions {
     pub config: LogConfig,
 }
 
-/// What an append was given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Appended {
-    /// Offset of the first record.
-    pub base_offset: i64,
-    /// Offset of the last record; acknowledge when the high watermark is above it.
-    pub last_offset: i64,
-    /// The broker's time if the topic says `LogAppendTime`, else -1.
-    pub log_append_time_ms: i64,
-    /// First offset that the log holds.
-    pub log_start_offset: i64,
-    /// The batch was already in the log: these are its old offsets.
-    pub duplicate: bool,
-    /// Which life of the tail took it; for `append_state`.
-    pub generation: u32,
-}
-
-/// Where an append stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AppendState {
-    /// Not yet below the high watermark.
-    Pending,
-    /// Below the high watermark.
-    Committed,
-    /// Lost to a failed write: answer `KAFKA_STORAGE_ERROR` (56), the client retries.
-    Failed,
-}
-
-/// A range of a segment file, ready for `sendfile`.
-#[derive(Clone, Debug)]
-pub struct FileSlice {
-    /// The segment; stays open while this lives.
-    pub file: Arc<dyn LogFile>,
-    /// Where the range starts, in bytes.
-    pub position: u64,
-    /// Its length in bytes.
-    pub len: usize,
-}
-
-/// An aborted transaction that overlaps a read (KIP-98).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AbortedTxn {
-    /// The producer.
-    pub producer_id: i64,
-    /// First offset of the transaction.
-    pub first_offset: i64,
-}
-
-/// Where a follower's or consumer's history leaves the leader's (KIP-595).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EpochEndOffset {
-    /// The epoch; -1 if unknown.
-    pub leader_epoch: i32,
-    /// The offset after its last record; -1 if unknown.
-    pub end_offset: i64,
-}
-
-/// What a read found. Only whole batches, except that the last may be cut where the limit fell (as in Kafka).
-#[derive(Clone, Debug)]
-pub struct ReadResult {
-    /// The records, in order; starts with the batch that contains the offset asked for.
-    pub slices: Vec<FileSlice>,
-    /// The high watermark.
-    pub high_watermark: i64,
-    /// The last stable offset.
-    pub last_stable_offset: i64,
-    /// First offset that the log holds.
-    pub log_start_offset: i64,
-    /// For `ReadCommitted`: aborted transactions that overlap, sorted by first offset.
-    pub aborted: Option<Vec<AbortedTxn>>,
-    /// The reader's history diverges there; `slices` is empty then.
-    pub diverging: Option<EpochEndOffset>,
-    /// The read came from an older segment: a long poll ends at once, however little there is.
-    pub from_older_segment: bool,
-}
-
-impl ReadResult {
-    /// Bytes in all slices.
-    pub fn size_bytes(&self) -> usize {
-        self.slices.iter().map(|slice| slice.len).sum()
-    }
-}
-
-/// A partition's offsets at one moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PartitionOffsets {
-    /// First offset held.
-    pub log_start_offset: i64,
-    /// Consumers see below it.
-    pub high_watermark: i64,
-    /// `ReadCommitted` consumers see below it.
-    pub last_stable_offset: i64,
-    /// The next offset to be assigned.
-    pub log_end_offset: i64,
-    /// The offset after the last record in the file.
-    pub written_offset: i64,
-    /// The current leader epoch; -1 before the first.
-    pub leader_epoch: i32,
-}
-
-/// What a completion changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Progress {
-    /// Readers may see more: wake fetches and acknowledgements.
-    pub high_watermark_moved: bool,
-    /// Appends of an ended generation were lost: ask `append_state` for every waiting acknowledgement.
-    pub appends_failed: bool,
-    /// The log went offline; it comes back through `reopen`.
-    pub went_offline: bool,
-}
-
-/// The answer to a lookup by timestamp.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ListedOffset {
-    /// The record's timestamp; -1 for special lookups and "none".
-    pub timestamp: i64,
-    /// The offset; -1 for "none".
-    pub offset: i64,
-    /// Its leader epoch; -1 if unknown.
-    pub leader_epoch: i32,
-}
-
-/// `ListOffsets`: the high watermark, or the last stable offset for `ReadCommitted`.
-pub const LATEST_TIMESTAMP: i64 = -1;
-/// `ListOffsets`: the log start offset.
-pub const EARLIEST_TIMESTAMP: i64 = -2;
-/// `ListOffsets`: the first record with the greatest timestamp (KIP-734).
-pub const MAX_TIMESTAMP: i64 = -3;
-/// `ListOffsets`: the first offset held locally (KIP-405).
-pub const EARLIEST_LOCAL_TIMESTAMP: i64 = -4;
-/// `ListOffsets`: the last offset in tiered storage (KIP-1005); always "none" here.
-pub const LATEST_TIERED_TIMESTAMP: i64 = -5;
-/// `ListOffsets`: the first offset not yet in tiered storage (KIP-1023).
-pub const EARLIEST_PENDING_UPLOAD_TIMESTAMP: i64 = -6;
-
 /// One partition. Internally locked; the lock is never held across I/O.
 #[derive(Debug)]
 pub struct Partition {
+    id: PartitionId,
     topic_partition: TopicPartition,
+    topic_id: TopicId,
+    dir: Arc<LogDir>,
+    path: Arc<Path>,
+    /// Its records are the broker's own (commits, metadata): it may use the space kept back on a full disk.
+    is_internal: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    log: Log,
+    status: Status,
+    leader: Leadership,
+    high_watermark: LogPosition,
+    /// The high watermark that `on_completion` last told of.
+    told_high_watermark: i64,
+    /// Failed generations that `on_completion` has not told of.
+    untold_failure: bool,
+    /// When records were first seen that `flush.ms` must sync, in monotonic ms.
+    unsynced_since_ms: Option<i64>,
+    producers_checked_ms: i64,
+    report: RecoveryReport,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Status {
+    Online,
+    Offline(String),
+    Closed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Leadership {
+    is_leader: bool,
+    epoch: i32,
+    /// The log end offset when the epoch began: until the high watermark is there, "latest" is not known.
+    epoch_start_offset: i64,
+}
+
+impl State {
+    /// What all replicas in sync have. There is one replica, so it is what this broker has; with more, the least of theirs.
+    fn replicated(&self) -> LogPosition {
+        self.log.visible
+    }
+
+    /// The high watermark never goes back on the leader.
+    fn advance_high_watermark(&mut self) {
+        let replicated = self.replicated();
+        if replicated.offset >= self.high_watermark.offset {
+            self.high_watermark = replicated;
+            self.log.producers.on_high_watermark(replicated.offset);
+            self.log
+                .io
+                .cell
+                .high_watermark
+                .store(replicated.offset, Ordering::Relaxed);
+        }
+    }
+
+    fn last_stable_offset(&self) -> i64 {
+        let high_watermark = self.high_watermark.offset;
+        self.log
+            .producers
+            .first_unstable_offset()
+            .map_or(high_watermark, |offset| offset.min(high_watermark))
+    }
+
+    fn visible_end(&self, isolation: Isolation) -> i64 {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark.offset,
+            Isolation::ReadCommitted => self.last_stable_offset(),
+        }
+    }
+
+    fn told(&mut self) -> Progress {
+        let high_watermark_moved = self.high_watermark.offset > self.told_high_watermark;
+        self.told_high_watermark = self.high_watermark.offset;
+        Progress {
+            high_watermark_moved,
+            appends_failed: std::mem::take(&mut self.untold_failure),
+            went_offline: false,
+        }
+    }
 }
 
 impl Partition {
-    /// Open the partition's directory below `dir`, creating it if absent and recovering it if the last stop was not
-    /// clean. SLOW only when it must recover.
-    ///
-    /// # Errors
-    /// `Storage`, `Damaged` (fenced off: bad bytes with good ones behind them).
-    pub fn open(dir: &Arc<LogDir>, options: PartitionOptions, wall_ms: i64) -> Result<Arc<Self>> {
-        let _ = (dir, options.id, wall_ms);
-        unimplemented!("lands next")
-    }
-
     /// Topic and index.
     pub fn topic_partition(&self) -> &TopicPartition {
         &self.topic_partition
@@ -181,17 +139,57 @@ impl Partition {
 
     /// The name of its completions.
     pub fn id(&self) -> PartitionId {
-        unimplemented!("lands next")
+        self.id
     }
 
     /// The topic's id.
     pub fn topic_id(&self) -> TopicId {
-        unimplemented!("lands next")
+        self.topic_id
     }
 
     /// The directory that holds it.
     pub fn log_dir(&self) -> &Arc<LogDir> {
-        unimplemented!("lands next")
+        &self.dir
+    }
+
+    fn check_online(&self, state: &State) -> Result<()> {
+        match &state.status {
+            Status::Online => Ok(()),
+            Status::Offline(reason) => Err(Error::LogOffline {
+                topic_partition: self.topic_partition.clone(),
+                reason: reason.clone(),
+            }),
+            Status::Closed => Err(Error::LogClosed {
+                topic_partition: self.topic_partition.clone(),
+            }),
+        }
+    }
+
+    /// -1 (a client that knows no epoch) passes.
+    fn check_leader(&self, state: &State, current_leader_epoch: i32) -> Result<()> {
+        let current = state.leader.epoch;
+        let topic_partition = || self.topic_partition.clone();
+        if current_leader_epoch >= 0 && current_leader_epoch < current {
+            return Err(Error::FencedLeaderEpoch {
+                topic_partition: topic_partition(),
+                found: current_leader_epoch,
+                current,
+            });
+        }
+        if current_leader_epoch > current {
+            return Err(Error::UnknownLeaderEpoch {
+                topic_partition: topic_partition(),
+                found: current_leader_epoch,
+                current,
+            });
+        }
+        if state.leader.is_leader {
+            Ok(())
+        } else {
+            Err(Error::NotLeader {
+                topic_partition: topic_partition(),
+            })
+        }
     }
 
     /// Assign offsets, check the producer, stamp, roll if needed, take the bytes into the tail and queue their write.
@@ -204,140 +202,260 @@ impl Partition {
     /// `InvalidProducerEpoch`, `InvalidTxnState`, `TransactionCoordinatorFenced`, `NoSpace`, `LogOffline`, `LogClosed`.
     pub fn append_as_leader(
         &self,
-        batch: ValidatedBatch,
+        mut batch: ValidatedBatch,
         required_leader_epoch: Option<i32>,
         wall_ms: i64,
     ) -> Result<Appended> {
-        let _ = (batch, required_leader_epoch, wall_ms);
-        unimplemented!("lands next")
+        let mut state = lock(&self.state);
+        self.check_online(&state)?;
+        self.check_leader(&state, required_leader_epoch.unwrap_or(-1))?;
+        let log_append_time_ms = batch.log_append_time_ms();
+        let (leader_epoch, base_offset) = (state.leader.epoch, state.log.next_offset);
+        batch.stamp(base_offset, leader_epoch);
+        let view = batch.view();
+        let marker = end_txn_marker(&view);
+        let producer = (view.producer_id() >= 0).then(|| batch_info(&view, marker));
+        if let Some(duplicate) = producer.and_then(|info| self.find_duplicate(&state, &info)) {
+            return Ok(duplicate);
+        }
+        if self.dir.is_full() && !self.is_internal {
+            return Err(Error::NoSpace {
+                dir: self.dir.path().display().to_string(),
+                topic_partition: self.topic_partition.clone(),
+            });
+        }
+        log::check_size(batch.size_bytes(), &state.log.config, &self.topic_partition)?;
+        let (last_offset, max_timestamp) = (view.last_offset(), view.max_timestamp());
+        // A coordinator's batches have no sequences.
+        let checks = if view.is_control() || view.base_sequence() < 0 {
+            Checks::Coordinator
+        } else {
+            Checks::Client
+        };
+        let bytes = batch.into_bytes().freeze();
+        let incoming = Incoming {
+            bytes,
+            last_offset,
+            max_timestamp,
+            leader_epoch,
+            producer,
+            checks,
+        };
+        let assigned = state.log.append(incoming, wall_ms)?;
+        Ok(Appended {
+            base_offset: assigned.base_offset,
+            last_offset: assigned.last_offset,
+            log_append_time_ms,
+            log_start_offset: state.log.log_start_offset,
+            duplicate: false,
+            generation: state.log.generation,
+        })
+    }
+
+    /// A repeated batch is answered with what its first copy was given (Kafka: `UnifiedLog.append`).
+    fn find_duplicate(&self, state: &State, info: &BatchInfo) -> Option<Appended> {
+        let batch = state.log.producers.find_duplicate(info)?;
+        Some(Appended {
+            base_offset: batch.first_offset(),
+            last_offset: batch.last_offset,
+            log_append_time_ms: batch.timestamp,
+            log_start_offset: state.log.log_start_offset,
+            duplicate: true,
+            generation: state.log.generation,
+        })
     }
 
     /// Where an append stands. QUICK.
     pub fn append_state(&self, appended: &Appended) -> AppendState {
-        let _ = appended;
-        unimplemented!("lands next")
+        let state = lock(&self.state);
+        if let Some(cut) = state.log.cut_of(appended.generation)
+            && appended.last_offset >= cut
+        {
+            return AppendState::Failed;
+        }
+        if appended.last_offset < state.high_watermark.offset {
+            AppendState::Committed
+        } else if state.status != Status::Online {
+            AppendState::Failed
+        } else if appended.last_offset < state.log.visible.offset {
+            AppendState::Written
+        } else {
+            AppendState::Pending
+        }
     }
 
     /// Feed a completion of this partition's jobs. QUICK.
     pub fn on_completion(&self, completion: &Completion) -> Progress {
-        let _ = completion;
-        unimplemented!("lands next")
-    }
-
-    /// Records from `offset` on, visible under `isolation`, at most `max_bytes` (soft with `min_one`: the first batch comes
-    /// whole even if larger, KIP-74). QUICK when the index and the position are in memory, else a few small file reads.
-    ///
-    /// `current_leader_epoch`, `last_fetched_epoch`: -1 for none.
-    ///
-    /// # Errors
-    /// `OffsetOutOfRange`, `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeader`, `LogOffline`, `Storage`.
-    pub fn read(
-        &self,
-        offset: i64,
-        max_bytes: usize,
-        isolation: Isolation,
-        min_one: bool,
-        current_leader_epoch: i32,
-        last_fetched_epoch: i32,
-    ) -> Result<ReadResult> {
-        let _ = (
-            offset,
-            max_bytes,
-            isolation,
-            min_one,
-            current_leader_epoch,
-            last_fetched_epoch,
-        );
-        unimplemented!("lands next")
+        let mut state = lock(&self.state);
+        let current = state.log.generation;
+        match &completion.outcome {
+            Outcome::Written {
+                next_offset,
+                generation,
+            } if *generation == current => {
+                if state.log.on_written(*next_offset) {
+                    state.advance_high_watermark();
+                }
+            }
+            Outcome::Synced {
+                next_offset,
+                generation,
+            } if *generation == current => {
+                if state.log.on_synced(*next_offset) {
+                    state.advance_high_watermark();
+                }
+            }
+            Outcome::Failed {
+                generation,
+                no_space,
+                reason,
+            } if *generation == current => {
+                state.untold_failure = true;
+                if *no_space {
+                    state.log.roll_back();
+                } else if state.status == Status::Online {
+                    state.status = Status::Offline(reason.clone());
+                    return Progress {
+                        went_offline: true,
+                        ..state.told()
+                    };
+                }
+            }
+            // Of a generation that ended: told already.
+            _ => {}
+        }
+        state.told()
     }
 
     /// The offsets at this moment. QUICK.
     pub fn offsets(&self) -> PartitionOffsets {
-        unimplemented!("lands next")
+        let state = lock(&self.state);
+        PartitionOffsets {
+            log_start_offset: state.log.log_start_offset,
+            high_watermark: state.high_watermark.offset,
+            last_stable_offset: state.last_stable_offset(),
+            log_end_offset: state.log.next_offset,
+            written_offset: state.log.written_offset,
+            leader_epoch: state.leader.epoch,
+        }
     }
 
-    /// About how many bytes a read from `offset` could return, for `min_bytes`. QUICK, never reads files.
-    pub fn bytes_available(&self, offset: i64, isolation: Isolation) -> u64 {
-        let _ = (offset, isolation);
-        unimplemented!("lands next")
-    }
-
-    /// Look an offset up by timestamp (Unix ms) or by one of the special values. QUICK for `LATEST`, `EARLIEST` and their
-    /// kin; SLOW otherwise (reads and decompresses a batch).
+    /// Become leader in `leader_epoch`. QUICK.
     ///
     /// # Errors
-    /// `OffsetNotAvailable` right after an election, `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `LogOffline`, `Storage`.
-    pub fn list_offset(
-        &self,
-        timestamp: i64,
-        isolation: Option<Isolation>,
-        current_leader_epoch: i32,
-    ) -> Result<ListedOffset> {
-        let _ = (timestamp, isolation, current_leader_epoch);
-        unimplemented!("lands next")
+    /// `FencedLeaderEpoch` if a newer epoch is known, `LogClosed`.
+    pub fn set_leadership(&self, leader_epoch: i32) -> Result<()> {
+        let mut state = lock(&self.state);
+        if state.status == Status::Closed {
+            return Err(Error::LogClosed {
+                topic_partition: self.topic_partition.clone(),
+            });
+        }
+        if leader_epoch < state.leader.epoch {
+            return Err(Error::FencedLeaderEpoch {
+                topic_partition: self.topic_partition.clone(),
+                found: leader_epoch,
+                current: state.leader.epoch,
+            });
+        }
+        if state.leader.is_leader && state.leader.epoch == leader_epoch {
+            return Ok(());
+        }
+        let epoch_start_offset = state.log.next_offset;
+        state.leader = Leadership {
+            is_leader: true,
+            epoch: leader_epoch,
+            epoch_start_offset,
+        };
+        state.log.begin_epoch(leader_epoch);
+        Ok(())
     }
 
-    /// Where a leader epoch ended (KIP-320). QUICK.
-    pub fn end_offset_for_epoch(&self, leader_epoch: i32, current_leader_epoch: i32) -> Result<EpochEndOffset> {
-        let _ = (leader_epoch, current_leader_epoch);
-        unimplemented!("lands next")
+    /// Take new settings; they hold from the next append on. QUICK.
+    pub fn configure(&self, config: LogConfig) {
+        let mut state = lock(&self.state);
+        let synced_before_visible = state.log.config.flush_messages <= 1;
+        state.log.config = Arc::new(config);
+        if synced_before_visible != (state.log.config.flush_messages <= 1) {
+            // What waits for a sync that nobody asks for any more, or has not asked for yet, must not wait for ever.
+            state.log.request_sync();
+        }
+    }
+
+    /// The settings now. QUICK.
+    pub fn config(&self) -> Arc<LogConfig> {
+        Arc::clone(&lock(&self.state).log.config)
+    }
+
+    /// Bytes of all segments, the unwritten tail included. QUICK.
+    pub fn size_bytes(&self) -> u64 {
+        lock(&self.state).log.size_bytes()
     }
 
     /// Move the log start offset up to `offset` (-1: the high watermark); returns the new one. Files go later. QUICK.
     ///
     /// # Errors
-    /// `OffsetOutOfRange` above the high watermark, `PolicyViolation` for a topic that is only compacted.
+    /// `OffsetOutOfRange` above the high watermark, `PolicyViolation` for a topic that is only compacted, `NotLeader`.
     pub fn delete_records(&self, offset: i64) -> Result<i64> {
-        let _ = offset;
-        unimplemented!("lands next")
-    }
-
-    /// Become leader in `leader_epoch`. The next append starts the epoch in the log.
-    pub fn set_leadership(&self, leader_epoch: i32) -> Result<()> {
-        let _ = leader_epoch;
-        unimplemented!("lands next")
-    }
-
-    /// Take new settings; they hold from the next append on. QUICK.
-    pub fn configure(&self, config: LogConfig) {
-        let _ = config;
-        unimplemented!("lands next")
-    }
-
-    /// The settings now. QUICK.
-    pub fn config(&self) -> Arc<LogConfig> {
-        unimplemented!("lands next")
-    }
-
-    /// Bytes of all segments, the unwritten tail included. QUICK.
-    pub fn size_bytes(&self) -> u64 {
-        unimplemented!("lands next")
+        let mut state = lock(&self.state);
+        self.check_online(&state)?;
+        self.check_leader(&state, -1)?;
+        let policy = state.log.config.cleanup_policy;
+        if policy.compact && !policy.delete {
+            return Err(Error::PolicyViolation {
+                topic_partition: self.topic_partition.clone(),
+                reason: "records of a topic that is only compacted cannot be deleted",
+            });
+        }
+        let high_watermark = state.high_watermark.offset;
+        let offset = if offset == -1 { high_watermark } else { offset };
+        if !(0..=high_watermark).contains(&offset) {
+            return Err(Error::OffsetOutOfRange {
+                topic_partition: self.topic_partition.clone(),
+                offset,
+                log_start_offset: state.log.log_start_offset,
+                log_end_offset: high_watermark,
+            });
+        }
+        state.log.advance_log_start_offset(offset);
+        state.log.remove_segments_below_start();
+        Ok(state.log.log_start_offset)
     }
 
     /// Syncs due by `flush.ms` are queued; producers whose time is over are forgotten. QUICK; call every second or so.
     pub fn on_tick(&self, now_ms: i64, wall_ms: i64) {
-        let _ = (now_ms, wall_ms);
-        unimplemented!("lands next")
+        /// Kafka: `producer.id.expiration.check.interval.ms`.
+        const EXPIRATION_CHECK_INTERVAL_MS: i64 = 10 * 60 * 1000;
+        let mut state = lock(&self.state);
+        if state.status != Status::Online {
+            return;
+        }
+        if state.log.messages_since_sync() == 0 {
+            state.unsynced_since_ms = None;
+        } else {
+            let since_ms = *state.unsynced_since_ms.get_or_insert(now_ms);
+            if now_ms - since_ms >= state.log.config.flush_ms {
+                state.unsynced_since_ms = None;
+                state.log.request_sync();
+            }
+        }
+        if now_ms - state.producers_checked_ms >= EXPIRATION_CHECK_INTERVAL_MS {
+            state.producers_checked_ms = now_ms;
+            let expiration_ms = state.log.config.producer_id_expiration_ms;
+            state.log.producers.expire(wall_ms, expiration_ms);
+        }
     }
 
-    /// Sync everything appended so far; returns the offset below which all survives a power failure. SLOW.
-    pub fn flush(&self) -> Result<i64> {
-        unimplemented!("lands next")
+    /// What opening it found and did, for the broker's log. QUICK.
+    pub fn recovery_report(&self) -> RecoveryReport {
+        lock(&self.state).report.clone()
     }
 
-    /// Bring an offline log back through recovery. SLOW.
-    pub fn reopen(&self, wall_ms: i64) -> Result<()> {
-        let _ = wall_ms;
-        unimplemented!("lands next")
-    }
-
-    /// Write out what is pending, the final index entries and the producer snapshot; nothing can be appended after. SLOW.
-    pub fn close(&self) -> Result<()> {
-        unimplemented!("lands next")
-    }
-
-    /// Close and remove: renamed to `<topic>-<n>.<uuid>-delete` at once, the files go in a background job. SLOW.
-    pub fn delete(&self) -> Result<()> {
-        unimplemented!("lands next")
+    /// Why the log is offline, if it is. QUICK.
+    pub fn offline_reason(&self) -> Option<String> {
+        match &lock(&self.state).status {
+            Status::Offline(reason) => Some(reason.clone()),
+            Status::Online | Status::Closed => None,
+        }
     }
 }

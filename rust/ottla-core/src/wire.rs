@@ -79,14 +79,6 @@ impl<'a> Reader<'a> {
         Self { bytes, position: 0 }
     }
 
-    /// Start at `position`, which counts as read; behind the end, nothing is left.
-    pub fn at(bytes: &'a [u8], position: usize) -> Self {
-        Self {
-            bytes,
-            position: position.min(bytes.len()),
-        }
-    }
-
     /// Bytes read so far.
     pub fn position(&self) -> usize {
         self.position
@@ -351,84 +343,6 @@ impl Writer {
     pub fn no_tagged_fields(&mut self, flexible: bool) {
         if flexible {
             self.uvarint(0);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_count_that_the_message_cannot_hold_is_refused_before_anything_is_allocated() {
-        let mut writer = Writer::default();
-        writer.i32(i32::MAX);
-        writer.raw(&[0; 100]);
-        let bytes = writer.into_bytes();
-        let claimed = Reader::new(&bytes).array_len(false, 1, "things");
-        assert_eq!(
-            claimed,
-            Err(WireError::BadLength {
-                field: "things",
-                claimed: i64::from(i32::MAX),
-                left_bytes: 100
-            })
-        );
-    }
-
-    #[test]
-    fn tagged_fields_must_rise_and_fill_their_size() {
-        let read = |bytes: &[u8]| {
-            Reader::new(bytes).tagged_fields(true, |_, field| {
-                field.i8()?;
-                Ok(true)
-            })
-        };
-        assert_eq!(read(&[2, 1, 1, 0, 3, 1, 0]), Ok(()));
-        assert_eq!(read(&[2, 3, 1, 0, 3, 1, 0]), Err(WireError::TagOrder { tag: 3 }));
-        assert_eq!(read(&[1, 1, 2, 0, 0]), Err(WireError::TagSize { tag: 1 }));
-        assert!(matches!(read(&[1, 1, 200, 0, 0]), Err(WireError::Truncated { .. })));
-    }
-
-    #[test]
-    fn a_varint_above_32_bits_is_refused() {
-        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).uvarint(), Ok(u32::MAX));
-        assert_eq!(
-            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x1f]).uvarint(),
-            Err(WireError::BadVarint)
-        );
-        assert_eq!(Reader::new(&[0x80; 9]).uvarint(), Err(WireError::BadVarint));
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_is_read_back(
-            flexible: bool, a: i8, b: i16, c: i32, d: i64, e: u32, text in ".{0,40}", null: bool, id: [u8; 16],
-        ) {
-            let mut writer = Writer::default();
-            writer.i8(a);
-            writer.i16(b);
-            writer.i32(c);
-            writer.i64(d);
-            writer.uvarint(e);
-            writer.nullable_string(flexible, (!null).then_some(&text));
-            writer.uuid(TopicId(id));
-            writer.array_len(flexible, 3);
-            writer.raw(&[7; 3]);
-            writer.no_tagged_fields(flexible);
-            let bytes = writer.into_bytes();
-            let mut reader = Reader::new(&bytes);
-            prop_assert_eq!(reader.i8(), Ok(a));
-            prop_assert_eq!(reader.i16(), Ok(b));
-            prop_assert_eq!(reader.i32(), Ok(c));
-            prop_assert_eq!(reader.i64(), Ok(d));
-            prop_assert_eq!(reader.uvarint(), Ok(e));
-            prop_assert_eq!(reader.nullable_string(flexible, "text"), Ok((!null).then_some(text.as_str())));
-            prop_assert_eq!(reader.uuid(), Ok(TopicId(id)));
-            prop_assert_eq!(reader.nullable_bytes(flexible, "bytes"), Ok(Some(&[7_u8; 3][..])));
-            prop_assert_eq!(reader.skip_tagged_fields(flexible), Ok(()));
-            prop_assert_eq!(reader.left(), 0);
         }
     }
 }

@@ -3,7 +3,6 @@
 pub mod batch;
 pub mod builder;
 pub mod control;
-pub mod partitioner;
 pub mod records;
 pub mod scan;
 pub mod validate;

@@ -1,7 +1,7 @@
 //! The request header in its versions 1 and 2, and which APIs exist.
 //!
 //! Version 2 (KIP-482) is used by the flexible versions of an API; it differs by tagged fields after the client id, which
-//! itself stays in the old encoding. Version 0 went away with `ControlledShutdown` 0.
+//! itself stays in the old encoding. Version 0 went away with ControlledShutdown 0.
 
 use crate::wire::{Reader, WireError};
 

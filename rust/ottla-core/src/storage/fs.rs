@@ -71,6 +71,8 @@ pub trait LogFs: Send + Sync + Debug {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Make the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Make everything on the file system of `path` durable.
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
     /// The length of a file in bytes.
     fn file_size_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Take the exclusive lock on a file, creating it; `WouldBlock` if another process holds it. Dropping it releases it.

@@ -2,20 +2,41 @@
 //!
 //! Appends arrive as jobs and leave as completions. Nobody but the writer writes to the logs of a directory, so a stalled or
 //! failing disk holds up its own partitions and nothing else. In simulations there is no thread: the caller steps the writer.
+//!
+//! What a start must check depends on how the last run ended. `.kafka_cleanshutdown` (removed at start): nothing. The same
+//! boot of the machine: every completed write is there, only the unwritten tail of each log can be torn. Another boot: only
+//! what was synced is sure, and each log is checked from its recovery point on.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
-use crate::error::Result;
-use crate::storage::fs::LogFs;
+use super::cache::{Cache, lock};
+use super::checkpoint::{self, OffsetCheckpoint};
+use super::fs::LogFs;
+use super::meta::{self, META_PROPERTIES};
+use super::segment::Files;
+use super::writer::{Chore, Gate, Job, LogIo, PROBE_FILE, Work, WriteQueue};
+use crate::error::{Error, Result};
 use crate::types::TopicPartition;
+
+pub use super::meta::LogDirMeta;
+
+const LOCK_FILE: &str = ".lock";
+const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
+/// As Kafka writes it; the broker epoch is not known here.
+const CLEAN_SHUTDOWN: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
+/// The boot of the machine in which every log of the directory was last known to be whole.
+const BOOT_ID_FILE: &str = ".boot-id";
 
 /// The name under which a partition's completions come back; chosen by whoever opens the partition, unique in a process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct PartitionId(pub u64);
 
 /// What became of write jobs; to be handed to `Partition::on_completion` of the partition named.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Completion {
     /// Whose jobs.
     pub partition: PartitionId,
@@ -23,7 +44,7 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// What became of write jobs.
+/// What became of write jobs. A generation is one life of a log's tail: each failure ends one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -31,7 +52,7 @@ pub enum Outcome {
     Written {
         /// The offset after the last record written.
         next_offset: i64,
-        /// Which life of the log's tail this belongs to (it ends with each failure).
+        /// Which life of the log's tail this belongs to.
         generation: u32,
     },
     /// Everything below the offset survives a power failure.
@@ -52,15 +73,59 @@ pub enum Outcome {
     },
 }
 
-/// What `meta.properties` says (version 1, as Kafka writes it since 3.7).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogDirMeta {
-    /// `cluster.id`.
-    pub cluster_id: String,
-    /// `node.id`.
-    pub node_id: i32,
-    /// `directory.id`: a uuid in Kafka's base64 form.
-    pub directory_id: String,
+impl Completion {
+    /// Whether `next` says all that this one says.
+    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
+        self.partition == next.partition
+            && match (&self.outcome, &next.outcome) {
+                (Outcome::Written { generation, .. }, Outcome::Written { generation: next, .. })
+                | (Outcome::Synced { generation, .. }, Outcome::Synced { generation: next, .. }) => generation == next,
+                _ => false,
+            }
+    }
+}
+
+/// What the directory's checkpoints say of one log.
+#[derive(Debug)]
+pub(crate) struct CheckpointCell {
+    recovery_point: AtomicI64,
+    pub log_start_offset: AtomicI64,
+    pub high_watermark: AtomicI64,
+    /// Rolled segments whose files are not known to be durable.
+    pub rolls_outstanding: AtomicU32,
+    /// The log end offset at which the log was closed in order; -1 while it is open.
+    pub closed_at: AtomicI64,
+}
+
+impl Default for CheckpointCell {
+    fn default() -> Self {
+        Self {
+            recovery_point: AtomicI64::new(0),
+            log_start_offset: AtomicI64::new(0),
+            high_watermark: AtomicI64::new(0),
+            rolls_outstanding: AtomicU32::new(0),
+            closed_at: AtomicI64::new(-1),
+        }
+    }
+}
+
+impl CheckpointCell {
+    pub fn recovery_point(&self) -> i64 {
+        self.recovery_point.load(Ordering::Acquire)
+    }
+
+    pub fn set_recovery_point(&self, offset: i64) {
+        self.recovery_point.store(offset, Ordering::Release);
+    }
+
+    pub fn advance_recovery_point(&self, offset: i64) {
+        self.recovery_point.fetch_max(offset, Ordering::AcqRel);
+    }
+
+    pub fn on_roll_synced(&self, next_offset: i64) {
+        self.advance_recovery_point(next_offset);
+        self.rolls_outstanding.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// How to open a log directory.
@@ -72,11 +137,11 @@ pub struct LogDirOptions {
     pub path: PathBuf,
     /// Written to a fresh directory, compared with an existing one (`directory_id` is only for a fresh one).
     pub meta: LogDirMeta,
-    /// Called from the writer thread, once per batch of completions; must be quick and must not call back.
+    /// Called from the directory's threads, once per batch of completions; must be quick and must not call back.
     pub waker: Arc<dyn Fn() + Send + Sync>,
     /// Run the writer and the background worker on threads of their own. Without: `step_writer`, `step_background`.
     pub threads: bool,
-    /// File descriptors that closed segments may hold open between reads.
+    /// File descriptors that segments may hold open between uses.
     pub open_files_max: usize,
     /// Bytes of indexes of closed segments kept in memory.
     pub index_cache_bytes: usize,
@@ -84,18 +149,64 @@ pub struct LogDirOptions {
     pub reserved_bytes: u64,
 }
 
+impl std::fmt::Debug for LogDirOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogDirOptions")
+            .field("path", &self.path)
+            .field("meta", &self.meta)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the last run ended, and so what a start must check.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LastStop {
+    /// In order, in this boot of the machine: nothing needs a look.
+    Clean,
+    /// In order, before the machine restarted: what was not synced may be missing all the same.
+    CleanEarlierBoot,
+    /// The process died: completed writes are all there.
+    ProcessDied,
+    /// The machine stopped: only what was synced is sure.
+    PowerFailed,
+}
+
 /// A log directory, locked against other processes while this lives.
 #[derive(Debug)]
 pub struct LogDir {
     path: PathBuf,
     meta: LogDirMeta,
+    last_stop: LastStop,
+    pub(crate) files: Arc<Files>,
+    pub(crate) queue: Arc<WriteQueue>,
+    state: Mutex<DirState>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    has_threads: bool,
+    lock: Mutex<Option<FileLock>>,
+}
+
+struct FileLock(#[allow(dead_code, reason = "held, not used")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for FileLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FileLock")
+    }
+}
+
+#[derive(Debug, Default)]
+struct DirState {
+    found: BTreeSet<TopicPartition>,
+    /// Found and not opened yet; when none is left, the directory is known to be whole in this boot.
+    unopened: BTreeSet<TopicPartition>,
+    cells: BTreeMap<TopicPartition, Arc<CheckpointCell>>,
+    checkpoints: BTreeMap<&'static str, OffsetCheckpoint>,
+    removals: u64,
 }
 
 impl LogDir {
     /// What `meta.properties` of a directory says; `None` if it was never formatted. SLOW.
     pub fn read_meta(fs: &dyn LogFs, path: &Path) -> Result<Option<LogDirMeta>> {
-        let _ = (fs, path);
-        unimplemented!("lands next")
+        meta::read(fs, path)
     }
 
     /// Lock and open a directory, writing `meta.properties` if there is none. Reads checkpoints and the clean-shutdown
@@ -103,9 +214,111 @@ impl LogDir {
     ///
     /// # Errors
     /// `DirectoryLocked`, `DirectoryMismatch`, `MalformedFile` (meta.properties only), `Storage`.
-    pub fn open(options: LogDirOptions) -> Result<Arc<Self>> {
-        let _ = &options.path;
-        unimplemented!("lands next")
+    pub fn open(options: &LogDirOptions) -> Result<Arc<Self>> {
+        let LogDirOptions { fs, path, .. } = options;
+        fs.create_dir_all(path)
+            .map_err(Error::storage("creating the log directory"))?;
+        let lock = fs.lock(&path.join(LOCK_FILE)).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => Error::DirectoryLocked {
+                dir: path.display().to_string(),
+            },
+            _ => Error::Storage {
+                doing: "locking the log directory",
+                source: error,
+            },
+        })?;
+        let meta = match meta::read(&**fs, path)? {
+            Some(found) if found.cluster_id != options.meta.cluster_id || found.node_id != options.meta.node_id => {
+                return Err(Error::DirectoryMismatch {
+                    dir: path.display().to_string(),
+                    expected: options.meta.owner(),
+                    found: found.owner(),
+                });
+            }
+            Some(found) => found,
+            None => {
+                fs.replace(&path.join(META_PROPERTIES), options.meta.encode().as_bytes(), true)
+                    .map_err(Error::storage("writing meta.properties"))?;
+                options.meta.clone()
+            }
+        };
+        let files = Arc::new(Files {
+            fs: Arc::clone(fs),
+            open: Cache::new(options.open_files_max),
+            indexes: Cache::new(options.index_cache_bytes),
+        });
+        let queue = WriteQueue::new(
+            Arc::clone(&files),
+            path.clone(),
+            options.reserved_bytes,
+            Arc::clone(&options.waker),
+        );
+        let last_stop = take_last_stop(&**fs, path)?;
+        let mut state = DirState::default();
+        for entry in fs.read_dir(path).map_err(Error::storage("listing the log directory"))? {
+            if entry.is_dir && entry.name.ends_with(DELETED_SUFFIX) {
+                queue.chore(Chore::RemoveDir(path.join(&entry.name)));
+            } else if entry.is_dir
+                && let Some(topic_partition) = parse_dir_name(&entry.name)
+            {
+                state.found.insert(topic_partition);
+            } else if entry.name == PROBE_FILE {
+                queue.chore(Chore::RemoveFiles(vec![path.join(PROBE_FILE)]));
+            }
+        }
+        state.unopened.clone_from(&state.found);
+        for name in [
+            checkpoint::RECOVERY_POINT,
+            checkpoint::LOG_START_OFFSET,
+            checkpoint::HIGH_WATERMARK,
+        ] {
+            let rows = read_checkpoint(&**fs, &path.join(name), &queue);
+            for (topic_partition, &offset) in &rows {
+                let cell = state.cells.entry(topic_partition.clone()).or_default();
+                match name {
+                    checkpoint::RECOVERY_POINT => cell.set_recovery_point(offset),
+                    checkpoint::LOG_START_OFFSET => cell.log_start_offset.store(offset, Ordering::Relaxed),
+                    _ => cell.high_watermark.store(offset, Ordering::Relaxed),
+                }
+            }
+            state.checkpoints.insert(name, rows);
+        }
+        state
+            .cells
+            .retain(|topic_partition, _| state.found.contains(topic_partition));
+        let dir = Arc::new(Self {
+            path: path.clone(),
+            meta,
+            last_stop,
+            files,
+            queue,
+            state: Mutex::new(state),
+            threads: Mutex::default(),
+            has_threads: options.threads,
+            lock: Mutex::new(Some(FileLock(lock))),
+        });
+        dir.note_whole()?;
+        if options.threads {
+            dir.start_threads()?;
+        }
+        Ok(dir)
+    }
+
+    fn start_threads(&self) -> Result<()> {
+        let mut threads = lock(&self.threads);
+        let writer = Arc::clone(&self.queue);
+        let chores = Arc::clone(&self.queue);
+        let started = Error::storage("starting a thread");
+        let spawn =
+            |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        let handles = spawn("log-writer", Box::new(move || writer.run_until_stopped())).and_then(|writer| {
+            Ok([
+                writer,
+                spawn("log-chores", Box::new(move || chores.run_chores_until_stopped()))?,
+            ])
+        });
+        threads.extend(handles.map_err(started)?);
+        Ok(())
     }
 
     /// The directory's path.
@@ -120,50 +333,293 @@ impl LogDir {
 
     /// Partitions found in the directory when it was opened, in order of name.
     pub fn partitions(&self) -> Vec<TopicPartition> {
-        unimplemented!("lands next")
+        lock(&self.state).found.iter().cloned().collect()
+    }
+
+    /// How the last run ended.
+    pub fn last_stop(&self) -> LastStop {
+        self.last_stop
     }
 
     /// Whether the last stop was clean (nothing needs a scan).
     pub fn was_clean(&self) -> bool {
-        unimplemented!("lands next")
+        self.last_stop == LastStop::Clean
     }
 
-    /// Completions since the last call, in order; at most one of a kind per partition and batch. QUICK.
+    /// Completions since the last call, in order. QUICK.
     pub fn drain_completions(&self) -> Vec<Completion> {
-        unimplemented!("lands next")
+        self.queue.drain_completions()
     }
 
     /// Bytes of appends taken and not yet written: what back-pressure looks at. QUICK.
     pub fn tail_bytes(&self) -> u64 {
-        unimplemented!("lands next")
+        self.queue.tail_bytes()
     }
 
     /// Without threads: carry out what is queued; `false` if nothing was.
     pub fn step_writer(&self) -> bool {
-        unimplemented!("lands next")
+        self.queue.step()
     }
 
-    /// Without threads: carry out one background job (sync of a rolled segment, removal of files); `false` if none was due.
-    pub fn step_background(&self, now_ms: i64) -> bool {
-        let _ = now_ms;
-        unimplemented!("lands next")
+    /// Without threads: carry out one background job (sync of a rolled segment, removal of files); `false` if none.
+    pub fn step_background(&self) -> bool {
+        self.queue.step_chore()
     }
 
     /// Whether the directory refuses ordinary appends for want of space. QUICK.
     pub fn is_full(&self) -> bool {
-        unimplemented!("lands next")
+        self.queue.is_full()
     }
 
-    /// Write the recovery-point, log-start-offset and replication-offset checkpoints. SLOW; call every few seconds.
+    /// Failures since the last call that changed nothing for readers and writers (a checkpoint that was not written, a file
+    /// that was not removed), in words for the broker's log. QUICK.
+    pub fn drain_complaints(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.queue.complaints))
+    }
+
+    /// Write the recovery-point, log-start-offset and replication-offset checkpoints that changed. SLOW; call every few
+    /// seconds.
     ///
     /// # Errors
     /// `Storage`; the old checkpoints stay.
     pub fn write_checkpoints(&self) -> Result<()> {
-        unimplemented!("lands next")
+        let (mut recovery_points, mut log_start_offsets, mut high_watermarks) = (
+            OffsetCheckpoint::new(),
+            OffsetCheckpoint::new(),
+            OffsetCheckpoint::new(),
+        );
+        for (topic_partition, cell) in &lock(&self.state).cells {
+            recovery_points.insert(topic_partition.clone(), cell.recovery_point());
+            let log_start_offset = cell.log_start_offset.load(Ordering::Relaxed);
+            if log_start_offset > 0 {
+                log_start_offsets.insert(topic_partition.clone(), log_start_offset);
+            }
+            high_watermarks.insert(topic_partition.clone(), cell.high_watermark.load(Ordering::Relaxed));
+        }
+        for (name, rows) in [
+            (checkpoint::RECOVERY_POINT, recovery_points),
+            (checkpoint::LOG_START_OFFSET, log_start_offsets),
+            (checkpoint::HIGH_WATERMARK, high_watermarks),
+        ] {
+            if lock(&self.state).checkpoints.get(name) != Some(&rows) {
+                let text = checkpoint::encode_offsets(&rows);
+                self.files
+                    .fs
+                    .replace(&self.path.join(name), text.as_bytes(), true)
+                    .map_err(Error::storage("writing a checkpoint"))?;
+                lock(&self.state).checkpoints.insert(name, rows);
+            }
+        }
+        Ok(())
     }
 
-    /// After every partition was closed: write checkpoints and the clean-shutdown marker, stop the threads, unlock. SLOW.
+    /// After every partition was closed: sync, write checkpoints and the clean-shutdown marker, stop the threads, unlock.
+    /// SLOW.
+    ///
+    /// # Errors
+    /// `Storage`: the stop does not count as clean then. The directory is unlocked all the same.
     pub fn close(&self) -> Result<()> {
-        unimplemented!("lands next")
+        self.queue.stop();
+        for thread in lock(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                self.queue.complain("a thread of the log directory panicked");
+            }
+        }
+        while self.queue.step() || self.queue.step_chore() {}
+        let result = self.mark_clean();
+        lock(&self.lock).take();
+        result
+    }
+
+    fn mark_clean(&self) -> Result<()> {
+        let fs = &self.files.fs;
+        let all_closed = {
+            let state = lock(&self.state);
+            state.unopened.is_empty()
+                && state
+                    .cells
+                    .values()
+                    .all(|cell| cell.closed_at.load(Ordering::Acquire) >= 0)
+        };
+        if all_closed {
+            fs.sync_all(&self.path)
+                .map_err(Error::storage("syncing the log directory"))?;
+            for cell in lock(&self.state).cells.values() {
+                cell.advance_recovery_point(cell.closed_at.load(Ordering::Acquire));
+            }
+        }
+        self.write_checkpoints()?;
+        if all_closed {
+            fs.replace(&self.path.join(CLEAN_SHUTDOWN_FILE), CLEAN_SHUTDOWN, true)
+                .map_err(Error::storage("writing the clean-shutdown marker"))?;
+        }
+        Ok(())
+    }
+
+    /// Remove a partition that nobody wants any more (its topic was deleted while the broker was down). SLOW.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn discard(&self, topic_partition: &TopicPartition) -> Result<()> {
+        let number = {
+            let mut state = lock(&self.state);
+            state.cells.remove(topic_partition);
+            state.found.remove(topic_partition);
+            state.removals += 1;
+            state.removals
+        };
+        let from = self.path.join(topic_partition.to_string());
+        // Kafka appends 32 hex digits and cuts the name so that it fits a file name of 255 bytes.
+        let mut name = topic_partition.to_string();
+        name.truncate(255 - 32 - 1 - DELETED_SUFFIX.len());
+        let mut number = u128::from(number);
+        let to = loop {
+            let to = self.path.join(format!("{name}.{number:032x}{DELETED_SUFFIX}"));
+            match self.files.fs.read_dir(&to) {
+                Err(_) => break to,
+                Ok(_) => number += 1 << 64,
+            }
+        };
+        match self.files.fs.rename(&from, &to) {
+            Ok(()) => self.queue.chore(Chore::RemoveDir(to)),
+            // Its directory is made with its first file.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Error::Storage {
+                    doing: "renaming a deleted partition",
+                    source: error,
+                });
+            }
+        }
+        self.note_opened(topic_partition)
+    }
+
+    /// The checkpointed offsets of a log, shared with whoever moves them.
+    pub(crate) fn cell(&self, topic_partition: &TopicPartition) -> Arc<CheckpointCell> {
+        Arc::clone(lock(&self.state).cells.entry(topic_partition.clone()).or_default())
+    }
+
+    /// Whether the directory holds that partition.
+    pub(crate) fn contains(&self, topic_partition: &TopicPartition) -> bool {
+        lock(&self.state).found.contains(topic_partition)
+    }
+
+    /// A partition is to be made anew: what the checkpoints on disk say of an earlier one of its name must not be taken
+    /// for its own after a crash.
+    pub(crate) fn forget_checkpoints(&self, topic_partition: &TopicPartition) -> Result<()> {
+        let is_known = {
+            let mut state = lock(&self.state);
+            state.found.insert(topic_partition.clone());
+            state.cells.remove(topic_partition);
+            state
+                .checkpoints
+                .values()
+                .any(|rows| rows.get(topic_partition).is_some_and(|offset| *offset > 0))
+        };
+        if is_known { self.write_checkpoints() } else { Ok(()) }
+    }
+
+    /// A partition was opened (and recovered) or is gone.
+    pub(crate) fn note_opened(&self, topic_partition: &TopicPartition) -> Result<()> {
+        if lock(&self.state).unopened.remove(topic_partition) {
+            self.note_whole()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Once no partition is left that might be torn, note the boot of the machine: if only the process dies from now on,
+    /// only the tails need a look.
+    fn note_whole(&self) -> Result<()> {
+        if !lock(&self.state).unopened.is_empty() {
+            return Ok(());
+        }
+        let fs = &self.files.fs;
+        let boot_id = fs.boot_id().map_err(Error::storage("reading the boot id"))?;
+        fs.replace(&self.path.join(BOOT_ID_FILE), boot_id.as_bytes(), false)
+            .map_err(Error::storage("writing the boot id"))
+    }
+
+    /// Everything of this log that is queued is done when this returns (carried out here if there is no thread).
+    pub(crate) fn wait_written(&self, log: &Arc<LogIo>) {
+        let gate = Arc::new(Gate::default());
+        self.queue.submit(Job {
+            log: Arc::clone(log),
+            generation: u32::MAX,
+            work: Work::Barrier(Arc::clone(&gate)),
+        });
+        if self.has_threads && !lock(&self.threads).is_empty() {
+            gate.wait();
+        } else {
+            while !gate.is_open() && self.queue.step() {}
+        }
+    }
+}
+
+impl Drop for LogDir {
+    fn drop(&mut self) {
+        self.queue.stop();
+        for thread in lock(&self.threads).drain(..) {
+            // A panic of the thread was already printed; there is nothing left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+const DELETED_SUFFIX: &str = "-delete";
+
+/// `<topic>-<partition>`; directories under any other name are none of ours.
+fn parse_dir_name(name: &str) -> Option<TopicPartition> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    let well_formed = !topic.is_empty() && partition.bytes().all(|byte| byte.is_ascii_digit());
+    let partition = partition.parse().ok().filter(|_| well_formed)?;
+    Some(TopicPartition {
+        topic: topic.into(),
+        partition,
+    })
+}
+
+/// Read how the last run ended, and remove the marker: it speaks of this start only.
+fn take_last_stop(fs: &dyn LogFs, path: &Path) -> Result<LastStop> {
+    let storage = Error::storage;
+    let marker = path.join(CLEAN_SHUTDOWN_FILE);
+    let is_clean = match fs.remove_file(&marker) {
+        Ok(()) => {
+            // Else a power failure could bring it back.
+            fs.sync_dir(path)
+                .map_err(storage("removing the clean-shutdown marker"))?;
+            true
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(storage("removing the clean-shutdown marker")(error)),
+    };
+    let boot_id = fs.boot_id().map_err(storage("reading the boot id"))?;
+    // Unreadable or half-written counts as another boot: that only costs a longer look.
+    let is_same_boot = fs
+        .read(&path.join(BOOT_ID_FILE))
+        .is_ok_and(|noted| noted == boot_id.as_bytes());
+    Ok(match (is_clean, is_same_boot) {
+        (true, true) => LastStop::Clean,
+        (true, false) => LastStop::CleanEarlierBoot,
+        (false, true) => LastStop::ProcessDied,
+        (false, false) => LastStop::PowerFailed,
+    })
+}
+
+/// A checkpoint that is missing or malformed counts as empty: recovery then looks at more, and loses nothing.
+fn read_checkpoint(fs: &dyn LogFs, path: &Path, queue: &WriteQueue) -> OffsetCheckpoint {
+    match fs.read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => OffsetCheckpoint::new(),
+        Err(error) => {
+            queue.complain(&format!("{} was not read: {error}", path.display()));
+            OffsetCheckpoint::new()
+        }
+        Ok(content) => checkpoint::decode_offsets(&String::from_utf8_lossy(&content)).unwrap_or_else(|reason| {
+            queue.complain(&format!(
+                "{} is malformed and was passed over: {reason}",
+                path.display()
+            ));
+            OffsetCheckpoint::new()
+        }),
     }
 }

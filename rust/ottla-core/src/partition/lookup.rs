@@ -1,0 +1,284 @@
+//! Looking offsets up by timestamp and by leader epoch.
+
+use std::io;
+use std::sync::Arc;
+
+use super::read::{Place, place_of};
+use super::{
+    EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP, EpochEndOffset,
+    LATEST_TIERED_TIMESTAMP, LATEST_TIMESTAMP, ListedOffset, MAX_TIMESTAMP, Partition, State,
+};
+use crate::compression::EXPANSION_LIMIT_BYTES;
+use crate::error::{Error, Result};
+use crate::record::batch::BatchView;
+use crate::record::records::Records;
+use crate::storage::cache::lock;
+use crate::storage::fs::LogFile;
+use crate::storage::segment::{Files, MaxTimestamp, Segment};
+use crate::storage::walk::Walk;
+use crate::types::Isolation;
+
+/// No timestamp, offset or epoch.
+const NONE: ListedOffset = ListedOffset {
+    timestamp: -1,
+    offset: -1,
+    leader_epoch: -1,
+};
+
+/// A segment as a lookup by time sees it.
+struct TimedSegment {
+    segment: Arc<Segment>,
+    /// Bytes that may be looked at.
+    bound: u64,
+    /// Of the active segment: its greatest timestamp, and where to look for the timestamp wanted.
+    active: Option<(MaxTimestamp, Place)>,
+}
+
+struct TimePlan {
+    segments: Vec<TimedSegment>,
+    log_start_offset: i64,
+    end_offset: i64,
+    epoch_is_uncertain: bool,
+    index_interval_bytes: u32,
+}
+
+impl Partition {
+    /// Look an offset up by timestamp (Unix ms) or by one of the special values. QUICK for `LATEST`, `EARLIEST` and their
+    /// kin; SLOW otherwise (reads and decompresses a batch).
+    ///
+    /// `isolation`: `None` for followers, who see everything up to the log end offset.
+    ///
+    /// # Errors
+    /// `OffsetNotAvailable` right after an election, `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeader`, `LogOffline`,
+    /// `Storage`.
+    pub fn list_offset(
+        &self,
+        timestamp: i64,
+        isolation: Option<Isolation>,
+        current_leader_epoch: i32,
+    ) -> Result<ListedOffset> {
+        let plan = {
+            let state = lock(&self.state);
+            self.check_online(&state)?;
+            self.check_leader(&state, current_leader_epoch)?;
+            let end_offset = isolation.map_or(state.log.next_offset, |isolation| state.visible_end(isolation));
+            let epoch_is_uncertain =
+                isolation.is_some() && state.leader.epoch_start_offset > state.high_watermark.offset;
+            match timestamp {
+                LATEST_TIMESTAMP if epoch_is_uncertain => return Err(self.offset_not_available()),
+                LATEST_TIMESTAMP => {
+                    return Ok(ListedOffset {
+                        timestamp: -1,
+                        offset: end_offset,
+                        leader_epoch: state.leader.epoch,
+                    });
+                }
+                EARLIEST_TIMESTAMP | EARLIEST_LOCAL_TIMESTAMP => {
+                    let offset = state.log.log_start_offset;
+                    let leader_epoch = state.log.epochs.epoch_of(offset).unwrap_or(-1);
+                    return Ok(ListedOffset {
+                        timestamp: -1,
+                        offset,
+                        leader_epoch,
+                    });
+                }
+                LATEST_TIERED_TIMESTAMP | EARLIEST_PENDING_UPLOAD_TIMESTAMP => return Ok(NONE),
+                _ => plan(&state, timestamp, end_offset, epoch_is_uncertain),
+            }
+        };
+        let found = self
+            .find_time(timestamp, &plan)
+            .map_err(Error::storage("looking up a timestamp"))?;
+        match found {
+            Some(found) if found.offset < plan.end_offset => Ok(found),
+            _ if plan.epoch_is_uncertain => Err(self.offset_not_available()),
+            _ => Ok(NONE),
+        }
+    }
+
+    fn offset_not_available(&self) -> Error {
+        Error::OffsetNotAvailable {
+            topic_partition: self.topic_partition.clone(),
+        }
+    }
+
+    fn find_time(&self, timestamp: i64, plan: &TimePlan) -> io::Result<Option<ListedOffset>> {
+        let files = &self.dir.files;
+        if timestamp == MAX_TIMESTAMP {
+            let mut latest: Option<(MaxTimestamp, &TimedSegment)> = None;
+            for timed in &plan.segments {
+                let max = timed.max_timestamp(files, plan)?;
+                if max.timestamp >= 0 && latest.as_ref().is_none_or(|(best, _)| max.timestamp > best.timestamp) {
+                    latest = Some((max, timed));
+                }
+            }
+            let Some((max, timed)) = latest else { return Ok(None) };
+            return timed.search(files, plan, max.timestamp, Some(max.offset));
+        }
+        for timed in &plan.segments {
+            if timed.max_timestamp(files, plan)?.timestamp >= timestamp
+                && let Some(found) = timed.search(files, plan, timestamp, None)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a leader epoch ended (KIP-320); (-1, -1) if that is not known. QUICK.
+    ///
+    /// # Errors
+    /// `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeader`, `LogOffline`.
+    pub fn end_offset_for_epoch(&self, leader_epoch: i32, current_leader_epoch: i32) -> Result<EpochEndOffset> {
+        let state = lock(&self.state);
+        self.check_online(&state)?;
+        self.check_leader(&state, current_leader_epoch)?;
+        let found = state.log.epochs.end_offset_for(leader_epoch, state.log.next_offset);
+        let (leader_epoch, end_offset) = found.unwrap_or((-1, -1));
+        Ok(EpochEndOffset {
+            leader_epoch,
+            end_offset,
+        })
+    }
+}
+
+fn plan(state: &State, timestamp: i64, end_offset: i64, epoch_is_uncertain: bool) -> TimePlan {
+    let log = &state.log;
+    let active = &log.active;
+    let place = active.times.in_memory().floor_timestamp(timestamp).map_or(
+        if active.times.dropped_len() > 0 {
+            Place::InIndex
+        } else {
+            Place::From(0)
+        },
+        |entry| {
+            place_of(
+                state,
+                log.closed.len(),
+                active.base_offset() + i64::from(entry.relative_offset),
+            )
+        },
+    );
+    let visible = log.visible;
+    let first = log.segment_number(log.log_start_offset);
+    let segments = log
+        .closed
+        .get(first..)
+        .unwrap_or_default()
+        .iter()
+        .map(|closed| TimedSegment {
+            segment: Arc::clone(&closed.segment),
+            bound: closed.size_bytes,
+            active: None,
+        })
+        .chain([TimedSegment {
+            segment: Arc::clone(&active.segment),
+            bound: u64::from(active.size_bytes),
+            active: Some((active.max_timestamp, place)),
+        }])
+        .filter(|timed| timed.segment.base_offset() <= visible.segment && timed.bound > 0)
+        .map(|timed| {
+            let is_being_written = timed.segment.base_offset() == visible.segment;
+            TimedSegment {
+                bound: if is_being_written {
+                    visible.position
+                } else {
+                    timed.bound
+                },
+                ..timed
+            }
+        })
+        .collect();
+    TimePlan {
+        segments,
+        log_start_offset: log.log_start_offset,
+        end_offset,
+        epoch_is_uncertain,
+        index_interval_bytes: log.config.index_interval_bytes,
+    }
+}
+
+impl TimedSegment {
+    fn max_timestamp(&self, files: &Files, plan: &TimePlan) -> io::Result<MaxTimestamp> {
+        match self.active {
+            Some((max, _)) => Ok(max),
+            None => self.segment.max_timestamp(files, self.bound, plan.index_interval_bytes),
+        }
+    }
+
+    /// The first record at or after `timestamp` (and at or above the log start offset), or, with `batch_of`, in the batch
+    /// that ends there.
+    fn search(
+        &self,
+        files: &Files,
+        plan: &TimePlan,
+        timestamp: i64,
+        batch_of: Option<i64>,
+    ) -> io::Result<Option<ListedOffset>> {
+        let file = self.segment.file(files, false)?;
+        let base_offset = self.segment.base_offset();
+        let position = match (self.active, batch_of) {
+            (Some((_, Place::At(position) | Place::From(position))), None) => u64::from(position as u32),
+            // The active segment's index in memory may end before its file does, and the reverse: start with the file.
+            (Some(_), _) => 0,
+            (None, _) => {
+                let interval = plan.index_interval_bytes;
+                let from = match batch_of {
+                    Some(offset) => offset,
+                    None => {
+                        let times = self.segment.time_index(files, self.bound, interval)?;
+                        times.floor_timestamp(timestamp).map_or(base_offset, |entry| {
+                            (base_offset + i64::from(entry.relative_offset)).max(plan.log_start_offset)
+                        })
+                    }
+                };
+                u64::from(
+                    self.segment
+                        .offset_index(files, self.bound, interval)?
+                        .position_for(from - base_offset),
+                )
+            }
+        };
+        let mut walk = Walk::new(&*file, position, self.bound);
+        while let Some((position, header)) = walk.next_header()? {
+            if header.max_timestamp() >= timestamp && header.last_offset() >= plan.log_start_offset {
+                let size_bytes = header.size_bytes();
+                let found = first_at_or_after(&*file, position, size_bytes, timestamp, plan.log_start_offset)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The first record of a batch at or after a timestamp and at or above an offset.
+fn first_at_or_after(
+    file: &dyn LogFile,
+    position: u64,
+    size_bytes: usize,
+    timestamp: i64,
+    from_offset: i64,
+) -> io::Result<Option<ListedOffset>> {
+    let invalid = |error: &dyn std::fmt::Display| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("batch at byte {position}: {error}"))
+    };
+    let mut bytes = vec![0; size_bytes];
+    file.read_exact_at(&mut bytes, position)?;
+    let batch = BatchView::parse(&bytes).map_err(|error| invalid(&error))?;
+    let payload = batch
+        .decompressed(EXPANSION_LIMIT_BYTES)
+        .map_err(|error| invalid(&error))?;
+    for record in Records::new(&payload, batch.record_count()) {
+        let record = record.map_err(|error| invalid(&error))?;
+        if record.timestamp(&batch) >= timestamp && record.offset(&batch) >= from_offset {
+            return Ok(Some(ListedOffset {
+                timestamp: record.timestamp(&batch),
+                offset: record.offset(&batch),
+                leader_epoch: batch.partition_leader_epoch(),
+            }));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,400 @@
+//! Reading: which part of which file holds the records from an offset on.
+//!
+//! Under the lock a plan is made from what is in memory; the files (an index, a few headers) are read without it. A reader
+//! at the end of the log is served from memory alone, apart from the file that its records are in.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{AbortedTxn, EpochEndOffset, FileSlice, Partition, ReadResult, State};
+use crate::error::{Error, Result};
+use crate::storage::cache::lock;
+use crate::storage::fs::LogFile;
+use crate::storage::segment::{Segment, find_offset};
+use crate::storage::txn_index::AbortedTxnRow;
+use crate::storage::walk::{Walk, WalkError};
+use crate::types::Isolation;
+
+/// A segment may be removed between plan and reading; then the plan is made anew.
+const ATTEMPTS_MAX: usize = 8;
+
+/// Where in a segment's file something is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// There.
+    At(u64),
+    /// At or behind that position.
+    From(u64),
+    /// The index file must tell.
+    InIndex,
+}
+
+/// What a read needs to know of the partition.
+struct Plan {
+    segment: Arc<Segment>,
+    start: Place,
+    /// Bytes of the segment that may be looked at.
+    bound: u64,
+    /// The first offset that may not be seen, if it lies inside this segment at a place that is not known.
+    limit: Option<i64>,
+    /// A batch starts there, at or before the wanted end.
+    trim: Option<u64>,
+    /// Where to go on if the segment holds nothing at or above the offset.
+    next_base_offset: Option<i64>,
+    is_older: bool,
+    index_interval_bytes: u32,
+    aborted: Option<AbortedPlan>,
+    head: ReadResult,
+}
+
+/// Where rows of aborted transactions are: in files, and in memory.
+struct AbortedPlan {
+    segments: Vec<Arc<Segment>>,
+    rows: Vec<AbortedTxnRow>,
+    end_offset: i64,
+}
+
+/// What to do about an offset.
+enum Planned {
+    Nothing(ReadResult),
+    Read(Box<Plan>),
+}
+
+impl Partition {
+    /// Records from `offset` on, visible under `isolation`, at most `max_bytes` (soft with `min_one`: the first batch comes
+    /// whole even if larger, KIP-74). QUICK when the index and the position are in memory, else a few small file reads.
+    ///
+    /// `current_leader_epoch`, `last_fetched_epoch`: -1 for none.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange`, `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeader`, `LogOffline`, `Storage`.
+    pub fn read(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        isolation: Isolation,
+        min_one: bool,
+        current_leader_epoch: i32,
+        last_fetched_epoch: i32,
+    ) -> Result<ReadResult> {
+        let mut from = offset;
+        for attempt in 1.. {
+            let planned = {
+                let state = lock(&self.state);
+                self.check_online(&state)?;
+                self.check_leader(&state, current_leader_epoch)?;
+                let plan_trim = max_bytes;
+                self.plan(&state, offset, from, plan_trim, isolation, last_fetched_epoch)?
+            };
+            let plan = match planned {
+                Planned::Nothing(result) => return Ok(result),
+                Planned::Read(plan) => *plan,
+            };
+            let next_base_offset = plan.next_base_offset;
+            match self.carry_out(plan, from, max_bytes, min_one) {
+                Ok(Ok(result)) => return Ok(result),
+                // Compaction left nothing at the end of this segment.
+                Ok(Err(head)) => match next_base_offset {
+                    Some(next) => from = next,
+                    None => return Ok(head),
+                },
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS_MAX => {}
+                Err(source) => {
+                    return Err(Error::Storage {
+                        doing: "reading records",
+                        source,
+                    });
+                }
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    fn plan(
+        &self,
+        state: &State,
+        offset: i64,
+        from: i64,
+        max_bytes: usize,
+        isolation: Isolation,
+        last_fetched_epoch: i32,
+    ) -> Result<Planned> {
+        let log = &state.log;
+        let (log_start_offset, log_end_offset) = (log.log_start_offset, log.next_offset);
+        let last_stable_offset = state.last_stable_offset();
+        let mut head = ReadResult {
+            slices: Vec::new(),
+            high_watermark: state.high_watermark.offset,
+            last_stable_offset,
+            log_start_offset,
+            aborted: (isolation == Isolation::ReadCommitted).then(Vec::new),
+            diverging: None,
+            from_older_segment: false,
+        };
+        let out_of_range = || Error::OffsetOutOfRange {
+            topic_partition: self.topic_partition.clone(),
+            offset,
+            log_start_offset,
+            log_end_offset,
+        };
+        if last_fetched_epoch >= 0 {
+            // An unknown epoch leaves the reader no way to tell where it stands; below the start nothing can be compared.
+            let (epoch, end_offset) = log
+                .epochs
+                .end_offset_for(last_fetched_epoch, log_end_offset)
+                .ok_or_else(out_of_range)?;
+            if offset < log_start_offset {
+                return Err(out_of_range());
+            }
+            if epoch < last_fetched_epoch || end_offset < offset {
+                head.diverging = Some(EpochEndOffset {
+                    leader_epoch: epoch,
+                    end_offset,
+                });
+                return Ok(Planned::Nothing(head));
+            }
+        }
+        if offset < log_start_offset || offset > log_end_offset {
+            return Err(out_of_range());
+        }
+        let limit = state.visible_end(isolation);
+        if from >= limit {
+            return Ok(Planned::Nothing(head));
+        }
+        let number = log.segment_number(from);
+        let end_is_known = limit == state.high_watermark.offset;
+        let end = state.high_watermark;
+        let (segment, size_bytes, next_base_offset) = match log.closed.get(number) {
+            Some(closed) => {
+                let next = log
+                    .closed
+                    .get(number + 1)
+                    .map_or(&log.active.segment, |next| &next.segment);
+                (&closed.segment, closed.size_bytes, Some(next.base_offset()))
+            }
+            None => (&log.active.segment, u64::from(log.active.size_bytes), None),
+        };
+        let base_offset = segment.base_offset();
+        // Behind the high watermark the file may still be being written.
+        let bound = if base_offset == end.segment {
+            end.position
+        } else {
+            size_bytes
+        };
+        let limit_is_here = next_base_offset.is_none_or(|next| limit < next);
+        let start = if from <= base_offset {
+            Place::At(0)
+        } else {
+            place_of(state, number, from)
+        };
+        let trim = match start {
+            Place::At(position) | Place::From(position) if number == log.closed.len() => log
+                .active
+                .offsets
+                .in_memory()
+                .floor_position(position.saturating_add(max_bytes as u64) as u32),
+            _ => None,
+        };
+        head.from_older_segment = number < log.closed.len() && !limit_is_here;
+        let aborted = (isolation == Isolation::ReadCommitted).then(|| AbortedPlan {
+            segments: log.closed[number..]
+                .iter()
+                .filter(|closed| closed.has_aborted)
+                .map(|closed| &closed.segment)
+                .chain((log.active.aborted.dropped_len() > 0).then_some(&log.active.segment))
+                .cloned()
+                .collect(),
+            rows: log.active.aborted.in_memory().iter().collect(),
+            end_offset: limit,
+        });
+        Ok(Planned::Read(Box::new(Plan {
+            segment: Arc::clone(segment),
+            start,
+            bound,
+            limit: (limit_is_here && !end_is_known).then_some(limit),
+            trim: trim.map(u64::from),
+            next_base_offset: next_base_offset.filter(|next| *next < limit),
+            is_older: number < log.closed.len(),
+            index_interval_bytes: log.config.index_interval_bytes,
+            aborted,
+            head,
+        })))
+    }
+
+    /// Read what the plan says; `Ok(Err(..))` if the segment holds nothing at or above the offset.
+    fn carry_out(
+        &self,
+        plan: Plan,
+        offset: i64,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> io::Result<std::result::Result<ReadResult, ReadResult>> {
+        let files = &self.dir.files;
+        let Plan {
+            segment,
+            bound,
+            mut head,
+            ..
+        } = plan;
+        let file = segment.file(files, false)?;
+        let index = |trusted: bool| {
+            let size_bytes = if trusted { bound } else { u64::MAX };
+            segment.offset_index(files, size_bytes, plan.index_interval_bytes)
+        };
+        let found = match plan.start {
+            Place::At(position) => Some(position).filter(|position| *position < bound),
+            Place::From(position) => find_offset(&*file, position, bound, offset)?,
+            Place::InIndex => {
+                let relative_offset = offset - segment.base_offset();
+                let position = index(plan.is_older)?.position_for(relative_offset);
+                find_offset(&*file, u64::from(position), bound, offset)?
+            }
+        };
+        let Some(start) = found else { return Ok(Err(head)) };
+        let end = match plan.limit {
+            None => bound,
+            Some(limit) => find_offset(&*file, start, bound, limit)?.unwrap_or(bound),
+        };
+        let mut len = end - start;
+        if len > max_bytes as u64 {
+            let trim = match plan.trim {
+                None if plan.is_older => index(true)?
+                    .floor_position((start + max_bytes as u64) as u32)
+                    .map(u64::from),
+                trim => trim,
+            };
+            len = match trim {
+                // Whole batches: what a client could not use need not be sent.
+                Some(trim) if trim > start && trim - start <= max_bytes as u64 => trim - start,
+                _ => self.first_batches(&*file, start, end, max_bytes, min_one)?,
+            };
+        }
+        if len > 0 {
+            head.slices.push(FileSlice {
+                file,
+                position: start,
+                len: len as usize,
+            });
+        }
+        if let Some(aborted) = plan.aborted {
+            head.aborted = Some(collect_aborted(files, &aborted, offset)?);
+        }
+        Ok(Ok(head))
+    }
+
+    /// How many bytes of whole batches fit; with `min_one` at least the first.
+    fn first_batches(
+        &self,
+        file: &dyn LogFile,
+        start: u64,
+        end: u64,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> std::result::Result<u64, WalkError> {
+        let mut walk = Walk::new(file, start, end);
+        let mut len = 0;
+        while walk.next_header()?.is_some() {
+            let with_this = walk.position() - start;
+            if with_this > max_bytes as u64 && !(min_one && len == 0) {
+                break;
+            }
+            len = with_this;
+            if len >= max_bytes as u64 {
+                break;
+            }
+        }
+        Ok(len)
+    }
+
+    /// About how many bytes a read from `offset` could return, for `min_bytes`. QUICK, never reads files.
+    pub fn bytes_available(&self, offset: i64, isolation: Isolation) -> u64 {
+        let state = lock(&self.state);
+        let limit = state.visible_end(isolation);
+        let log = &state.log;
+        if offset >= limit || offset < log.log_start_offset {
+            return 0;
+        }
+        let (first, last) = (log.segment_number(offset), log.segment_number(limit));
+        let position_in = |number: usize, offset: i64| match place_of(&state, number, offset) {
+            Place::At(position) | Place::From(position) => position,
+            // Not known without reading: take the middle of the segment.
+            Place::InIndex => log.closed.get(number).map_or(0, |closed| closed.size_bytes / 2),
+        };
+        let end = if limit == state.high_watermark.offset && state.high_watermark.segment == segment_base(&state, last)
+        {
+            state.high_watermark.position
+        } else {
+            position_in(last, limit)
+        };
+        let between: u64 = log
+            .closed
+            .get(first..last)
+            .unwrap_or_default()
+            .iter()
+            .map(|closed| closed.size_bytes)
+            .sum();
+        // Something is visible, so it is at least one.
+        (between + end).saturating_sub(position_in(first, offset)).max(1)
+    }
+}
+
+fn segment_base(state: &State, number: usize) -> i64 {
+    state
+        .log
+        .closed
+        .get(number)
+        .map_or(state.log.active.base_offset(), |closed| closed.segment.base_offset())
+}
+
+/// What memory knows of the place of `offset` (above the base offset) in a segment.
+pub(super) fn place_of(state: &State, number: usize, offset: i64) -> Place {
+    let log = &state.log;
+    if number < log.closed.len() {
+        return Place::InIndex;
+    }
+    if let Some(position) = log.recent_position(offset) {
+        return Place::At(position);
+    }
+    let offsets = &log.active.offsets;
+    let relative_offset = offset - log.active.base_offset();
+    let is_in_memory = offsets.dropped_len() == 0
+        || offsets
+            .in_memory()
+            .get(0)
+            .is_some_and(|first| i64::from(first.relative_offset) <= relative_offset);
+    if is_in_memory {
+        Place::From(u64::from(offsets.in_memory().position_for(relative_offset)))
+    } else {
+        Place::InIndex
+    }
+}
+
+/// Aborted transactions that overlap `offset..end_offset`, by first offset (Kafka: `TransactionIndex.collectAbortedTxns`).
+fn collect_aborted(
+    files: &crate::storage::segment::Files,
+    plan: &AbortedPlan,
+    offset: i64,
+) -> io::Result<Vec<AbortedTxn>> {
+    let mut found = Vec::new();
+    // Whether nothing later can overlap.
+    let mut take = |row: &AbortedTxnRow| {
+        if row.last_offset >= offset && row.first_offset < plan.end_offset {
+            found.push(AbortedTxn {
+                producer_id: row.producer_id,
+                first_offset: row.first_offset,
+            });
+        }
+        row.last_stable_offset >= plan.end_offset
+    };
+    let mut is_complete = false;
+    for segment in &plan.segments {
+        is_complete = is_complete || segment.aborted_rows(files)?.iter().any(&mut take);
+    }
+    if !is_complete {
+        // Every row: those of the active segment are in memory.
+        let _ = plan.rows.iter().any(&mut take);
+    }
+    found.sort_unstable_by_key(|txn| (txn.first_offset, txn.producer_id));
+    found.dedup();
+    Ok(found)
+}

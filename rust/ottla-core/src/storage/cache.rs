@@ -1,0 +1,122 @@
+//! Bounded sets of what may be open or in memory: file descriptors and indexes of segments.
+//!
+//! Second chance (CLOCK): whatever was used since it was last looked at stays, else it goes. A use costs one flag.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, Weak};
+
+use super::segment::Segment;
+
+/// A lock whose data is consistent whenever it is released, also by a panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// What a cache holds of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Part {
+    /// The open `.log` file.
+    Log,
+    /// The offset index.
+    OffsetIndex,
+    /// The time index.
+    TimeIndex,
+}
+
+/// A place for a value that can be fetched again.
+#[derive(Debug)]
+pub(crate) struct Slot<T> {
+    value: Mutex<Option<T>>,
+    used: AtomicBool,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self {
+            value: Mutex::new(None),
+            used: AtomicBool::new(false),
+        }
+    }
+}
+
+impl<T: Clone> Slot<T> {
+    /// The value, fetched if it is not here; whether it was fetched. Others who want it wait meanwhile.
+    pub fn get_or_fetch<E>(&self, fetch: impl FnOnce() -> Result<T, E>) -> Result<(T, bool), E> {
+        let mut value = lock(&self.value);
+        self.used.store(true, Ordering::Relaxed);
+        if let Some(value) = &*value {
+            return Ok((value.clone(), false));
+        }
+        let fetched = fetch()?;
+        *value = Some(fetched.clone());
+        Ok((fetched, true))
+    }
+
+    /// Forget the value.
+    pub fn clear(&self) {
+        lock(&self.value).take();
+    }
+
+    /// Forget the value unless it was used since the last call; whether it is gone.
+    pub fn evict(&self) -> bool {
+        if self.used.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        self.clear();
+        true
+    }
+}
+
+#[derive(Debug, Default)]
+struct Clock {
+    hand: VecDeque<(Weak<Segment>, Part, usize)>,
+    total: usize,
+}
+
+/// A bound on the sum of what the slots of many segments hold.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    limit: usize,
+    clock: Mutex<Clock>,
+}
+
+impl Cache {
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            clock: Mutex::default(),
+        }
+    }
+
+    /// A slot was filled at that cost; others make room.
+    pub fn admit(&self, segment: Weak<Segment>, part: Part, cost: usize) {
+        let mut clock = lock(&self.clock);
+        clock.hand.push_back((segment, part, cost));
+        clock.total += cost;
+        let limit = self.limit;
+        Self::shrink(&mut clock, limit);
+    }
+
+    /// Give back half of everything: the process is out of file descriptors.
+    pub fn relieve(&self) {
+        let mut clock = lock(&self.clock);
+        let limit = clock.total / 2;
+        Self::shrink(&mut clock, limit);
+    }
+
+    fn shrink(clock: &mut Clock, limit: usize) {
+        // Two rounds suffice: the first takes the flag of use away. The newest entry stays.
+        let mut steps = 2 * clock.hand.len();
+        while clock.total > limit && clock.hand.len() > 1 && steps > 0 {
+            steps -= 1;
+            let Some((weak, part, cost)) = clock.hand.pop_front() else {
+                break;
+            };
+            match weak.upgrade() {
+                Some(segment) if !segment.evict(part) => clock.hand.push_back((weak, part, cost)),
+                _ => clock.total -= cost,
+            }
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! A segment's files: names, the open log file, and the indexes of a segment that is no longer written.
+//!
+//! Nothing is opened before it is needed, and what is open is bounded by two caches that all partitions of a directory
+//! share. Indexes have no checksum: one that is missing, of a wrong size or out of order is rebuilt from the log.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::cache::{Cache, Part, Slot};
+use super::fs::{LogFile, LogFs, OpenMode};
+use super::index::{IndexEntries, IndexEntry};
+use super::offset_index::OffsetEntry;
+use super::time_index::TimeEntry;
+use super::txn_index::AbortedTxnRow;
+use super::walk::{Walk, WalkError};
+use crate::record::batch::BatchHeader;
+
+/// What all segments of a log directory share.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub fs: Arc<dyn LogFs>,
+    pub open: Cache,
+    pub indexes: Cache,
+}
+
+/// The greatest timestamp of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MaxTimestamp {
+    /// The timestamp in Unix ms; -1 if there is none.
+    pub timestamp: i64,
+    /// The last offset of the batch that holds it.
+    pub offset: i64,
+}
+
+impl MaxTimestamp {
+    /// No record has a timestamp.
+    pub const NONE: Self = Self {
+        timestamp: -1,
+        offset: -1,
+    };
+}
+
+/// The files of one segment.
+#[derive(Debug)]
+pub struct Segment {
+    dir: Arc<Path>,
+    base_offset: i64,
+    log: Slot<Arc<dyn LogFile>>,
+    offset_index: Slot<Arc<IndexEntries<OffsetEntry>>>,
+    time_index: Slot<Arc<IndexEntries<TimeEntry>>>,
+    max_timestamp: OnceLock<MaxTimestamp>,
+}
+
+/// `<20 digits>.<suffix>`.
+pub(crate) fn file_name(base_offset: i64, suffix: &str) -> String {
+    format!("{base_offset:020}.{suffix}")
+}
+
+/// The offset and the suffix of a file name of a partition's directory.
+pub(crate) fn parse_file_name(name: &str) -> Option<(i64, &str)> {
+    let (digits, suffix) = name.split_once('.')?;
+    let well_formed = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    well_formed
+        .then(|| digits.parse().ok())
+        .flatten()
+        .map(|offset| (offset, suffix))
+}
+
+impl Segment {
+    /// The segment of that base offset in a partition's directory; touches no file.
+    pub(crate) fn new(dir: Arc<Path>, base_offset: i64) -> Arc<Self> {
+        Arc::new(Self {
+            dir,
+            base_offset,
+            log: Slot::default(),
+            offset_index: Slot::default(),
+            time_index: Slot::default(),
+            max_timestamp: OnceLock::new(),
+        })
+    }
+
+    /// Offset that the segment's first record has or would have had.
+    pub fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    /// Path of one of its files.
+    pub fn path(&self, suffix: &str) -> PathBuf {
+        self.dir.join(file_name(self.base_offset, suffix))
+    }
+
+    /// The open log file; created with `create`.
+    pub(crate) fn file(self: &Arc<Self>, files: &Files, create: bool) -> io::Result<Arc<dyn LogFile>> {
+        let mode = if create { OpenMode::Create } else { OpenMode::ReadWrite };
+        let open = || files.fs.open(&self.path("log"), mode);
+        let (file, opened) = self.log.get_or_fetch(|| match open() {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                files.open.relieve();
+                open()
+            }
+            result => result,
+        })?;
+        if opened {
+            files.open.admit(Arc::downgrade(self), Part::Log, 1);
+        }
+        Ok(file)
+    }
+
+    /// The offset index as far as it is in its file; for a segment that is no longer written (`size_bytes` long) it is
+    /// checked, and rebuilt if it cannot be right.
+    pub(crate) fn offset_index(
+        self: &Arc<Self>,
+        files: &Files,
+        size_bytes: u64,
+        index_interval_bytes: u32,
+    ) -> io::Result<Arc<IndexEntries<OffsetEntry>>> {
+        let (index, loaded) = self.offset_index.get_or_fetch(|| {
+            match self
+                .read_index(files)?
+                .filter(|index: &IndexEntries<OffsetEntry>| index.is_sane(size_bytes))
+            {
+                Some(index) => Ok::<_, io::Error>(Arc::new(index)),
+                None => Ok(Arc::new(self.rebuild(files, size_bytes, index_interval_bytes)?.offsets)),
+            }
+        })?;
+        if loaded {
+            files.indexes.admit(
+                Arc::downgrade(self),
+                Part::OffsetIndex,
+                index.size_bytes() + size_of::<Self>(),
+            );
+        }
+        Ok(index)
+    }
+
+    /// The time index, like `offset_index`.
+    pub(crate) fn time_index(
+        self: &Arc<Self>,
+        files: &Files,
+        size_bytes: u64,
+        index_interval_bytes: u32,
+    ) -> io::Result<Arc<IndexEntries<TimeEntry>>> {
+        let (index, loaded) = self.time_index.get_or_fetch(|| {
+            match self.read_index(files)?.filter(IndexEntries::<TimeEntry>::is_sane) {
+                Some(index) => Ok::<_, io::Error>(Arc::new(index)),
+                None => Ok(Arc::new(self.rebuild(files, size_bytes, index_interval_bytes)?.times)),
+            }
+        })?;
+        if loaded {
+            files.indexes.admit(
+                Arc::downgrade(self),
+                Part::TimeIndex,
+                index.size_bytes() + size_of::<Self>(),
+            );
+        }
+        Ok(index)
+    }
+
+    /// Rows of the transaction index; none if there is no such file.
+    pub(crate) fn aborted_rows(&self, files: &Files) -> io::Result<Vec<AbortedTxnRow>> {
+        match self.read_index::<AbortedTxnRow>(files)? {
+            Some(rows) if rows.is_sane() => Ok(rows.iter().collect()),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a transaction index is damaged",
+            )),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The greatest timestamp of a segment that is no longer written: the last entry of its time index.
+    pub(crate) fn max_timestamp(
+        self: &Arc<Self>,
+        files: &Files,
+        size_bytes: u64,
+        index_interval_bytes: u32,
+    ) -> io::Result<MaxTimestamp> {
+        if let Some(found) = self.max_timestamp.get() {
+            return Ok(*found);
+        }
+        let found = match self.time_index(files, size_bytes, index_interval_bytes)?.last() {
+            Some(entry) => self.max_timestamp_of(entry),
+            None => MaxTimestamp::NONE,
+        };
+        Ok(*self.max_timestamp.get_or_init(|| found))
+    }
+
+    /// Note the greatest timestamp at the moment the segment stops being written.
+    pub(crate) fn set_max_timestamp(&self, found: MaxTimestamp) {
+        // Set before: a segment that was rolled, taken back and rolled again may know a smaller one; see `new_life`.
+        let _ = self.max_timestamp.set(found);
+    }
+
+    pub(crate) fn max_timestamp_of(&self, entry: TimeEntry) -> MaxTimestamp {
+        MaxTimestamp {
+            timestamp: entry.timestamp,
+            offset: self.base_offset + i64::from(entry.relative_offset),
+        }
+    }
+
+    /// The same files under a fresh identity: nothing remembered of what they held.
+    pub(crate) fn new_life(&self) -> Arc<Self> {
+        Self::new(Arc::clone(&self.dir), self.base_offset)
+    }
+
+    /// Forget indexes read before more was written to their files.
+    pub(crate) fn forget_indexes(&self) {
+        self.offset_index.clear();
+        self.time_index.clear();
+    }
+
+    /// Forget a part if it was not used lately; whether it is gone.
+    pub(crate) fn evict(&self, part: Part) -> bool {
+        match part {
+            Part::Log => self.log.evict(),
+            Part::OffsetIndex => self.offset_index.evict(),
+            Part::TimeIndex => self.time_index.evict(),
+        }
+    }
+
+    fn read_index<E: IndexEntry>(&self, files: &Files) -> io::Result<Option<IndexEntries<E>>> {
+        match files.fs.read(&self.path(E::SUFFIX)) {
+            Ok(bytes) => Ok(IndexEntries::from_bytes(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rebuild(self: &Arc<Self>, files: &Files, size_bytes: u64, index_interval_bytes: u32) -> io::Result<Indexes> {
+        let file = self.file(files, false)?;
+        let mut indexes = IndexBuilder::new(self.base_offset, index_interval_bytes);
+        let mut walk = Walk::new(&*file, 0, size_bytes);
+        while let Some((position, header)) = walk.next_header()? {
+            indexes.add(position as u32, &header);
+        }
+        let indexes = indexes.finish();
+        indexes.write(&*files.fs, self)?;
+        Ok(indexes)
+    }
+}
+
+/// The indexes of a segment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Indexes {
+    pub offsets: IndexEntries<OffsetEntry>,
+    pub times: IndexEntries<TimeEntry>,
+}
+
+impl Indexes {
+    /// Replace both files.
+    pub fn write(&self, fs: &dyn LogFs, segment: &Segment) -> io::Result<()> {
+        write_whole(fs, &segment.path(OffsetEntry::SUFFIX), self.offsets.bytes_from(0))?;
+        write_whole(fs, &segment.path(TimeEntry::SUFFIX), self.times.bytes_from(0))
+    }
+}
+
+/// Give a file exactly this content, not atomically (it can be made again).
+pub(crate) fn write_whole(fs: &dyn LogFs, path: &Path, content: &[u8]) -> io::Result<()> {
+    let file = fs.open(path, OpenMode::Create)?;
+    file.truncate(0)?;
+    file.write_all_at(&[IoSlice::new(content)], 0)
+}
+
+/// Makes the indexes that appending the same batches one by one would have made (Kafka: `LogSegment.append`, `recover`).
+#[derive(Debug)]
+pub(crate) struct IndexBuilder {
+    pub indexes: Indexes,
+    pub max_timestamp: MaxTimestamp,
+    /// The first batch's greatest timestamp.
+    pub first_timestamp: Option<i64>,
+    pub bytes_since_entry: u32,
+    /// The offset after the last batch.
+    pub next_offset: Option<i64>,
+    last_time: Option<TimeEntry>,
+    base_offset: i64,
+    index_interval_bytes: u32,
+}
+
+impl IndexBuilder {
+    pub fn new(base_offset: i64, index_interval_bytes: u32) -> Self {
+        Self {
+            indexes: Indexes::default(),
+            max_timestamp: MaxTimestamp::NONE,
+            first_timestamp: None,
+            bytes_since_entry: 0,
+            next_offset: None,
+            last_time: None,
+            base_offset,
+            index_interval_bytes,
+        }
+    }
+
+    /// Entries up to the batch that comes first are made already.
+    pub fn continue_from(&mut self, last_time: Option<TimeEntry>, max_timestamp: MaxTimestamp) {
+        self.last_time = last_time;
+        self.max_timestamp = max_timestamp;
+    }
+
+    /// The batch at `position`.
+    pub fn add(&mut self, position: u32, header: &BatchHeader<'_>) {
+        let last_offset = header.last_offset();
+        self.next_offset = Some(last_offset + 1);
+        self.first_timestamp.get_or_insert(header.max_timestamp());
+        if header.max_timestamp() > self.max_timestamp.timestamp {
+            self.max_timestamp = MaxTimestamp {
+                timestamp: header.max_timestamp(),
+                offset: last_offset,
+            };
+        }
+        if self.bytes_since_entry > self.index_interval_bytes {
+            let relative_offset = (last_offset - self.base_offset) as u32;
+            self.indexes.offsets.push(OffsetEntry {
+                relative_offset,
+                position,
+            });
+            self.add_time();
+            self.bytes_since_entry = 0;
+        }
+        self.bytes_since_entry += header.size_bytes() as u32;
+    }
+
+    fn add_time(&mut self) {
+        if let Some(entry) = time_entry(self.last_time, self.max_timestamp, self.base_offset) {
+            self.last_time = Some(entry);
+            self.indexes.times.push(entry);
+        }
+    }
+
+    /// The indexes with the final time entry that a rolled or closed segment has.
+    pub fn finish(mut self) -> Indexes {
+        self.add_time();
+        self.indexes
+    }
+}
+
+/// The entry to append to a time index, if the greatest timestamp grew since its last one.
+pub(crate) fn time_entry(last: Option<TimeEntry>, max: MaxTimestamp, base_offset: i64) -> Option<TimeEntry> {
+    let last_timestamp = last.map_or(-1, |last| last.timestamp);
+    (max.timestamp > last_timestamp).then(|| TimeEntry {
+        timestamp: max.timestamp,
+        relative_offset: (max.offset - base_offset) as u32,
+    })
+}
+
+/// The first batch at or after `position` whose last offset is at or above `offset`: its position.
+pub(crate) fn find_offset(file: &dyn LogFile, position: u64, end: u64, offset: i64) -> Result<Option<u64>, WalkError> {
+    let mut walk = Walk::new(file, position, end);
+    while let Some((position, header)) = walk.next_header()? {
+        if header.last_offset() >= offset {
+            return Ok(Some(position));
+        }
+    }
+    Ok(None)
+}

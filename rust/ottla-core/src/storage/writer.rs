@@ -1,0 +1,692 @@
+//! The write queue of a log directory: jobs in, completions out, one writer.
+//!
+//! Jobs of one log are carried out in the order in which they were queued; many appends become one `pwritev` (and, where
+//! asked, one sync). After a failure every queued job of that log's generation is dropped, so nothing is ever written behind
+//! a hole; the log starts a new generation once it has taken the lost appends back.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::cache::lock;
+use super::fs::OpenMode;
+use super::log_dir::{CheckpointCell, Completion, Outcome, PartitionId};
+use super::offset_index::OffsetEntry;
+use super::segment::{Files, Segment, file_name};
+use super::time_index::TimeEntry;
+use super::txn_index::AbortedTxnRow;
+use crate::storage::index::IndexEntry;
+
+/// How often a full disk is tried again.
+const FULL_PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// Completions leave at the latest after this many bytes, however long the queue is.
+const COMPLETION_INTERVAL_BYTES: usize = 1 << 20;
+/// Bytes written to find out whether there is room again.
+const PROBE_BYTES: usize = 64 << 10;
+/// Name of the file they are written to.
+pub(crate) const PROBE_FILE: &str = ".room-probe";
+
+/// One life of a log, as its writer knows it. A log that is reopened gets a new one.
+#[derive(Debug)]
+pub(crate) struct LogIo {
+    pub partition: PartitionId,
+    /// May use the reserved space.
+    pub critical: bool,
+    pub generation: AtomicU32,
+    pub cell: Arc<CheckpointCell>,
+    state: Mutex<IoState>,
+}
+
+#[derive(Debug, Default)]
+struct IoState {
+    /// Jobs of this generation and of older ones are dropped.
+    failed: Option<u32>,
+    /// Segments written since the last sync.
+    unsynced: Vec<Arc<Segment>>,
+    /// A file was created since the last sync.
+    new_names: bool,
+    written_offset: i64,
+}
+
+impl LogIo {
+    pub fn new(partition: PartitionId, critical: bool, generation: u32, cell: Arc<CheckpointCell>) -> Arc<Self> {
+        Arc::new(Self {
+            partition,
+            critical,
+            generation: AtomicU32::new(generation),
+            cell,
+            state: Mutex::default(),
+        })
+    }
+
+    /// The newest generation that failed, if any.
+    pub fn failed_generation(&self) -> Option<u32> {
+        lock(&self.state).failed
+    }
+}
+
+/// What the writer is to do.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Write records at a position; they end at `next_offset`.
+    Append {
+        segment: Arc<Segment>,
+        position: u32,
+        bytes: Bytes,
+        next_offset: i64,
+        sync: bool,
+    },
+    /// Write index entries at a position. `closing`: the segment's last ones.
+    Index {
+        segment: Arc<Segment>,
+        suffix: &'static str,
+        position: u64,
+        bytes: Vec<u8>,
+        closing: bool,
+    },
+    /// Replace a small file that can be made again: a failure leaves the old one.
+    Replace { path: PathBuf, content: Vec<u8> },
+    /// Remove a small file.
+    Remove { path: PathBuf },
+    /// Sync everything written so far.
+    Sync,
+    /// Tell that everything queued before is done.
+    Barrier(Arc<Gate>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub log: Arc<LogIo>,
+    pub generation: u32,
+    pub work: Work,
+}
+
+/// What has time: it is done beside the writer.
+#[derive(Debug)]
+pub(crate) enum Chore {
+    /// Make a rolled segment durable; the recovery point moves to `next_offset`.
+    SyncSegment {
+        log: Arc<LogIo>,
+        segment: Arc<Segment>,
+        dir: PathBuf,
+        next_offset: i64,
+    },
+    /// Remove files, in this order; those that are gone are fine.
+    RemoveFiles(Vec<PathBuf>),
+    /// Remove a directory and all below.
+    RemoveDir(PathBuf),
+}
+
+/// Opens once.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub fn open(&self) {
+        *lock(&self.open) = true;
+        self.opened.notify_all();
+    }
+
+    pub fn is_open(&self) -> bool {
+        *lock(&self.open)
+    }
+
+    pub fn wait(&self) {
+        let mut open = lock(&self.open);
+        while !*open {
+            open = self
+                .opened
+                .wait(open)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: Vec<Job>,
+    sleeping: bool,
+    stopping: bool,
+}
+
+#[derive(Debug, Default)]
+struct Chores {
+    queued: VecDeque<Chore>,
+    running: bool,
+    stopping: bool,
+}
+
+/// The queue, what comes out of it, and what the writer needs.
+pub(crate) struct WriteQueue {
+    pub files: Arc<Files>,
+    dir: PathBuf,
+    reserved_bytes: u64,
+    waker: Arc<dyn Fn() + Send + Sync>,
+    queue: Mutex<Queue>,
+    queued: Condvar,
+    chores: Mutex<Chores>,
+    chores_changed: Condvar,
+    completions: Mutex<Vec<Completion>>,
+    tail_bytes: AtomicU64,
+    full: AtomicBool,
+    /// Errors of work whose failure changes nothing for readers and writers (a checkpoint, a removal).
+    pub complaints: Mutex<Vec<String>>,
+}
+
+impl std::fmt::Debug for WriteQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteQueue")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the system says that there is no room (and not that the disk is broken).
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+impl WriteQueue {
+    pub fn new(files: Arc<Files>, dir: PathBuf, reserved_bytes: u64, waker: Arc<dyn Fn() + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self {
+            files,
+            dir,
+            reserved_bytes,
+            waker,
+            queue: Mutex::default(),
+            queued: Condvar::new(),
+            chores: Mutex::default(),
+            chores_changed: Condvar::new(),
+            completions: Mutex::default(),
+            tail_bytes: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            complaints: Mutex::default(),
+        })
+    }
+
+    /// Queue a job. The caller holds its partition's lock, so that jobs of a log keep their order.
+    pub fn submit(&self, job: Job) {
+        if let Work::Append { bytes, .. } = &job.work {
+            self.tail_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        let mut queue = lock(&self.queue);
+        queue.jobs.push(job);
+        if std::mem::take(&mut queue.sleeping) {
+            drop(queue);
+            self.queued.notify_one();
+        }
+    }
+
+    pub fn tail_bytes(&self) -> u64 {
+        self.tail_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    pub fn drain_completions(&self) -> Vec<Completion> {
+        std::mem::take(&mut *lock(&self.completions))
+    }
+
+    /// Carry out what is queued; `false` if nothing was.
+    pub fn step(&self) -> bool {
+        if self.is_full() {
+            self.probe();
+        }
+        let jobs = std::mem::take(&mut lock(&self.queue).jobs);
+        let any = !jobs.is_empty();
+        self.run(jobs);
+        any
+    }
+
+    /// The writer thread: until `stop`, and then whatever is left.
+    pub fn run_until_stopped(&self) {
+        loop {
+            let mut queue = lock(&self.queue);
+            while queue.jobs.is_empty() {
+                if queue.stopping {
+                    return;
+                }
+                queue.sleeping = true;
+                if self.is_full() {
+                    let (woken, timeout) = self
+                        .queued
+                        .wait_timeout(queue, FULL_PROBE_INTERVAL)
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
+                    queue = woken;
+                    if timeout.timed_out() {
+                        drop(queue);
+                        self.probe();
+                        queue = lock(&self.queue);
+                    }
+                } else {
+                    queue = self
+                        .queued
+                        .wait(queue)
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
+                }
+                queue.sleeping = false;
+            }
+            let jobs = std::mem::take(&mut queue.jobs);
+            drop(queue);
+            self.run(jobs);
+        }
+    }
+
+    pub fn stop(&self) {
+        lock(&self.queue).stopping = true;
+        self.queued.notify_all();
+        lock(&self.chores).stopping = true;
+        self.chores_changed.notify_all();
+    }
+
+    fn run(&self, mut jobs: Vec<Job>) {
+        if jobs.len() > 1 {
+            // Stable: the order within a log stays, and its appends come together.
+            jobs.sort_by_key(|job| job.log.partition);
+        }
+        let mut batch = Batch::default();
+        let mut rest = &mut jobs[..];
+        while let Some(first) = rest.first() {
+            let log = Arc::clone(&first.log);
+            let count = rest.iter().take_while(|job| Arc::ptr_eq(&job.log, &log)).count();
+            let (of_log, others) = rest.split_at_mut(count);
+            self.run_log(&log, of_log, &mut batch);
+            rest = others;
+        }
+        self.post(&mut batch);
+        for (log, generation) in std::mem::take(&mut batch.to_sync) {
+            self.sync_log(&log, generation, &mut batch);
+        }
+        self.post(&mut batch);
+        for gate in batch.gates {
+            gate.open();
+        }
+    }
+
+    fn run_log(&self, log: &Arc<LogIo>, jobs: &mut [Job], batch: &mut Batch) {
+        let mut state = lock(&log.state);
+        let mut number = 0;
+        while number < jobs.len() {
+            let generation = jobs[number].generation;
+            let dropped = state.failed.is_some_and(|failed| generation <= failed);
+            let result = match &jobs[number].work {
+                Work::Barrier(gate) => {
+                    batch.gates.push(Arc::clone(gate));
+                    Ok(())
+                }
+                Work::Append { bytes, .. } if dropped => {
+                    self.tail_bytes.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
+                    Ok(())
+                }
+                _ if dropped => Ok(()),
+                Work::Append { .. } => {
+                    let count = run_length(&jobs[number..]);
+                    let appends = &jobs[number..number + count];
+                    number += count - 1;
+                    self.append(log, &mut state, appends, batch)
+                }
+                Work::Index {
+                    segment,
+                    suffix,
+                    position,
+                    bytes,
+                    closing,
+                } => self.write_index(segment, suffix, *position, bytes, *closing),
+                Work::Replace { path, content } => {
+                    if let Err(error) = self.files.fs.replace(path, content, false) {
+                        self.complain(&format!("{} was not written: {error}", path.display()));
+                    }
+                    Ok(())
+                }
+                Work::Remove { path } => {
+                    self.remove(path);
+                    Ok(())
+                }
+                Work::Sync => {
+                    batch.sync(log, generation);
+                    Ok(())
+                }
+            };
+            if let Err(error) = result {
+                self.fail(log, &mut state, generation, &error, batch);
+            }
+            number += 1;
+        }
+    }
+
+    /// Write appends that follow each other in one segment.
+    fn append(&self, log: &Arc<LogIo>, state: &mut IoState, jobs: &[Job], batch: &mut Batch) -> io::Result<()> {
+        let mut slices = Vec::with_capacity(jobs.len());
+        let (mut start, mut written_offset, mut sync) = (None, 0, false);
+        let (mut size_bytes, generation) = (0, jobs[0].generation);
+        for job in jobs {
+            if let Work::Append {
+                segment,
+                position,
+                bytes,
+                next_offset,
+                sync: wanted,
+            } = &job.work
+            {
+                start.get_or_insert((segment, *position));
+                slices.push(IoSlice::new(bytes));
+                size_bytes += bytes.len();
+                written_offset = *next_offset;
+                sync |= *wanted;
+            }
+        }
+        self.tail_bytes.fetch_sub(size_bytes as u64, Ordering::Relaxed);
+        let Some((segment, position)) = start else {
+            return Ok(());
+        };
+        if !log.critical && self.reserved_bytes > 0 && self.files.fs.available_bytes(&self.dir)? < self.reserved_bytes {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        let file = segment.file(&self.files, position == 0)?;
+        if let Err(error) = file.write_all_at(&slices, u64::from(position)) {
+            if is_no_space(&error) {
+                // Cut the partial append off. If even that fails the log must be recovered before it is written again.
+                file.truncate(u64::from(position))?;
+            }
+            return Err(error);
+        }
+        if !state.unsynced.iter().any(|known| Arc::ptr_eq(known, segment)) {
+            state.unsynced.push(Arc::clone(segment));
+        }
+        state.new_names |= position == 0;
+        state.written_offset = written_offset;
+        batch.completions.push(Completion {
+            partition: log.partition,
+            outcome: Outcome::Written {
+                next_offset: written_offset,
+                generation,
+            },
+        });
+        if sync {
+            batch.sync(log, generation);
+        }
+        batch.written_bytes += size_bytes;
+        if batch.written_bytes > COMPLETION_INTERVAL_BYTES {
+            self.post(batch);
+        }
+        Ok(())
+    }
+
+    fn write_index(
+        &self,
+        segment: &Segment,
+        suffix: &str,
+        position: u64,
+        bytes: &[u8],
+        closing: bool,
+    ) -> io::Result<()> {
+        let path = segment.path(suffix);
+        let write = || {
+            let file = self.files.fs.open(&path, OpenMode::Create)?;
+            file.write_all_at(&[IoSlice::new(bytes)], position)?;
+            if closing {
+                // A longer one of a life that ended may lie beneath.
+                file.truncate(position + bytes.len() as u64)?;
+            }
+            Ok(())
+        };
+        let result: io::Result<()> = write();
+        if closing && result.is_err() && suffix != AbortedTxnRow::SUFFIX {
+            // Nobody would write it again; without it, it is rebuilt when it is first needed.
+            self.files.fs.remove_file(&path)?;
+        }
+        result
+    }
+
+    fn sync_log(&self, log: &Arc<LogIo>, generation: u32, batch: &mut Batch) {
+        let mut state = lock(&log.state);
+        if state.failed.is_some_and(|failed| generation <= failed) {
+            return;
+        }
+        let result = (|| {
+            for segment in &state.unsynced {
+                segment.file(&self.files, false)?.sync_data()?;
+            }
+            if let (true, Some(segment)) = (state.new_names, state.unsynced.last()) {
+                if let Some(dir) = segment.path("log").parent() {
+                    self.files.fs.sync_dir(dir)?;
+                }
+                self.files.fs.sync_dir(&self.dir)?;
+            }
+            Ok::<_, io::Error>(())
+        })();
+        match result {
+            Ok(()) => {
+                state.unsynced.clear();
+                state.new_names = false;
+                // Behind a rolled segment the recovery point waits until that one's indexes are durable too.
+                if log.cell.rolls_outstanding.load(Ordering::Acquire) == 0 {
+                    log.cell.advance_recovery_point(state.written_offset);
+                }
+                batch.completions.push(Completion {
+                    partition: log.partition,
+                    outcome: Outcome::Synced {
+                        next_offset: state.written_offset,
+                        generation,
+                    },
+                });
+            }
+            Err(error) => {
+                // A failed sync says nothing about what is on the disk, and the next one would succeed without
+                // having written it (fsync(2), "errors are reported once"): never repeated, always recovered from.
+                state.failed = Some(generation);
+                batch.completions.push(failure(log, generation, false, &error));
+            }
+        }
+    }
+
+    fn fail(&self, log: &Arc<LogIo>, state: &mut IoState, generation: u32, error: &io::Error, batch: &mut Batch) {
+        let no_space = is_no_space(error);
+        if no_space {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        state.failed = Some(generation);
+        batch.completions.push(failure(log, generation, no_space, error));
+    }
+
+    fn post(&self, batch: &mut Batch) {
+        batch.written_bytes = 0;
+        if batch.completions.is_empty() {
+            return;
+        }
+        let mut completions = lock(&self.completions);
+        for completion in batch.completions.drain(..) {
+            // The newest of a kind says it all.
+            match completions.last_mut() {
+                Some(last) if last.is_followed_by(&completion) => *last = completion,
+                _ => completions.push(completion),
+            }
+        }
+        drop(completions);
+        (self.waker)();
+    }
+
+    /// Whether there is room again: by the file system's word, and by writing (a quota is not in its word).
+    fn probe(&self) {
+        let fs = &self.files.fs;
+        let path = self.dir.join(PROBE_FILE);
+        let has_room = (|| {
+            if fs.available_bytes(&self.dir)? < self.reserved_bytes + PROBE_BYTES as u64 {
+                return Ok(false);
+            }
+            let file = fs.open(&path, OpenMode::Create)?;
+            let written = file.write_all_at(&[IoSlice::new(&[0xa5; PROBE_BYTES])], 0);
+            fs.remove_file(&path)?;
+            written.map(|()| true)
+        })();
+        if has_room.unwrap_or_else(|_: io::Error| false) {
+            self.full.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn remove(&self, path: &std::path::Path) {
+        match self.files.fs.remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.complain(&format!("{} was not removed: {error}", path.display()));
+            }
+            _ => {}
+        }
+    }
+
+    pub fn complain(&self, complaint: &str) {
+        let mut complaints = lock(&self.complaints);
+        // Whoever drains them is slow: the first ones tell the story.
+        if complaints.len() < 1000 {
+            complaints.push(complaint.to_owned());
+        }
+    }
+
+    /// Queue something that has time.
+    pub fn chore(&self, chore: Chore) {
+        lock(&self.chores).queued.push_back(chore);
+        self.chores_changed.notify_all();
+    }
+
+    /// Carry out one chore; `false` if there was none.
+    pub fn step_chore(&self) -> bool {
+        let Some(chore) = lock(&self.chores).queued.pop_front() else {
+            return false;
+        };
+        self.run_chore(chore);
+        true
+    }
+
+    /// The background thread: until `stop`, and then whatever is left.
+    pub fn run_chores_until_stopped(&self) {
+        let mut chores = lock(&self.chores);
+        loop {
+            if let Some(chore) = chores.queued.pop_front() {
+                chores.running = true;
+                drop(chores);
+                self.run_chore(chore);
+                chores = lock(&self.chores);
+                chores.running = false;
+                self.chores_changed.notify_all();
+            } else if chores.stopping {
+                return;
+            } else {
+                chores = self
+                    .chores_changed
+                    .wait(chores)
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+            }
+        }
+    }
+
+    fn run_chore(&self, chore: Chore) {
+        match chore {
+            Chore::SyncSegment {
+                log,
+                segment,
+                dir,
+                next_offset,
+            } => {
+                let generation = log.generation.load(Ordering::Relaxed);
+                match self.sync_segment(&segment, &dir) {
+                    Ok(()) => log.cell.on_roll_synced(next_offset),
+                    // Removed meanwhile by retention: nothing is left to be lost.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => log.cell.on_roll_synced(next_offset),
+                    Err(error) => {
+                        let mut batch = Batch::default();
+                        lock(&log.state).failed = Some(generation);
+                        batch.completions.push(failure(&log, generation, false, &error));
+                        self.post(&mut batch);
+                    }
+                }
+            }
+            Chore::RemoveFiles(paths) => paths.iter().for_each(|path| self.remove(path)),
+            Chore::RemoveDir(path) => match self.files.fs.remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.complain(&format!("{} was not removed: {error}", path.display()));
+                }
+                _ => {}
+            },
+        }
+    }
+
+    /// Log and indexes: below the recovery point nothing is scanned, and indexes have no checksum.
+    fn sync_segment(&self, segment: &Arc<Segment>, dir: &std::path::Path) -> io::Result<()> {
+        segment.file(&self.files, false)?.sync_data()?;
+        for suffix in [OffsetEntry::SUFFIX, TimeEntry::SUFFIX, AbortedTxnRow::SUFFIX] {
+            match self.files.fs.open(&segment.path(suffix), OpenMode::ReadWrite) {
+                Ok(file) => file.sync_data()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match self.files.fs.open(
+            &dir.join(file_name(segment.base_offset(), "snapshot")),
+            OpenMode::ReadWrite,
+        ) {
+            Ok(file) => file.sync_data()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.files.fs.sync_dir(dir)?;
+        self.files.fs.sync_dir(&self.dir)
+    }
+}
+
+fn failure(log: &LogIo, generation: u32, no_space: bool, error: &io::Error) -> Completion {
+    Completion {
+        partition: log.partition,
+        outcome: Outcome::Failed {
+            generation,
+            no_space,
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// How many of the jobs, from the first on, are appends behind each other in one segment and generation.
+fn run_length(jobs: &[Job]) -> usize {
+    let mut expected = None;
+    jobs.iter()
+        .take_while(|job| match &job.work {
+            Work::Append {
+                segment,
+                position,
+                bytes,
+                ..
+            } => {
+                let here = (Arc::as_ptr(segment), *position, job.generation);
+                let follows = expected.is_none_or(|expected| expected == here);
+                expected = Some((here.0, position + bytes.len() as u32, here.2));
+                follows
+            }
+            _ => false,
+        })
+        .count()
+}
+
+#[derive(Default)]
+struct Batch {
+    completions: Vec<Completion>,
+    to_sync: Vec<(Arc<LogIo>, u32)>,
+    gates: Vec<Arc<Gate>>,
+    written_bytes: usize,
+}
+
+impl Batch {
+    fn sync(&mut self, log: &Arc<LogIo>, generation: u32) {
+        match self.to_sync.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.0, log) => last.1 = generation,
+            _ => self.to_sync.push((Arc::clone(log), generation)),
+        }
+    }
+}

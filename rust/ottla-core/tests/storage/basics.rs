@@ -1,0 +1,113 @@
+//! Append, read, restart.
+
+use std::sync::Arc;
+
+use ottla_core::partition::{AppendState, EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP};
+use ottla_core::storage::config::LogConfig;
+use ottla_core::storage::log_dir::{LastStop, LogDir};
+use ottla_core::storage::real_fs::RealFs;
+use ottla_core::types::Isolation;
+
+use super::support::{
+    Scratch, WALL_MS, append, commit, consume, dir_options, open, records_of, settle, topic_partition,
+};
+
+fn small_segments() -> LogConfig {
+    LogConfig {
+        segment_bytes: 1000,
+        index_interval_bytes: 200,
+        ..LogConfig::default()
+    }
+}
+
+#[test]
+fn what_is_written_is_read_again_also_after_a_clean_restart() {
+    let scratch = Scratch::new("restart");
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    assert_eq!(dir.last_stop(), LastStop::PowerFailed);
+    let partition = open(&dir, "t", small_segments());
+    let mut expected = Vec::new();
+    for number in 0..40_i64 {
+        let value = format!("value {number}");
+        let appended = append(&partition, &[value.as_bytes(), b"second"], WALL_MS + number);
+        assert_eq!(appended.base_offset, number * 2);
+        assert_eq!(partition.append_state(&appended), AppendState::Pending);
+        commit(&dir, &partition, &appended);
+        expected.push((number * 2, value.into_bytes()));
+        expected.push((number * 2 + 1, b"second".to_vec()));
+    }
+    assert_eq!(consume(&partition, 0, 1), expected);
+    assert_eq!(consume(&partition, 0, 300), expected);
+    assert_eq!(consume(&partition, 33, 1 << 20), expected[33..]);
+    partition.close().unwrap();
+    dir.close().unwrap();
+
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    assert_eq!(dir.last_stop(), LastStop::Clean);
+    assert_eq!(dir.partitions(), [topic_partition("t", 0)]);
+    let partition = open(&dir, "t", small_segments());
+    assert_eq!(partition.recovery_report().scanned_bytes, 0);
+    assert_eq!(partition.offsets().log_end_offset, 80);
+    assert_eq!(consume(&partition, 0, 300), expected);
+    let appended = append(&partition, &[b"more"], WALL_MS);
+    assert_eq!(appended.base_offset, 80);
+    commit(&dir, &partition, &appended);
+    assert_eq!(consume(&partition, 80, 300), [(80, b"more".to_vec())]);
+    for offset in 0..80 {
+        let timestamp = WALL_MS + offset / 2 + offset % 2;
+        let found = partition
+            .list_offset(timestamp, Some(Isolation::ReadUncommitted), -1)
+            .unwrap();
+        // Timestamp n is that of offset 2n, and of 2n - 1 before it.
+        assert_eq!(
+            (found.timestamp, found.offset),
+            (timestamp, (2 * (timestamp - WALL_MS) - 1).max(0)),
+            "{offset}"
+        );
+    }
+    let list = |timestamp| {
+        partition
+            .list_offset(timestamp, Some(Isolation::ReadUncommitted), -1)
+            .unwrap()
+            .offset
+    };
+    assert_eq!(
+        (list(LATEST_TIMESTAMP), list(EARLIEST_TIMESTAMP), list(MAX_TIMESTAMP)),
+        (81, 0, 79)
+    );
+    assert_eq!(list(WALL_MS + 1000), -1);
+}
+
+#[test]
+fn a_directory_serves_one_process() {
+    let scratch = Scratch::new("lock");
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    let second = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap_err();
+    assert!(second.to_string().contains("in use by another process"), "{second}");
+    drop(dir);
+    LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+}
+
+#[test]
+fn the_writer_thread_wakes_its_owner() {
+    let scratch = Scratch::new("threads");
+    let (sender, woken) = std::sync::mpsc::channel();
+    let mut options = dir_options(Arc::new(RealFs), &scratch.0);
+    options.threads = true;
+    options.waker = Arc::new(move || {
+        let _ = sender.send(());
+    });
+    let dir = LogDir::open(&options).unwrap();
+    let partition = open(&dir, "t", LogConfig::default());
+    let appended = append(&partition, &[b"a"], WALL_MS);
+    while partition.append_state(&appended) != AppendState::Committed {
+        woken.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        settle(&dir, &[&partition]);
+    }
+    let result = partition
+        .read(0, 1000, Isolation::ReadUncommitted, true, -1, -1)
+        .unwrap();
+    assert_eq!(records_of(&result), [(0, b"a".to_vec())]);
+    partition.close().unwrap();
+    dir.close().unwrap();
+}

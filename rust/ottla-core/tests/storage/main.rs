@@ -1,0 +1,9 @@
+//! Storage, from the outside.
+#![allow(
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests arrange files behind the broker's back"
+)]
+
+mod basics;
+mod support;
