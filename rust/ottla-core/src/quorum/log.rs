@@ -191,6 +191,9 @@ impl LogWriter {
                     end_offset = Some(*end);
                 }
                 Op::WriteSnapshot { meta, records } => {
+                    // whoever finds this snapshot and a log that ends before it shall know that the log was cut short
+                    self.sync()?;
+                    self.set_recovery_point(self.recovery_point.max(meta.id.end_offset), true)?;
                     let bytes = snapshot::encode(meta, records);
                     snapshot::write(&*self.fs, &self.dir, meta.id, &bytes)?;
                 }
@@ -207,9 +210,9 @@ impl LogWriter {
                     segments,
                     snapshots,
                 } => {
-                    snapshot::write(&*self.fs, &self.dir, *id, file)?;
-                    // the log below is given up: from here on its absence is no damage
+                    // the log is given up: from here on it need not fit the newest snapshot, nor be there
                     self.set_recovery_point(0, true)?;
+                    snapshot::write(&*self.fs, &self.dir, *id, file)?;
                     self.delete(segments, snapshots)?;
                     self.sync()?;
                     end_offset = Some(id.end_offset);

@@ -1,13 +1,13 @@
 //! [`Quorum`]: the consensus as a sans-I/O machine.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, HardState, Message, MessageType};
-use raft::{RaftState, RawNode, Ready, SnapshotStatus, StateRole};
+use raft::{ProgressState, RaftState, RawNode, Ready, SnapshotStatus, StateRole};
 
 use super::entry::{self, MAX_BATCH_BYTES};
 use super::error::QuorumError;
@@ -32,6 +32,16 @@ struct Batch {
     fresh: bool,
 }
 
+/// The wait for a snapshot's acknowledgement doubles this many times.
+const SNAPSHOT_FAILURES_COUNTED_MAX: u32 = 5;
+
+/// How long a snapshot to one follower has been under way.
+#[derive(Default)]
+struct SnapshotPatience {
+    waited_ticks: usize,
+    failures: u32,
+}
+
 /// One voter. Owns no file handle that writes, no clock and no task: the shell ticks it, feeds it messages and
 /// proposals, runs the jobs that it hands out and sends what it says.
 pub struct Quorum {
@@ -50,6 +60,8 @@ pub struct Quorum {
     vote: (u64, u64),
     snapshot_records: VecDeque<(SnapshotId, Vec<Bytes>)>,
     writing_snapshot: bool,
+    election_ticks: usize,
+    snapshot_patience: BTreeMap<u64, SnapshotPatience>,
     failed: Option<String>,
 }
 
@@ -164,6 +176,8 @@ impl Quorum {
             vote: (hard_state.term, hard_state.vote),
             snapshot_records: VecDeque::new(),
             writing_snapshot: false,
+            election_ticks: config.election_ticks,
+            snapshot_patience: BTreeMap::new(),
             failed: None,
         };
         if let Some(meta) = newest {
@@ -181,8 +195,47 @@ impl Quorum {
     /// `Failed`.
     pub fn tick(&mut self, wall_ms: i64) -> Result<(), QuorumError> {
         self.wall_ms = wall_ms;
+        if self.is_installing() {
+            // raft would look for the entries that the snapshot replaces if it campaigned now
+            return Ok(());
+        }
+        self.give_up_lost_snapshots()?;
         self.drive(|raft| {
             raft.tick();
+            Ok(())
+        })
+    }
+
+    /// raft sends a follower nothing more after a snapshot until it is told how that went. A snapshot, or the answer to
+    /// it, may be lost without anybody noticing: after a while it counts as failed, after longer each time.
+    fn give_up_lost_snapshots(&mut self) -> Result<(), QuorumError> {
+        let mut lost = Vec::new();
+        let peers = self.raft.raft.prs().iter();
+        for (peer, progress) in peers {
+            if self.leads.is_none() || progress.state != ProgressState::Snapshot {
+                // an acknowledgement ends the patience, a failure that was reported does not
+                if progress.state == ProgressState::Replicate {
+                    self.snapshot_patience.remove(peer);
+                } else if let Some(patience) = self.snapshot_patience.get_mut(peer) {
+                    patience.waited_ticks = 0;
+                }
+                continue;
+            }
+            let patience = self.snapshot_patience.entry(*peer).or_default();
+            patience.waited_ticks += 1;
+            if patience.waited_ticks >= (3 * self.election_ticks) << patience.failures {
+                patience.waited_ticks = 0;
+                patience.failures = (patience.failures + 1).min(SNAPSHOT_FAILURES_COUNTED_MAX);
+                lost.push(*peer);
+            }
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        self.drive(|raft| {
+            for peer in lost {
+                raft.report_snapshot(peer, SnapshotStatus::Failure);
+            }
             Ok(())
         })
     }
@@ -195,10 +248,18 @@ impl Quorum {
         self.wall_ms = wall_ms;
         let message = message::decode(bytes)?;
         self.check_sender(&message)?;
+        if self.is_installing() && message.get_msg_type() == MessageType::MsgTimeoutNow {
+            return Ok(());
+        }
         self.drive(|raft| match raft.step(message) {
             Err(raft::Error::StepPeerNotFound | raft::Error::StepLocalMsg) => Ok(()),
             other => other,
         })
+    }
+
+    /// Whether another voter's snapshot is being written.
+    fn is_installing(&self) -> bool {
+        !self.snapshot_records.is_empty()
     }
 
     /// What raft takes on trust and would answer with a panic.
@@ -522,8 +583,11 @@ impl Quorum {
         self.next.last_index = self.raft.store().table().last_index();
         self.next.fresh = true;
         self.raft.advance_append_async(ready);
+        let applied = committed.last().map(|entry| entry.index);
         self.deliver(committed)?;
-        self.raft.advance_apply();
+        if let Some(index) = applied {
+            self.raft.advance_apply_to(index);
+        }
         Ok(())
     }
 
@@ -618,15 +682,20 @@ impl Quorum {
             let op = self.raft.mut_store().snapshot_written(meta);
             self.next.ops.extend(op);
         }
+        let mut installed = None;
         if let Some(meta) = batch.installed {
             if let Some((_, records)) = self.snapshot_records.pop_front() {
                 self.high_watermark = meta.id.end_offset;
+                installed = Some(meta.index);
                 self.out.events.push(Event::Snapshot { meta, records });
             }
         }
         if batch.fresh {
             self.raft.mut_store().set_persisted(batch.last_index);
             self.raft.on_persist_ready(batch.number);
+            if let Some(index) = installed {
+                self.raft.advance_apply_to(index);
+            }
             self.note_role();
         }
     }

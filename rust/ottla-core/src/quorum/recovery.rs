@@ -7,6 +7,8 @@
 //! - a bad batch anywhere else, a log that ends below the recovery point, a gap between snapshot and log: refused;
 //! - a bad newest snapshot: the one before it serves, if the log still holds everything since; refused otherwise;
 //! - a gap between segments below the newest snapshot: the rest of an interrupted deletion, its older part is dropped;
+//! - a gap between segments at or above the recovery point, which the writer lowers before it removes segments from the
+//!   end: the rest of an interrupted truncation, its newer part is dropped;
 //! - a log that does not fit the newest snapshot while the recovery point is 0, which the writer sets before it replaces a
 //!   log by another voter's snapshot: the rest of an interrupted installation, dropped.
 
@@ -144,6 +146,9 @@ impl Recovery<'_> {
             if at == 0 {
                 self.table.base.end_offset = base_offset;
             } else if base_offset != self.table.end_offset() {
+                if base_offset > snapshot_end && self.table.end_offset() >= self.synced_end {
+                    return self.drop_segments(&segments[at..]);
+                }
                 if base_offset > snapshot_end && !self.replacing {
                     let reason = format!("the segment before it ends at offset {}", self.table.end_offset());
                     return Err(damaged(segment_file_name(base_offset), 0, reason));
@@ -156,6 +161,18 @@ impl Recovery<'_> {
             self.scan_segment(base_offset, at + 1 == segments.len())?;
         }
         Ok(())
+    }
+
+    fn drop_segments(&mut self, segments: &[i64]) -> Result<(), QuorumError> {
+        for base_offset in segments {
+            let path = self.path(*base_offset);
+            let storage = QuorumError::storage;
+            self.report.torn_bytes += self.fs.file_size_bytes(&path).map_err(storage("listing the log"))?;
+            self.fs.remove_file(&path).map_err(storage("removing a segment"))?;
+        }
+        self.fs
+            .sync_dir(self.dir)
+            .map_err(QuorumError::storage("syncing the directory"))
     }
 
     fn path(&self, base_offset: i64) -> PathBuf {
@@ -221,7 +238,7 @@ impl Recovery<'_> {
             file.sync_data()
         };
         cut().map_err(QuorumError::storage("cutting a torn tail"))?;
-        self.report.torn_bytes = size_bytes - position;
+        self.report.torn_bytes += size_bytes - position;
         self.table.segments.push_back(Segment {
             base_offset,
             size_bytes: position,
