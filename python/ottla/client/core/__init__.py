@@ -1,0 +1,1 @@
+"""The client's deciders: no sockets, clock, chance or tasks."""
