@@ -386,6 +386,7 @@ class Consumer:
                     partition,
                     fetch_offset=offsets[partition],
                     batches=batches,
+                    aborted=data.aborted_transactions or () if self._read_committed else (),
                     high_watermark=data.high_watermark,
                 )
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Final, Protocol
 
-from ottla.client.core.records import ConsumerRecord
+from ottla.client.core.records import ConsumerRecord, Header
 from ottla.common.topic_partition import TopicPartition
 from ottla.errors import ErrorCode, KafkaError
-from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+from ottla.protocol.messages.fetch import AbortedTransaction, FetchPartition, FetchRequest, FetchTopic
+
+ABORT_MARKER: Final = b"\x00\x00"
+"""The type in an abort marker's key, behind its version."""
 
 
 class OffsetReset(Enum):
@@ -19,6 +23,40 @@ class OffsetReset(Enum):
     EARLIEST = "earliest"
     LATEST = "latest"
     NONE = "none"
+
+
+class FetchedBatch(Protocol):
+    """What is needed of a decoded batch (`ottla._native.RecordBatch`)."""
+
+    @property
+    def last_offset(self) -> int: ...
+    @property
+    def partition_leader_epoch(self) -> int: ...
+    @property
+    def producer_id(self) -> int: ...
+    @property
+    def transactional(self) -> bool: ...
+    @property
+    def control(self) -> bool: ...
+    @property
+    def records(self) -> Sequence[tuple[int, int, bytes | None, bytes | None, Sequence[Header]]]: ...
+
+
+def _visible(batches: Sequence[FetchedBatch], aborted: Sequence[AbortedTransaction]) -> Iterator[FetchedBatch]:
+    """Leave out control batches and what belongs to an aborted transaction (KIP-98).
+
+    `aborted` is sorted by first offset; a producer's transaction ends at its abort marker.
+    """
+    waiting = deque(aborted)
+    open_producers: set[int] = set()
+    for batch in batches:
+        while waiting and waiting[0].first_offset <= batch.last_offset:
+            open_producers.add(waiting.popleft().producer_id)
+        if batch.control:
+            if any(key is not None and key[2:4] == ABORT_MARKER for _, _, key, _, _ in batch.records):
+                open_producers.discard(batch.producer_id)
+        elif not (batch.transactional and batch.producer_id in open_producers):
+            yield batch
 
 
 @dataclass(slots=True, eq=False)
@@ -99,32 +137,37 @@ class Subscription:
         )
 
     def on_records(
-        self, partition: TopicPartition, *, fetch_offset: int, batches: list[Any], high_watermark: int
+        self,
+        partition: TopicPartition,
+        *,
+        fetch_offset: int,
+        batches: Sequence[FetchedBatch],
+        aborted: Sequence[AbortedTransaction] = (),
+        high_watermark: int,
     ) -> None:
         """Take fetched batches in. An answer to a position that was left since is dropped."""
         state = self.partitions.get(partition)
         if state is None or state.fetch_offset != fetch_offset or state.reset is not None:
             return
         state.high_watermark = high_watermark
-        for batch in batches:
-            # Offsets vanish by compaction: the batch's last offset counts, not its records.
-            state.fetch_offset = max(state.fetch_offset, batch.last_offset + 1)
-            if batch.is_control:
-                continue
-            for record in batch.records:
-                if record.offset >= fetch_offset:
+        for batch in _visible(batches, aborted):
+            for offset, timestamp_ms, key, value, headers in batch.records:
+                if offset >= fetch_offset:
                     state.buffered.append(
                         ConsumerRecord(
                             topic=partition.topic,
                             partition=partition.partition,
-                            offset=record.offset,
-                            timestamp_ms=record.timestamp,
-                            key=record.key,
-                            value=record.value,
-                            headers=tuple(record.headers),
-                            leader_epoch=batch.leader_epoch,
+                            offset=offset,
+                            timestamp_ms=timestamp_ms,
+                            key=key,
+                            value=value,
+                            headers=tuple(headers),
+                            leader_epoch=batch.partition_leader_epoch,
                         )
                     )
+        # Offsets vanish by compaction: the last batch's last offset counts, not its records.
+        for batch in batches[-1:]:
+            state.fetch_offset = max(state.fetch_offset, batch.last_offset + 1)
         if not state.buffered:
             state.position = state.fetch_offset
 
