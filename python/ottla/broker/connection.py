@@ -18,6 +18,7 @@ import trio
 from ottla._native import CLOSED, MORE, STALLED, WANT_WRITE
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.event_log import EventLog
+from ottla.protocol.versions import ApiKey
 
 if TYPE_CHECKING:
     from ottla._native import DataPlane, Request
@@ -39,24 +40,27 @@ class Refuse:
 Answer = bytes | Refuse | None
 """Response header and body; None: the request has no response."""
 
-_READABLE: Final = 1
-_WRITABLE: Final = 2
-_RESUMED: Final = 3
+PARKING: Final = frozenset({ApiKey.JOIN_GROUP, ApiKey.SYNC_GROUP})
+"""Requests that wait for other clients, perhaps for minutes: given up when their own client leaves."""
+UNKNOWN_SOFTWARE: Final = ("unknown", "unknown")
 
 
 class Connection:
-    """A client's connection; `run` serves it until it ends."""
+    """A client's connection; `run` serves it until it ends.
+
+    An idle one is kept small: one task, few frames on its stack, no scope of its own unless a handler is at work.
+    """
 
     __slots__ = (
         "_after_pump",
         "_dispatch",
         "_flags",
+        "_on_closed",
         "_owed",
         "_plane",
         "_resumed",
-        "_scope",
         "_sock",
-        "_waits_for",
+        "_work",
         "closed_because",
         "last_active_ms",
         "listener_name",
@@ -76,22 +80,31 @@ class Connection:
         listener_name: str,
         dispatch: Dispatch,
         after_pump: Callable[[], None],
+        on_closed: Callable[[Connection], None],
     ) -> None:
+        """Take over a connected socket.
+
+        Args:
+            after_pump: Called after native calls that may have parked a reply.
+            on_closed: Called once, when the socket is closed.
+        """
         self._plane = plane
+        self._on_closed = on_closed
         self._after_pump = after_pump
         self._sock = sock
         self._dispatch = dispatch
         self._flags = 0
-        self._owed: list[Request] = []
-        self._scope = trio.CancelScope()
+        self._owed: list[Request] | None = None
+        self._work: trio.CancelScope | None = None
+        """Around a handler that may have to wait for other clients."""
         self._resumed: trio.Event | None = None
-        self._waits_for = 0
+        """What the task waits for while the session takes in nothing."""
         self.peer = peer
         self.local: tuple[str, int] = sock.getsockname()[:2]
         """The address that the client connected to."""
         self.listener_name = listener_name
         self.session_id = plane.open_session(sock.fileno(), listener_name)
-        self.software = ("unknown", "unknown")
+        self.software: tuple[str, str] = UNKNOWN_SOFTWARE
         """Name and version of the client's software (KIP-511)."""
         self.last_active_ms = now_ms()
         self.parked_since_ms: int | None = None
@@ -100,84 +113,98 @@ class Connection:
 
     async def run(self) -> None:
         """Serve until the peer leaves or something ends the connection. Raises nothing but bugs and cancellation."""
+        plane, session_id = self._plane, self.session_id
         try:
-            with self._scope:
-                await self._serve()
+            while not self._flags & CLOSED:
+                if not self._flags & WANT_WRITE and self._owed:
+                    await self._answer(self._owed.pop(0))
+                    continue
+                try:
+                    if self._flags & WANT_WRITE:
+                        await trio.lowlevel.wait_writable(self._sock)
+                    elif self._flags & MORE:
+                        await trio.lowlevel.checkpoint()
+                    elif self._flags & STALLED:
+                        self._resumed = trio.Event()
+                        await self._resumed.wait()
+                        self._resumed = None
+                    else:
+                        await trio.lowlevel.wait_readable(self._sock)
+                except trio.ClosedResourceError:  # woken by `_wake`
+                    if self._flags & CLOSED:
+                        break
+                self.last_active_ms = at_ms = now_ms()
+                self._flags, owed = plane.pump(session_id, at_ms, wall_ms())
+                if owed:
+                    self._owe(owed)
+                self._after_pump()
         finally:
-            reason = self.closed_because or self._plane.close_reason(self.session_id)
-            self._plane.close_session(self.session_id)
+            reason = self.closed_because or plane.close_reason(session_id)
+            plane.close_session(session_id)
+            self._sock.close()
+            self._on_closed(self)
             if reason is not None:
                 log.info("connection_closed", peer=f"{self.peer[0]}:{self.peer[1]}", reason=reason)
 
     def close(self, reason: str) -> None:
         """End the connection from outside its task."""
         self.closed_because = reason
-        self._scope.cancel()
+        self._end()
 
     def on_polled(self, flags: int, owed: list[Request]) -> None:
         """Take what `DataPlane.poll` said about this session and end the wait of its task."""
         self._flags = flags
-        self._owed += owed
-        if self._waits_for == _RESUMED and self._resumed is not None:
-            self._resumed.set()
-        elif self._waits_for:
-            # Ends `wait_readable` and `wait_writable` with ClosedResourceError; nothing is closed.
-            trio.lowlevel.notify_closing(self._sock)
+        if owed:
+            self._owe(owed)
+        self._wake()
 
     def check_peer(self) -> None:
         """End the connection if its client left while Python owes it a reply: nothing else looks at the socket then."""
         flags, owed = self._plane.pump(self.session_id, now_ms(), wall_ms())
         assert not owed, "a session hands out one request at a time"
         if flags & CLOSED:
-            self._scope.cancel()
+            self._end()
 
-    async def _serve(self) -> None:
-        plane, session_id = self._plane, self.session_id
-        while True:
-            flags = self._flags
-            if flags & CLOSED:
-                return
-            if flags & WANT_WRITE:
-                await self._wait(_WRITABLE)
-            elif self._owed:
-                await self._answer()
-                continue
-            elif flags & MORE:
-                await trio.lowlevel.checkpoint()
-            elif flags & STALLED:
-                await self._wait(_RESUMED)
-            else:
-                await self._wait(_READABLE)
-            self.last_active_ms = at_ms = now_ms()
-            self._flags, owed = plane.pump(session_id, at_ms, wall_ms())
-            self._owed += owed
-            self._after_pump()
+    def _end(self) -> None:
+        self._flags |= CLOSED
+        if self._work is not None:
+            self._work.cancel()
+        self._wake()
 
-    async def _answer(self) -> None:
-        request = self._owed.pop(0)
+    def _wake(self) -> None:
+        """End what the task waits for, unless it is a handler."""
+        if self.parked_since_ms is not None:
+            return
+        if self._resumed is not None:
+            self._resumed.set()
+        else:
+            # Ends `wait_readable` and `wait_writable` with ClosedResourceError; nothing is closed.
+            trio.lowlevel.notify_closing(self._sock)
+
+    def _owe(self, requests: list[Request]) -> None:
+        if self._owed is None:
+            self._owed = requests
+        else:
+            self._owed += requests
+
+    async def _answer(self, request: Request) -> None:
+        answer: Answer = None
         self.parked_since_ms = now_ms()
-        answer = await self._dispatch(self, request)
+        if request[1] in PARKING:
+            with trio.CancelScope() as self._work:
+                answer = await self._dispatch(self, request)
+            self._work = None
+        else:
+            answer = await self._dispatch(self, request)
         self.parked_since_ms = None
+        if self._flags & CLOSED:
+            return
+        self.last_active_ms = at_ms = now_ms()
         if isinstance(answer, Refuse):
             self.closed_because = answer.reason
             self._flags = self._plane.refuse(self.session_id, answer.reason)
             return
-        self.last_active_ms = at_ms = now_ms()
         self._flags, owed = self._plane.reply(self.session_id, request[0], answer, at_ms, wall_ms())
-        self._owed += owed
+        if owed:
+            self._owe(owed)
         self._after_pump()
-
-    async def _wait(self, event: int) -> None:
-        self._waits_for = event
-        try:
-            if event == _READABLE:
-                await trio.lowlevel.wait_readable(self._sock)
-            elif event == _WRITABLE:
-                await trio.lowlevel.wait_writable(self._sock)
-            else:
-                self._resumed = trio.Event()
-                await self._resumed.wait()
-        except trio.ClosedResourceError:
-            return  # woken by `on_polled`
-        finally:
-            self._waits_for = 0

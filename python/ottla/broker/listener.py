@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -36,7 +36,8 @@ _CONNECTION_IS_GONE: Final = {
     errno.ETIMEDOUT,
 }
 
-Accepted = Callable[[trio.socket.SocketType, tuple[str, int]], Awaitable[None]]
+Accepted = Callable[[trio.socket.SocketType, tuple[str, int]], None]
+"""Takes over a connection: closes the socket in the end, and then gives its place back to the limits."""
 
 
 class ConnectionLimits:
@@ -98,42 +99,24 @@ def open_listener(endpoint: Endpoint) -> trio.socket.SocketType:
     return trio.socket.from_stdlib_socket(sock)
 
 
-async def serve_listener(
-    listening: trio.socket.SocketType, accepted: Accepted, nursery: trio.Nursery, limits: ConnectionLimits
-) -> None:
-    """Accept until cancelled, then close; `accepted` runs as a task of `nursery` and owns the socket."""
+async def serve_listener(listening: trio.socket.SocketType, accepted: Accepted, limits: ConnectionLimits) -> None:
+    """Accept until cancelled, then close."""
     with listening:
-        await _accept(listening, accepted, nursery, limits)
-
-
-async def _accept(
-    listening: trio.socket.SocketType, accepted: Accepted, nursery: trio.Nursery, limits: ConnectionLimits
-) -> None:
-    while True:
-        await limits.wait_for_room()
-        try:
-            sock, address = await listening.accept()
-        except OSError as error:
-            if error.errno in _OUT_OF_CAPACITY:
-                log.error("accept_failed", reason=error.strerror, retry_s=ACCEPT_BACKOFF_S)
-                await trio.sleep(ACCEPT_BACKOFF_S)
-            elif error.errno not in _CONNECTION_IS_GONE:
-                raise
-            continue
-        peer = (str(address[0]).removeprefix("::ffff:"), int(address[1]))
-        if not limits.take(peer[0]):
-            log.warning("connection_refused", peer=peer[0], limit="max.connections.per.ip")
-            sock.close()
-            continue
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        nursery.start_soon(_run, accepted, sock, peer, limits)
-
-
-async def _run(
-    accepted: Accepted, sock: trio.socket.SocketType, peer: tuple[str, int], limits: ConnectionLimits
-) -> None:
-    try:
-        await accepted(sock, peer)
-    finally:
-        sock.close()
-        limits.give_back(peer[0])
+        while True:
+            await limits.wait_for_room()
+            try:
+                sock, address = await listening.accept()
+            except OSError as error:
+                if error.errno in _OUT_OF_CAPACITY:
+                    log.error("accept_failed", reason=error.strerror, retry_s=ACCEPT_BACKOFF_S)
+                    await trio.sleep(ACCEPT_BACKOFF_S)
+                elif error.errno not in _CONNECTION_IS_GONE:
+                    raise
+                continue
+            peer = (str(address[0]).removeprefix("::ffff:"), int(address[1]))
+            if not limits.take(peer[0]):
+                log.warning("connection_refused", peer=peer[0], limit="max.connections.per.ip")
+                sock.close()
+                continue
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            accepted(sock, peer)

@@ -141,20 +141,28 @@ class Server:
             connections_per_ip_max=int(settings.get("max.connections.per.ip", 2**31 - 1)),
         )
         dispatch = Dispatcher(broker)
+
+        def on_closed(connection: Connection) -> None:
+            del self.connections[connection.session_id]
+            limits.give_back(connection.peer[0])
+
         for name, listening in sockets:
 
-            async def accepted(sock: trio.socket.SocketType, peer: tuple[str, int], name: str = name) -> None:
+            def accepted(sock: trio.socket.SocketType, peer: tuple[str, int], name: str = name) -> None:
                 connection = Connection(
-                    broker.plane, sock, peer=peer, listener_name=name, dispatch=dispatch, after_pump=poller.arm
+                    broker.plane,
+                    sock,
+                    peer=peer,
+                    listener_name=name,
+                    dispatch=dispatch,
+                    after_pump=poller.arm,
+                    on_closed=on_closed,
                 )
                 broker.metrics.connections_accepted += 1
                 self.connections[connection.session_id] = connection
-                try:
-                    await connection.run()
-                finally:
-                    del self.connections[connection.session_id]
+                nursery.start_soon(connection.run)
 
-            nursery.start_soon(serve_listener, listening, accepted, nursery, limits)
+            nursery.start_soon(serve_listener, listening, accepted, limits)
         nursery.start_soon(self._look_after_connections)
 
     async def _look_after_connections(self) -> None:

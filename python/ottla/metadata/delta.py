@@ -117,6 +117,11 @@ class MetadataDelta:
         )
 
     @property
+    def is_in_transaction(self) -> bool:
+        """Whether the records end within a metadata transaction: no image can be made yet."""
+        return self._transaction is not None
+
+    @property
     def topics(self) -> Mapping[uuid.UUID, TopicImage]:
         return self._topics.now
 

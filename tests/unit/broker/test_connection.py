@@ -14,8 +14,10 @@ import trio.testing
 
 from ottla._native import CLOSED, MORE, STALLED, WANT_WRITE
 from ottla.broker.connection import Answer, Connection, Refuse
+from ottla.protocol.versions import ApiKey
 
-REQUEST = (1, 3, 9, 77, "client", b"")
+REQUEST = (1, ApiKey.METADATA, 9, 77, "client", b"")
+JOIN = (1, ApiKey.JOIN_GROUP, 9, 77, "client", b"")
 
 
 class ScriptedPlane:
@@ -73,6 +75,7 @@ def run(
                 listener_name="PLAINTEXT",
                 dispatch=dispatch,
                 after_pump=lambda: None,
+                on_closed=lambda _connection: None,
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.run)
@@ -152,7 +155,7 @@ def test_a_peer_that_leaves_while_it_waits_ends_the_work_for_it() -> None:
         assert "close" not in plane.calls
         connection.check_peer()
 
-    plane = ScriptedPlane((STALLED, [REQUEST]), (STALLED, []), (CLOSED, []))
+    plane = ScriptedPlane((STALLED, [JOIN]), (STALLED, []), (CLOSED, []))
     run(plane, scenario, wait_for_ever)
     assert plane.calls[-1] == "close"
 
