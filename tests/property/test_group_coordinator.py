@@ -307,6 +307,8 @@ class GroupCoordinatorModel(RuleBasedStateMachine):
             assert group.awaiting_join == sum(m.join_token is not None for m in members)
             assert set(group.static_members.values()) == {m.member_id for m in members if m.is_static}
             assert group.pending_sync <= group.members.keys()
+            for member in members:
+                assert member.session.at_ms is not None or member.is_excused, "it would stay for ever"
             assert (group.state is GroupState.EMPTY) <= (not members)
             assert group.leader_id is None or group.leader_id in group.members or not members
 

@@ -6,7 +6,8 @@ import re
 from typing import Final
 
 NAME_LENGTH_MAX: Final = 249
-INTERNAL_TOPICS: Final = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
+CONSUMER_OFFSETS: Final = "__consumer_offsets"
+INTERNAL_TOPICS: Final = frozenset({CONSUMER_OFFSETS, "__transaction_state", "__share_group_state"})
 METADATA_TOPIC: Final = "__cluster_metadata"
 
 _LEGAL: Final = re.compile(r"[a-zA-Z0-9._-]+")

@@ -22,9 +22,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ottla.errors import ErrorCode
+
+RECORDS_PER_BATCH_MAX: Final = 1_000
+"""How many records that need not be atomic go into one batch: far below what message.max.bytes allows."""
 
 
 class Instant(NamedTuple):
@@ -98,6 +101,13 @@ class Outcome:
         self.writes.append(Write(records, replies, then))
         return self
 
+    def write_each(self, records: Sequence[CoordinatorRecord], *replies: Reply) -> Outcome:
+        """As `write`, for any number of records that need not be appended together: in batches of a bounded size."""
+        for start in range(0, len(records) - RECORDS_PER_BATCH_MAX, RECORDS_PER_BATCH_MAX):
+            self.writes.append(Write(records[start : start + RECORDS_PER_BATCH_MAX]))
+        rest = len(records) % RECORDS_PER_BATCH_MAX or min(len(records), RECORDS_PER_BATCH_MAX)
+        return self.write(records[len(records) - rest :], *replies)
+
     def add(self, other: Outcome) -> Outcome:
         self.replies.extend(other.replies)
         self.writes.extend(other.writes)
@@ -115,9 +125,6 @@ class Machine(Protocol):
 
     def on_loaded(self, now: Instant) -> Outcome:
         """The whole log was replayed: build what lives in memory alone (sessions, timers)."""
-
-    def on_unloaded(self, error: ErrorCode) -> list[Reply]:
-        """Give up: answer every parked request with `error`."""
 
     def on_committed(self, then: object, now: Instant) -> Outcome:
         """A write that named `then` is committed."""
@@ -193,15 +200,6 @@ class Shard(Generic[M]):
         assert not self.loaded
         self.loaded = True
         return self.submit(self.machine.on_loaded(now), now)
-
-    def unload(self, error: ErrorCode) -> list[Reply]:
-        """Answer everything parked with `error`. The shard is dead afterwards."""
-        replies = [Reply(r.token, None, error) for p in self._parked for r in p.write.replies]
-        replies += [Reply(r.token, None, error) for w in self._queue for r in w.replies]
-        self._parked.clear()
-        self._queue.clear()
-        self.loaded = False
-        return replies + self.machine.on_unloaded(error)
 
     # Writing
 

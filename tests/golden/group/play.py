@@ -55,6 +55,8 @@ def plain(value: Any, names: Mapping[str, Any]) -> Any:
         return [plain(v, names) for v in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         found = {f.name: plain(getattr(value, f.name), names) for f in dataclasses.fields(value)}
+        if found.get("error_message") not in (None, "", "NONE"):
+            found["error_message"] = "<text>"
         return {k: v for k, v in found.items() if k != "throttle_time_ms"}
     return value
 

@@ -18,7 +18,7 @@ from ottla.protocol.messages.delete_groups import DeletableGroupResult
 from ottla.protocol.messages.describe_groups import DescribedGroup, DescribedGroupMember
 from ottla.protocol.messages.list_groups import ListedGroup
 
-GROUP_TYPE = "Classic"
+GROUP_TYPE = "classic"
 GROUP_ID_NOT_FOUND_VERSION_MIN = 6
 
 
@@ -54,7 +54,7 @@ class Directory:
         """Groups in any of `states` and of any of `types`; an empty filter lets all through. Case does not matter."""
         wanted_states = {s.strip().lower() for s in states}
         wanted_types = {t.lower() for t in types}
-        if wanted_types and GROUP_TYPE.lower() not in wanted_types:
+        if wanted_types and GROUP_TYPE not in wanted_types:
             return []
         return [
             ListedGroup(
@@ -82,7 +82,7 @@ class Directory:
                 tombstones += self._offsets.tombstones_of_group(group_id)
                 tombstones.append(records.group_metadata_tombstone(group_id))
             results.append(DeletableGroupResult(group_id=group_id, error_code=error))
-        return Outcome().write(tombstones, Reply(caller.token, results))
+        return Outcome().write_each(tombstones, Reply(caller.token, results))
 
     def expire(self, now: Instant) -> Outcome:
         """Delete offsets past their retention, and groups of which nothing is left."""
@@ -94,7 +94,7 @@ class Directory:
             if is_all_gone and group.state is GroupState.EMPTY and not group.pending_members:
                 tombstones.append(records.group_metadata_tombstone(group.group_id))
             if tombstones:
-                out.write(tombstones)
+                out.write_each(tombstones)
         return out
 
 

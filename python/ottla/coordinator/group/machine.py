@@ -23,7 +23,7 @@ from ottla.coordinator.group.offset_store import TopicPartition
 from ottla.coordinator.group.offsets import Offsets
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.table import GroupTable
-from ottla.coordinator.shard import Instant, LoadedRecord, Outcome, Reply, TransactionMarker
+from ottla.coordinator.shard import Instant, LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timers import Deadline, Timers
 from ottla.errors import ErrorCode
 
@@ -55,6 +55,7 @@ class GroupMachine:
 
     def rollback(self, end_offset: int) -> None:
         self.table.rollback(end_offset)
+        self.membership.on_rolled_back()
 
     def on_loaded(self, now: Instant) -> Outcome:
         """Every member of the log gets a whole session to be heard of again."""
@@ -69,13 +70,6 @@ class GroupMachine:
         self._schedule_expiry(now)
         return out
 
-    def on_unloaded(self, error: ErrorCode) -> list[Reply]:
-        out = Outcome()
-        for group_id in list(self.table.groups):
-            self.table.forget(group_id, error, out)
-        self._timers.cancel(self._expiry)
-        return out.replies
-
     def on_committed(self, then: object, now: Instant) -> Outcome:
         return self.membership.on_committed(_write_event(then), now)
 
@@ -86,7 +80,7 @@ class GroupMachine:
         """Partitions, as (topic, index), do not exist any more: nor shall their offsets."""
         out = Outcome()
         tombstones = self.offsets.tombstones_of_partitions(deleted)
-        return out.write(tombstones) if tombstones else out
+        return out.write_each(tombstones) if tombstones else out
 
     def on_tick(self, now: Instant) -> Outcome:
         out = Outcome()

@@ -178,8 +178,8 @@ class Membership:
         group, request = join.group, join.request
         if request.member_id in group.pending_members:
             if request.group_instance_id is not None:
-                # Ids are handed out to dynamic members alone.
-                join.refuse(request.member_id, ErrorCode.UNKNOWN_MEMBER_ID)
+                # Ids are handed out to dynamic members alone. Kafka trips over this, and answers so.
+                join.refuse("", ErrorCode.UNKNOWN_SERVER_ERROR)
             else:
                 self._add(join, request.member_id)
             return
@@ -382,6 +382,7 @@ class Membership:
                 token = None if member is None else group.unpark_join(member)
                 if member is not None and token is not None:
                     out.reply(token, self._rejoined(group, member, event))
+                    self._rebalancing.renew_session(member, now)
         return out
 
     def on_failed(self, event: WriteEvent, error: ErrorCode, now: Instant) -> Outcome:
@@ -401,6 +402,21 @@ class Membership:
             case StaticMemberReplaced():
                 self._restore_static(group, event, error, now, out)
         return out
+
+    def on_rolled_back(self) -> None:
+        """Give static members the ids that the log has, where a write was lost after the wait for it had ended."""
+        for group in self._table.groups.values():
+            if group.state is not GroupState.STABLE:
+                continue
+            for group_instance_id, member_id in list(group.static_members.items()):
+                member = group.members[member_id]
+                stored = self._table.static_member_id(group.group_id, group_instance_id)
+                # Who still waits for the write is about to hear that it failed.
+                if member.join_token is None and stored not in (None, member_id):
+                    ends_ms = member.session.at_ms
+                    group.rename_static_member(member_id, stored)
+                    if ends_ms is not None:
+                        self._timers.schedule(member.session, ends_ms)
 
     @staticmethod
     def _is_current(group: ClassicGroup, event: AssignmentStored) -> bool:
@@ -436,13 +452,12 @@ class Membership:
         # Not simply the former id: its write may have been lost together with this one. And a write that only takes
         # long is in the log still.
         member_id = self._table.static_member_id(event.group_id, event.group_instance_id) or event.old_member_id
-        if member_id == event.member_id:
-            return
-        group.update(
-            member,
-            event.old_protocols,
-            rebalance_timeout_ms=event.old_rebalance_timeout_ms,
-            session_timeout_ms=event.old_session_timeout_ms,
-        )
-        member = group.rename_static_member(event.member_id, member_id)
+        if member_id != event.member_id:
+            group.update(
+                member,
+                event.old_protocols,
+                rebalance_timeout_ms=event.old_rebalance_timeout_ms,
+                session_timeout_ms=event.old_session_timeout_ms,
+            )
+            group.rename_static_member(event.member_id, member_id)
         self._rebalancing.renew_session(member, now)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup
 from ottla.coordinator.group.offset_store import OffsetStore
-from ottla.coordinator.group.records import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey
+from ottla.coordinator.group.records import GroupMetadataKey, GroupMetadataValue, MalformedRecord, OffsetCommitKey
 from ottla.coordinator.shard import LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timeline import Timeline, TimelineDict
 from ottla.errors import ErrorCode
@@ -33,9 +33,16 @@ class GroupTable:
         """Whether loading is over, so that `groups` follows each record."""
         self.foreign_records: dict[int, int] = {}
         """How many records of kinds that are not served here were seen, by kind."""
+        self.malformed_records = 0
+        """How many records could not be read. They are passed over: the other groups must not suffer for them."""
 
     def replay(self, record: LoadedRecord) -> None:
-        """Raises: MalformedRecord."""
+        try:
+            self._replay(record)
+        except MalformedRecord:
+            self.malformed_records += 1
+
+    def _replay(self, record: LoadedRecord) -> None:
         key = records.decode_key(record.key)
         if isinstance(key, OffsetCommitKey):
             self._replay_offset(key, record)

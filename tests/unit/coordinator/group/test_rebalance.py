@@ -317,11 +317,3 @@ def test_a_restart_keeps_the_generation_and_gives_each_member_a_whole_session() 
     assert again.heartbeat(leader, generation) is ErrorCode.NONE
     again.advance(1)
     assert again.heartbeat(other, generation) is ErrorCode.UNKNOWN_MEMBER_ID
-
-
-def test_unloading_answers_whoever_is_parked() -> None:
-    group = GroupContext()
-    _, (leader, _) = group.stable_group(2)
-    joined = group.begin_join(leader)
-    group._take(group.shard.unload(ErrorCode.NOT_COORDINATOR))
-    assert group.reply_to(joined).error_code is ErrorCode.NOT_COORDINATOR
