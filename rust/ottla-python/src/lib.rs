@@ -3,6 +3,7 @@
 
 mod data_plane;
 mod quorum;
+mod records;
 mod socket;
 
 use pyo3::prelude::*;
@@ -19,6 +20,9 @@ mod _native {
         PyQuorum, QuorumDamagedError, QuorumFailedError, QuorumJob, QuorumJobDone, QuorumLog, QuorumNoSpaceError,
         QuorumNotLeaderError,
     };
+
+    #[pymodule_export]
+    use crate::records::{RecordBatch, build_batch, decode_batches, murmur2};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

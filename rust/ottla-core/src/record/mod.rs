@@ -3,7 +3,10 @@
 pub mod batch;
 pub mod builder;
 pub mod control;
+mod header;
+pub mod partitioner;
 pub mod records;
+mod rejection;
 pub mod scan;
 pub mod validate;
 mod varint;

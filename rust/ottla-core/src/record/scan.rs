@@ -241,3 +241,112 @@ fn scan_body(body: &[u8]) -> Option<(i64, i32, bool)> {
     }
     (at == body.len()).then_some((timestamp_delta, offset_delta, key_length < 0))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::batch::BatchView;
+    use super::super::builder::{BatchOptions, NewRecord, build_batch};
+    use super::super::records::Records;
+    use super::*;
+
+    type Blob = Option<Vec<u8>>;
+
+    fn payloads() -> impl Strategy<Value = (Vec<u8>, i32)> {
+        let blob = || proptest::option::of(proptest::collection::vec(any::<u8>(), 0..90));
+        let headers = proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..40), blob()), 0..3);
+        let record = (blob(), blob(), -1i64..5_000_000_000, headers);
+        proptest::collection::vec(record, 0..40).prop_map(|records| payload(&records))
+    }
+
+    #[allow(clippy::type_complexity)] // key, value, timestamp, headers
+    fn payload(records: &[(Blob, Blob, i64, Vec<(Vec<u8>, Blob)>)]) -> (Vec<u8>, i32) {
+        let headers: Vec<Vec<_>> = records
+            .iter()
+            .map(|(_, _, _, headers)| {
+                headers
+                    .iter()
+                    .map(|(key, value)| (&key[..], value.as_deref()))
+                    .collect()
+            })
+            .collect();
+        let new = records
+            .iter()
+            .zip(&headers)
+            .map(|((key, value, timestamp_ms, _), headers)| NewRecord {
+                timestamp_ms: *timestamp_ms,
+                key: key.as_deref(),
+                value: value.as_deref(),
+                headers,
+            });
+        let batch = build_batch(BatchOptions::default(), new).unwrap();
+        let view = BatchView::parse(&batch).unwrap();
+        (view.payload().to_vec(), view.record_count())
+    }
+
+    /// What reading every record in full gives.
+    fn by_reading(payload: &[u8], count: i32) -> Result<Scan, RecordsError> {
+        let mut scan = Scanner::new(0, count).found;
+        for (index, record) in (0..).zip(Records::new(payload, count)) {
+            let record = record?;
+            scan.max_timestamp = scan.max_timestamp.max(record.timestamp_delta);
+            scan.min_timestamp = scan.min_timestamp.min(record.timestamp_delta);
+            scan.null_key |= record.key.is_none();
+            scan.offsets_in_order &= record.offset_delta == index;
+        }
+        Ok(scan)
+    }
+
+    /// What scanning gives when the payload comes in pieces of these sizes, over and over.
+    fn by_pieces(payload: &[u8], count: i32, sizes: &[usize]) -> Result<Scan, RecordsError> {
+        let mut scanner = Scanner::new(0, count);
+        let (mut window, mut rest) = (Vec::new(), payload);
+        for size in sizes.iter().cycle() {
+            let (piece, later) = rest.split_at(rest.len().min(*size));
+            rest = later;
+            window.extend_from_slice(piece);
+            let used = scanner.feed(&window, rest.is_empty())?;
+            window.drain(..used);
+            if rest.is_empty() {
+                break;
+            }
+            assert!(window.len() < PREFIX_BYTES_MAX, "{} bytes are kept", window.len());
+        }
+        scanner.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(
+            (payload, count) in payloads(),
+            sizes in proptest::collection::vec(1usize..120, 1..6),
+        ) {
+            prop_assert_eq!(by_pieces(&payload, count, &sizes), by_reading(&payload, count));
+        }
+
+        #[test]
+        fn damage_is_found_like_by_reading(
+            (mut payload, count) in payloads(),
+            count_change in -1i32..=1,
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            sizes in proptest::collection::vec(1usize..120, 1..6),
+        ) {
+            for (at, byte) in damage {
+                if !payload.is_empty() {
+                    let at = at.index(payload.len());
+                    payload[at] = byte;
+                }
+            }
+            let count = (count + count_change).max(0);
+            let (read, whole) = (by_reading(&payload, count), by_pieces(&payload, count, &[usize::MAX]));
+            prop_assert_eq!(read.is_ok(), whole.is_ok(), "{:?} {:?}", read, whole);
+            let pieces = by_pieces(&payload, count, &sizes);
+            prop_assert_eq!(whole.is_ok(), pieces.is_ok(), "{:?} {:?}", whole, pieces);
+            if let (Ok(read), Ok(whole), Ok(pieces)) = (read, whole, pieces) {
+                prop_assert_eq!(read, whole);
+                prop_assert_eq!(read, pieces);
+            }
+        }
+    }
+}

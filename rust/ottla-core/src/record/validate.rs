@@ -13,20 +13,17 @@
 use bytes::BytesMut;
 
 use super::batch::{
-    BATCH_OVERHEAD, BatchError, BatchView, HeaderFields, LOG_OVERHEAD, MAGIC, NO_TIMESTAMP, TimestampType,
-    stamp_offset_and_epoch, stamp_timestamp,
+    BATCH_OVERHEAD, BatchView, HeaderFields, LOG_OVERHEAD, MAGIC, NO_TIMESTAMP, TimestampType, stamp_offset_and_epoch,
+    stamp_timestamp,
 };
 use super::builder::{BatchBuilder, BatchOptions, NewRecord};
 use super::records::{Record, Records, RecordsError};
+pub use super::rejection::ProduceRejection;
+use super::rejection::{
+    CORRUPT_MESSAGE, INVALID_RECORD, INVALID_TIMESTAMP, MESSAGE_TOO_LARGE, UNSUPPORTED_COMPRESSION_TYPE, reject,
+};
 use super::scan::{Scan, Scanner};
-use crate::compression::{Codec, Compression, CompressionError, Decoder, Encoder};
-
-const UNKNOWN_SERVER_ERROR: i16 = -1;
-const CORRUPT_MESSAGE: i16 = 2;
-const MESSAGE_TOO_LARGE: i16 = 10;
-const INVALID_TIMESTAMP: i16 = 32;
-const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
-const INVALID_RECORD: i16 = 87;
+use crate::compression::{Codec, Compression, Decoder, Encoder};
 
 /// Produce versions before this one carry no zstd (KIP-110).
 const ZSTD_PRODUCE_VERSION: i16 = 7;
@@ -77,17 +74,6 @@ pub struct ValidateContext {
     pub max_message_bytes: usize,
     /// Bound of the records once decompressed, in bytes.
     pub expansion_limit_bytes: usize,
-}
-
-/// Why a batch is refused, as the produce response says it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ProduceRejection {
-    /// Kafka's error code.
-    pub code: i16,
-    /// For the response's `error_message`.
-    pub message: String,
-    /// `(index of the record in the batch, message)`, for responses from v8 on.
-    pub record_errors: Vec<(i32, Option<String>)>,
 }
 
 /// A batch that passed every check, owning its bytes. Offsets and leader epoch are still to be stamped.
@@ -454,38 +440,6 @@ impl TopicCompression {
         match self {
             Self::Producer => None,
             Self::Fixed(compression) => Some(compression),
-        }
-    }
-}
-
-fn reject(code: i16, message: impl Into<String>) -> ProduceRejection {
-    ProduceRejection {
-        code,
-        message: message.into(),
-        record_errors: Vec::new(),
-    }
-}
-
-impl From<BatchError> for ProduceRejection {
-    fn from(error: BatchError) -> Self {
-        let code = match error {
-            BatchError::UnknownCodec { .. } => UNKNOWN_SERVER_ERROR, // Kafka's answer, odd as it is
-            _ => CORRUPT_MESSAGE,
-        };
-        reject(code, error.to_string())
-    }
-}
-
-impl From<RecordsError> for ProduceRejection {
-    fn from(error: RecordsError) -> Self {
-        match error {
-            RecordsError::Batch(error) => error.into(),
-            RecordsError::Compression(CompressionError::ExpansionLimit { .. }) => {
-                reject(MESSAGE_TOO_LARGE, error.to_string())
-            }
-            // Kafka's answer: the exception of its codec library has no code of its own
-            RecordsError::Compression(_) => reject(UNKNOWN_SERVER_ERROR, error.to_string()),
-            _ => reject(INVALID_RECORD, error.to_string()),
         }
     }
 }
