@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = EventLog("quorum")
 
 NO_SPACE_RETRY_S: Final = 1.0
+BATCH_BYTES_MAX: Final = 8 << 20
+"""Kafka: KafkaRaftClient.MAX_BATCH_SIZE_BYTES."""
 SNAPSHOT_RECORDS_PER_SLICE: Final = 256
 """Records that are encoded for a snapshot before other tasks get their turn."""
 
@@ -99,9 +101,14 @@ class QuorumStatus:
     """How far each voter has acknowledged the log; -1 where unknown, as on any but the leader."""
 
 
+def fits_batch(records: Sequence[bytes]) -> bool:
+    """Whether records can be proposed together. Counts the most that the framing of a record can take."""
+    return 61 + sum(24 + len(record) for record in records) <= BATCH_BYTES_MAX
+
+
 class MetadataLog(Protocol):
-    """Who learns what the quorum decides. Plain calls on the event loop, in the order of the log; an error in one ends
-    the quorum."""
+    """Who learns what the quorum decides. Plain calls on the event loop, in the order of the log. An error in one ends
+    `QuorumRuntime.run`, whoever's call led to it: what was not taken in would be missing for good."""
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Start over from a snapshot."""
@@ -155,6 +162,8 @@ class QuorumRuntime:
         self._bytes_since_snapshot = 0
         self._last_timestamp_ms = 0
         self._snapshot_due = trio.Event()
+        self._fault: BaseException | None = None
+        self._faulted = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open the log, report started once everything known to be committed is delivered (a lone voter leads by then),
@@ -168,12 +177,15 @@ class QuorumRuntime:
         try:
             self._pump()
             if len(self.settings.voters) == 1:
-                while not quorum.status()[2]:
+                while not quorum.status()[2] and self._fault is None:
                     await self._persist_next(writer)
+            if self._fault is not None:
+                raise self._fault
             task_status.started()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._persist, writer)
                 nursery.start_soon(self._make_snapshots)
+                nursery.start_soon(self._fail_on_fault)
                 if len(self.settings.voters) > 1:
                     nursery.start_soon(self._tick)
         finally:
@@ -269,10 +281,22 @@ class QuorumRuntime:
             self._quorum.on_unreachable(voter, True)
             self._pump()
 
+    def fail(self, fault: Exception) -> None:
+        """End `run` with this error: what follows the log here has gone wrong and must not go on."""
+        if self._fault is None:
+            self._fault = fault
+            self._faulted.set()
+            self._fail_waiters("the quorum has failed")
+
     def _running(self) -> Quorum:
-        if self._quorum is None:
+        if self._quorum is None or self._fault is not None:
             raise QuorumNotLeaderError("the quorum is not running")
         return self._quorum
+
+    async def _fail_on_fault(self) -> None:
+        await self._faulted.wait()
+        assert self._fault is not None
+        raise self._fault
 
     def _pump(self) -> None:
         """Carry out what the quorum says until it says nothing more. A listener may propose meanwhile."""
@@ -281,7 +305,7 @@ class QuorumRuntime:
             return
         self._pumping = True
         try:
-            while self._pump_again and self._quorum is not None:
+            while self._pump_again and self._quorum is not None and self._fault is None:
                 self._pump_again = False
                 messages, events, job = self._quorum.take_work()
                 if self._send is not None:
@@ -290,7 +314,11 @@ class QuorumRuntime:
                 if job is not None:
                     self._job = job
                     self._job_ready.set()
-                self._deliver(events)
+                try:
+                    self._deliver(events)
+                except Exception as fault:
+                    self.fail(fault)
+                    return
                 self._pump_again |= bool(messages or events or job)
         finally:
             self._pumping = False
@@ -374,14 +402,16 @@ class QuorumRuntime:
                 # nothing is lost: the same job can be run again, and what waits for it waits on
                 log.warning("metadata_log_no_space", reason=str(error))
                 await trio.sleep(NO_SPACE_RETRY_S)
-        self._running().on_persisted(done)
-        self._pump()
+        if self._quorum is not None:
+            self._quorum.on_persisted(done)
+            self._pump()
 
     async def _tick(self) -> None:
         while True:
             await trio.sleep(self.settings.tick_ms / 1000)
-            self._running().tick(self._wall_ms())
-            self._pump()
+            if self._quorum is not None:
+                self._quorum.tick(self._wall_ms())
+                self._pump()
 
     async def _make_snapshots(self) -> None:
         while True:
