@@ -106,14 +106,14 @@ def _line(record: ConsumerRecord, *, keys: bool, as_json: bool) -> bytes:
         "partition": record.partition,
         "offset": record.offset,
         "timestamp_ms": record.timestamp_ms,
-        **_text("key", record.key),
-        **_text("value", record.value),
-        "headers": [{"name": name, **_text("value", value)} for name, value in record.headers],
+        **text_of("key", record.key),
+        **text_of("value", record.value),
+        "headers": [{"name": name, **text_of("value", value)} for name, value in record.headers],
     }
     return json.dumps(row).encode()
 
 
-def _text(name: str, data: bytes | None) -> dict[str, str | None]:
+def text_of(name: str, data: bytes | None) -> dict[str, str | None]:
     """Bytes as text; what is not UTF-8 goes under `<name>_base64`."""
     if data is None:
         return {name: None}

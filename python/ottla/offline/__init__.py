@@ -1,0 +1,1 @@
+"""Reading and verifying a data directory without a server. Nothing here writes."""

@@ -1,0 +1,212 @@
+"""Verification of a data directory: what is damaged, in which file, at which byte, and what it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ottla.offline.index_files import (
+    MalformedFile,
+    read_checkpoint,
+    read_offset_index,
+    read_producer_snapshot,
+    read_time_index,
+    read_transaction_index,
+)
+from ottla.offline.segment import BatchAt, Stop, base_offset_of, walk
+
+_PARTITION = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249})-(?P<partition>\d+)")
+_CHECKPOINTS = (
+    "recovery-point-offset-checkpoint",
+    "log-start-offset-checkpoint",
+    "replication-offset-checkpoint",
+    "cleaner-offset-checkpoint",
+)
+
+
+class Severity(Enum):
+    """NOTE: normal after a crash, mended at the next start. WARNING: rebuilt from the log. DAMAGE: records are lost."""
+
+    NOTE = "note"
+    WARNING = "warning"
+    DAMAGE = "damage"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    severity: Severity
+    path: Path
+    message: str
+    position: int | None = None
+
+
+@dataclass(slots=True)
+class Summary:
+    """What was read, beside the findings."""
+
+    partitions: int = 0
+    segments: int = 0
+    batches: int = 0
+    records: int = 0
+    size_bytes: int = 0
+
+
+def is_partition_directory(path: Path) -> bool:
+    return path.is_dir() and _PARTITION.fullmatch(path.name) is not None
+
+
+def check_directory(directory: Path, summary: Summary) -> Iterator[Finding]:
+    """Check a data directory, or a single partition's directory. Raises OSError for what cannot be read at all."""
+    if any(directory.glob("*.log")):
+        yield from check_partition(directory, summary)
+        return
+    if not (directory / "meta.properties").exists():
+        yield Finding(Severity.WARNING, directory / "meta.properties", "is missing: is this a data directory?")
+    for name in _CHECKPOINTS:
+        if (directory / name).exists():
+            yield from _readable(directory / name, read_checkpoint)
+    if not (directory / ".kafka_cleanshutdown").exists():
+        text = (
+            "there is no clean shutdown marker: the broker runs, or did not stop cleanly, and the next start recovers"
+        )
+        yield Finding(Severity.NOTE, directory, text)
+    for path in sorted(p for p in directory.iterdir() if is_partition_directory(p)):
+        yield from check_partition(path, summary)
+
+
+def _readable(path: Path, read: object) -> Iterator[Finding]:
+    assert callable(read)
+    try:
+        read(path)
+    except MalformedFile as error:
+        yield Finding(Severity.WARNING, path, str(error))
+
+
+def check_partition(directory: Path, summary: Summary) -> Iterator[Finding]:
+    """Check one partition's segments, each with what stands beside it."""
+    summary.partitions += 1
+    for name in ("leader-epoch-checkpoint",):
+        if (directory / name).exists():
+            yield from _readable(directory / name, read_checkpoint)
+    for path in sorted(directory.glob("*.snapshot")):
+        yield from _readable(path, read_producer_snapshot)
+    segments = sorted(directory.glob("*.log"), key=base_offset_of)
+    next_offset = -1
+    for number, path in enumerate(segments):
+        summary.segments += 1
+        summary.size_bytes += path.stat().st_size
+        base = base_offset_of(path)
+        if base < next_offset:
+            text = f"starts at {base}, but the segment before it reaches to {next_offset - 1}"
+            yield Finding(Severity.DAMAGE, path, text)
+        positions: dict[int, BatchAt] = {}
+        is_last = number == len(segments) - 1
+        yield from _check_segment(path, base, is_last=is_last, positions=positions, summary=summary)
+        if positions:
+            next_offset = max(next_offset, max(b.batch.last_offset for b in positions.values()) + 1)
+        yield from _check_indexes(path, base, positions, is_last=is_last)
+
+
+def _check_segment(
+    path: Path, base: int, *, is_last: bool, positions: dict[int, BatchAt], summary: Summary
+) -> Iterator[Finding]:
+    expected, epoch = base, -1
+    for item in walk(path):
+        if isinstance(item, Stop):
+            if item.is_torn_tail and is_last:
+                text = f"torn tail: {item.reason}; the next start cuts it off"
+                yield Finding(Severity.NOTE, path, text, item.position)
+            else:
+                until = path.stat().st_size if item.next_position is None else item.next_position
+                text = f"{until - item.position} bytes are damaged: {item.reason}"
+                if item.next_position is not None:
+                    text += f"; the next intact batch is at byte {item.next_position}"
+                yield Finding(Severity.DAMAGE, path, text, item.position)
+            continue
+        batch = item.batch
+        if batch.base_offset < expected:
+            text = f"batch at offset {batch.base_offset} where {expected} or more is expected"
+            yield Finding(Severity.DAMAGE, path, text, item.position)
+        if batch.partition_leader_epoch < epoch:
+            text = f"leader epoch {batch.partition_leader_epoch} behind {epoch}"
+            yield Finding(Severity.DAMAGE, path, text, item.position)
+        records = batch.records
+        if records and not (batch.base_offset <= records[0][0] and records[-1][0] <= batch.last_offset):
+            text = (
+                f"records {records[0][0]} to {records[-1][0]} in a batch of {batch.base_offset} to {batch.last_offset}"
+            )
+            yield Finding(Severity.DAMAGE, path, text, item.position)
+        expected, epoch = batch.last_offset + 1, batch.partition_leader_epoch
+        positions[item.position] = item
+        summary.batches += 1
+        summary.records += len(records)
+
+
+def _check_indexes(path: Path, base: int, positions: dict[int, BatchAt], *, is_last: bool) -> Iterator[Finding]:
+    index = path.with_suffix(".index")
+    if index.exists():
+        yield from _check_offset_index(index, base, positions)
+    elif not is_last and len(positions) > 1:
+        yield Finding(Severity.WARNING, index, "is missing: it is rebuilt at the next start")
+    time_index = path.with_suffix(".timeindex")
+    if time_index.exists():
+        yield from _check_time_index(time_index, base, positions)
+    transactions = path.with_suffix(".txnindex")
+    if transactions.exists():
+        yield from _readable(transactions, read_transaction_index)
+
+
+def _check_offset_index(path: Path, base: int, positions: dict[int, BatchAt]) -> Iterator[Finding]:
+    try:
+        entries = read_offset_index(path)
+    except MalformedFile as error:
+        yield Finding(Severity.WARNING, path, str(error))
+        return
+    before = -1
+    for number, entry in enumerate(entries):
+        at = number * 8
+        found = positions.get(entry.position)
+        if number == 0 and entry.relative_offset == 0 and entry.position == 0 and len(entries) == 1:
+            return  # an empty, preallocated index
+        if entry.relative_offset <= before:
+            text = f"entry {number} has offset {base + entry.relative_offset}, not above the one before it"
+            yield Finding(Severity.WARNING, path, text, at)
+        elif found is None:
+            text = f"entry {number} points to byte {entry.position} of the segment, where no batch starts"
+            yield Finding(Severity.WARNING, path, text, at)
+        elif found.batch.last_offset != base + entry.relative_offset:
+            ends = f"the batch ends at {found.batch.last_offset}"
+            text = f"entry {number} says offset {base + entry.relative_offset}, {ends}"
+            yield Finding(Severity.WARNING, path, text, at)
+        before = entry.relative_offset
+
+
+def _check_time_index(path: Path, base: int, positions: dict[int, BatchAt]) -> Iterator[Finding]:
+    try:
+        entries = read_time_index(path)
+    except MalformedFile as error:
+        yield Finding(Severity.WARNING, path, str(error))
+        return
+    batches = sorted(positions.values(), key=lambda b: b.position)
+    end = batches[-1].batch.last_offset if batches else base - 1
+    before_ms, reached, largest_ms = -1, 0, -1
+    for number, entry in enumerate(entries):
+        if entry.timestamp_ms == 0 and entry.relative_offset == 0 and len(entries) == 1:
+            return  # an empty, preallocated index
+        at, offset = number * 12, base + entry.relative_offset
+        if entry.timestamp_ms <= before_ms:
+            yield Finding(Severity.WARNING, path, f"entry {number}: timestamp {entry.timestamp_ms} does not rise", at)
+        elif offset > end:
+            yield Finding(
+                Severity.WARNING, path, f"entry {number}: offset {offset} is behind the segment's end {end}", at
+            )
+        while reached < len(batches) and batches[reached].batch.base_offset <= offset:
+            largest_ms = max(largest_ms, batches[reached].batch.max_timestamp)
+            reached += 1
+        if largest_ms > entry.timestamp_ms:
+            text = f"entry {number}: timestamp {entry.timestamp_ms}, but {largest_ms} stands at or before its offset"
+            yield Finding(Severity.WARNING, path, text, at)
+        before_ms = entry.timestamp_ms
