@@ -1,0 +1,50 @@
+"""A broker in the foreground of a process: signals stop it cleanly, what cannot start says why in one line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+
+import trio
+
+from ottla.broker.data_dirs import InvalidDataDirectory
+from ottla.broker.event_log import configure_logging
+from ottla.broker.server import SWITCH_INTERVAL_S, Ready, Server, the_error
+from ottla.common.endpoints import InvalidEndpoint
+
+
+async def serve(settings: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT, which stop cleanly; a second one ends the process."""
+    server = Server(dict(settings))
+
+    async def stop_on_signal(*, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                server.stop()
+                break
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stop_on_signal)
+        ready: Ready = await nursery.start(server.run)
+        print(f"listening on {', '.join(map(str, ready.listeners.values()))}", flush=True)
+        await server.wait_stopped()
+        nursery.cancel_scope.cancel()
+
+
+def run(settings: Mapping[str, str]) -> int:
+    """Run a broker with these settings, by Kafka's keys, to its end; returns the exit status."""
+    configure_logging(
+        level=settings.get("ottla.log.level", "info"), as_json=settings.get("ottla.log.format", "text") == "json"
+    )
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        trio.run(serve, settings)
+    except BaseException as raised:
+        error = the_error(raised)
+        if not isinstance(error, (OSError, InvalidDataDirectory, InvalidEndpoint)):
+            raise
+        print(f"cannot start: {error}", file=sys.stderr)
+        return 1
+    return 0
