@@ -1,0 +1,117 @@
+"""`ottla check` names what is damaged, where, and what it means."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from ottla import _native
+from ottla.offline.check import Finding, Severity, Summary, check_directory
+from ottla.offline.segment import BatchAt, Stop, walk
+
+LOG = "00000000000000000000.log"
+
+
+def batch(base_offset: int, *, count: int = 2) -> bytes:
+    records = [(b"k", b"value %d" % (base_offset + i), 1_000 + base_offset + i, ()) for i in range(count)]
+    return _native.build_batch(records, base_offset=base_offset, leader_epoch=0)
+
+
+@pytest.fixture
+def partition(tmp_path: Path) -> Path:
+    """Three batches: offsets 0-1, 2-3, 4-5, with an index entry for each but the first."""
+    directory = tmp_path / "clicks-0"
+    directory.mkdir()
+    batches = [batch(0), batch(2), batch(4)]
+    (directory / LOG).write_bytes(b"".join(batches))
+    first, second = len(batches[0]), len(batches[0]) + len(batches[1])
+    (directory / LOG).with_suffix(".index").write_bytes(struct.pack(">iiii", 3, first, 5, second))
+    (directory / LOG).with_suffix(".timeindex").write_bytes(struct.pack(">qiqi", 1_003, 3, 1_005, 5))
+    return directory
+
+
+def findings(directory: Path) -> list[Finding]:
+    return list(check_directory(directory, Summary()))
+
+
+def test_an_intact_partition_has_no_findings(partition: Path) -> None:
+    summary = Summary()
+    assert list(check_directory(partition, summary)) == []
+    assert (summary.segments, summary.batches, summary.records) == (1, 3, 6)
+
+
+def test_a_torn_tail_is_normal_after_a_crash(partition: Path) -> None:
+    log = partition / LOG
+    size = log.stat().st_size
+    log.write_bytes(log.read_bytes() + batch(6)[:-5])
+    (found,) = findings(partition)
+    assert (found.severity, found.position) == (Severity.NOTE, size)
+    assert "torn tail" in found.message
+
+
+def test_a_flipped_bit_in_the_middle_is_damage_with_its_place(partition: Path) -> None:
+    log = partition / LOG
+    data = bytearray(log.read_bytes())
+    second = len(batch(0))
+    data[second + 70] ^= 1
+    log.write_bytes(data)
+    damage = [f for f in findings(partition) if f.severity is Severity.DAMAGE]
+    (found,) = damage
+    assert found.position == second
+    assert f"next intact batch is at byte {second + len(batch(2))}" in found.message
+    stops = [item for item in walk(log) if isinstance(item, Stop)]
+    assert [s.is_torn_tail for s in stops] == [False]
+    assert [b.batch.base_offset for b in walk(log) if isinstance(b, BatchAt)] == [0, 4]
+
+
+def test_a_missing_segment_start_and_an_overlap_are_damage(partition: Path) -> None:
+    (partition / "00000000000000000004.log").write_bytes(batch(4))
+    damage = [f for f in findings(partition) if f.severity is Severity.DAMAGE]
+    assert any("reaches to 5" in f.message for f in damage)
+
+
+def test_a_cut_tail_of_an_inactive_segment_is_damage(partition: Path) -> None:
+    log = partition / LOG
+    log.write_bytes(log.read_bytes()[:-3])
+    (partition / "00000000000000000006.log").write_bytes(batch(6))
+    assert any(f.severity is Severity.DAMAGE and f.path == log for f in findings(partition))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "word"),
+    [
+        (".index", struct.pack(">ii", 3, 7), "where no batch starts"),
+        (".index", b"\x00" * 9, "no multiple of 8"),
+        (".index", struct.pack(">iiii", 5, len(batch(0)) * 2, 3, len(batch(0))), "not above the one before"),
+        (".timeindex", struct.pack(">qi", 1_000, 5), "stands at or before"),
+        (".timeindex", struct.pack(">qi", 1_005, 99), "behind the segment's end"),
+        (".timeindex", b"\x01" * 13, "no multiple of 12"),
+        (".txnindex", b"\x01" * 34, "version"),
+    ],
+)
+def test_an_index_that_lies_is_a_warning(partition: Path, suffix: str, content: bytes, word: str) -> None:
+    (partition / LOG).with_suffix(suffix).write_bytes(content)
+    found = findings(partition)
+    assert found
+    assert all(f.severity is Severity.WARNING for f in found)
+    assert any(word in f.message for f in found)
+
+
+def test_a_snapshot_with_a_wrong_checksum_is_a_warning(partition: Path) -> None:
+    (partition / "00000000000000000006.snapshot").write_bytes(struct.pack(">hIi", 1, 0xDEADBEEF, 0))
+    (found,) = findings(partition)
+    assert found.severity is Severity.WARNING
+    assert "its header says 0xdeadbeef" in found.message
+
+
+def test_a_data_directory_is_checked_partition_by_partition(partition: Path) -> None:
+    data = partition.parent
+    (data / "meta.properties").write_text("version=1\n")
+    (data / ".kafka_cleanshutdown").touch()
+    (data / "recovery-point-offset-checkpoint").write_text("0\n2\nclicks 0 6\n")
+    summary = Summary()
+    (found,) = check_directory(data, summary)
+    assert "does not count the 1 rows" in found.message
+    assert summary.partitions == 1
