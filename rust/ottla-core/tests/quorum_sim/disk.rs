@@ -241,6 +241,10 @@ impl LogFile for File {
         Ok(())
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
     fn raw_fd(&self) -> Option<RawFd> {
         None
     }
