@@ -241,10 +241,6 @@ impl LogFile for File {
         Ok(())
     }
 
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync_data()
-    }
-
     fn raw_fd(&self) -> Option<RawFd> {
         None
     }
@@ -312,6 +308,14 @@ impl LogFs for Disk {
         state.synced_names = state.names.clone();
         state.name_ops.clear();
         Ok(())
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        for inode in &mut self.state().inodes {
+            inode.synced = inode.now.clone();
+            inode.unsynced.clear();
+        }
+        self.sync_dir(path)
     }
 
     fn file_size_bytes(&self, path: &Path) -> io::Result<u64> {
