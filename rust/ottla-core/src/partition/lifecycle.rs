@@ -198,7 +198,7 @@ impl Partition {
         let generation = state.log.generation + 1;
         let io = LogIo::new(self.id, self.is_internal, generation, Arc::clone(&io.cell));
         state.log.reload(parts, io);
-        state.log.sync_closed();
+        state.log.adopt_unsynced();
         state.untold_failure = true;
         state.report = report;
         let visible = state.log.visible;
@@ -207,6 +207,7 @@ impl Partition {
         }
         state.high_watermark = visible;
         state.advance_high_watermark();
+        state.leader.epoch_start_offset = state.leader.epoch_start_offset.min(state.log.next_offset);
         let leader_epoch = state.leader.epoch;
         if state.leader.is_leader {
             state.log.begin_epoch(leader_epoch);
@@ -280,7 +281,7 @@ fn make_log(
         io,
         Arc::clone(&dir.queue),
     );
-    log.sync_closed();
+    log.adopt_unsynced();
     log
 }
 

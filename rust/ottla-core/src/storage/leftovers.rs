@@ -13,7 +13,8 @@ use super::walk::Walk;
 
 const CLEANED: &str = ".cleaned";
 const SWAP: &str = ".swap";
-const DELETED: &str = ".deleted";
+/// Suffix of files that are to be removed.
+pub(crate) const DELETED: &str = ".deleted";
 const TEMPORARY: &str = ".tmp";
 
 /// Clear up and return the names that remain.

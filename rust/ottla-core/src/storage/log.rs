@@ -681,8 +681,9 @@ impl Log {
         self.submit(Work::Sync);
     }
 
-    /// Have closed segments that are not durable synced in the background.
-    pub fn sync_closed(&mut self) {
+    /// The log was just opened: what is in its files and not durable is still to be synced, closed segments with their
+    /// indexes in the background.
+    pub fn adopt_unsynced(&mut self) {
         let recovery_point = self.io.cell.recovery_point();
         let ends: Vec<i64> = self
             .closed
@@ -695,6 +696,11 @@ impl Log {
             self.io.cell.rolls_outstanding.fetch_add(1, Ordering::AcqRel);
             self.to_sync.push_back((Arc::clone(&closed.segment), next_offset));
         }
+        let mut unsynced: Vec<_> = self.to_sync.iter().map(|(segment, _)| Arc::clone(segment)).collect();
+        if self.next_offset > recovery_point && self.active.size_bytes > 0 {
+            unsynced.push(Arc::clone(&self.active.segment));
+        }
+        self.io.adopt(unsynced, self.next_offset);
         self.on_written(self.written_offset);
     }
 
@@ -745,7 +751,7 @@ impl Log {
             }
         }
         if !paths.is_empty() {
-            self.queue.chore(Chore::RemoveFiles(paths));
+            self.submit(Work::Retire(paths));
         }
     }
 
@@ -755,7 +761,7 @@ impl Log {
         let ends = ends.chain([self.active.base_offset()]);
         // What is not written yet has files to come.
         let limit = self.log_start_offset.min(self.visible.segment);
-        let count = ends.take_while(|end| *end <= limit).count();
+        let count = ends.take(self.closed.len()).take_while(|end| *end <= limit).count();
         self.remove_segments(count);
     }
 

@@ -17,6 +17,7 @@ pub mod real_fs;
 pub mod recovery;
 pub(crate) mod repair;
 pub mod segment;
+pub mod sim_fs;
 pub mod time_index;
 pub mod txn_index;
 pub mod walk;

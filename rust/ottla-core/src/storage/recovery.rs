@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use super::log::{ActiveSegment, ClosedSegment, LogParts, batch_info, end_txn_mar
 use super::log_dir::LastStop;
 use super::offset_index::OffsetEntry;
 use super::producer_state::{Checks, CompletedTxn, ProducerState};
-use super::segment::{Files, IndexBuilder, Segment, file_name, parse_file_name, write_whole};
+use super::segment::{Files, IndexBuilder, Segment, file_name, parse_file_name, remove_if_there, write_whole};
 use super::time_index::TimeEntry;
 use super::txn_index::AbortedTxnRow;
 use super::walk::{Walk, WalkError};
@@ -110,7 +111,7 @@ impl Loader<'_> {
             log_start_offset,
             ..
         } = *self.context;
-        let names = leftovers::clear(files, dir, &mut self.report.notes).map_err(reading)?;
+        let mut names = leftovers::clear(files, dir, &mut self.report.notes).map_err(reading)?;
         let mut segments = self.list_segments(&names).map_err(reading)?;
         let mut is_unsure = self.context.last_stop != LastStop::Clean;
         let mut tail = None;
@@ -148,6 +149,13 @@ impl Loader<'_> {
             }
             self.remove_segment(&tail.active.segment).map_err(reading)?;
             segments.clear();
+            for name in names
+                .iter()
+                .filter(|name| matches!(parse_file_name(name), Some((_, "snapshot"))))
+            {
+                remove_if_there(&*files.fs, &dir.join(name)).map_err(reading)?;
+            }
+            names.retain(|name| parse_file_name(name).is_none());
             let segment = Segment::new(Arc::clone(dir), log_start_offset);
             tail = Tail {
                 active: ActiveSegment::new(segment, self.context.wall_ms),
@@ -404,10 +412,7 @@ impl Loader<'_> {
             AbortedTxnRow::SUFFIX,
             "snapshot",
         ] {
-            match self.context.files.fs.remove_file(&segment.path(suffix)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove_if_there(&*self.context.files.fs, &segment.path(suffix))?;
         }
         Ok(())
     }
@@ -430,21 +435,23 @@ impl Loader<'_> {
         let is_complete = read_epochs.is_some() || next_offset == log_start_offset;
         let mut epochs = read_epochs.unwrap_or_default();
         let read = epochs.clone();
+        // Batches below the log start offset count as long as they are in a file: else a producer would be taken to stand
+        // where an older snapshot saw it.
+        let first_base = closed
+            .first()
+            .map_or(active.base_offset(), |closed| closed.segment.base_offset());
         let mut snapshot_limit = next_offset.min(checked_from);
         if !is_complete {
             self.report
                 .notes
                 .push("leader epochs were collected from the whole log".to_owned());
-            snapshot_limit = log_start_offset;
+            snapshot_limit = first_base;
         }
         let (mut producers, snapshot) = self
-            .read_snapshot(names, snapshot_limit, next_offset)
+            .read_snapshot(names, first_base..=snapshot_limit, next_offset)
             .map_err(reading)?;
         epochs.truncate_from_end(next_offset);
-        let mut from = snapshot.unwrap_or(log_start_offset).max(log_start_offset);
-        if !is_complete {
-            from = log_start_offset;
-        }
+        let from = snapshot.unwrap_or(first_base);
         let mut aborted: BTreeMap<i64, Vec<CompletedTxn>> = BTreeMap::new();
         let segments: Vec<(Arc<Segment>, u64)> = closed
             .iter()
@@ -559,10 +566,7 @@ impl Loader<'_> {
         if in_file < rows.len() {
             write_whole(&*files.fs, &path, rows.bytes_from(0))?;
         } else if rows.is_empty() && segment.base_offset() >= checked_from {
-            match files.fs.remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove_if_there(&*files.fs, &path)?;
         }
         if let Some(active) = active {
             active.aborted = IndexTail::of_file(rows.len(), rows.last());
@@ -591,12 +595,12 @@ impl Loader<'_> {
         }
     }
 
-    /// The newest good snapshot at or below `limit`, and its offset. Those above the log's end, bad ones, and those inside
+    /// The newest good snapshot within `limits`, and its offset. Those above the log's end, bad ones, and those inside
     /// a segment that are not the newest go.
     fn read_snapshot(
         &mut self,
         names: &[String],
-        limit: i64,
+        limits: RangeInclusive<i64>,
         next_offset: i64,
     ) -> io::Result<(ProducerState, Option<i64>)> {
         let LoadContext {
@@ -617,7 +621,7 @@ impl Loader<'_> {
             let path = dir.join(file_name(offset, "snapshot"));
             if offset > next_offset {
                 files.fs.remove_file(&path)?;
-            } else if offset <= limit && newest.is_none() {
+            } else if limits.contains(&offset) && newest.is_none() {
                 let content = files.fs.read(&path)?;
                 match ProducerState::decode_snapshot(&content, wall_ms, config.producer_id_expiration_ms) {
                     Ok(state) => newest = Some((state, offset)),

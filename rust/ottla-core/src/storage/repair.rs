@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::fs::OpenMode;
 use super::index::{IndexEntries, IndexEntry};
 use super::offset_index::OffsetEntry;
-use super::segment::{Files, Segment, find_offset, parse_file_name, write_whole};
+use super::segment::{Files, Segment, find_offset, parse_file_name, remove_if_there, write_whole};
 use super::time_index::TimeEntry;
 use super::txn_index::AbortedTxnRow;
 use crate::error::{Error, Result};
@@ -75,10 +75,7 @@ pub(crate) fn cut_at(files: &Files, dir: &Arc<Path>, offset: i64) -> Result<()> 
                 AbortedTxnRow::SUFFIX,
                 "snapshot",
             ] {
-                match files.fs.remove_file(&segment.path(suffix)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+                remove_if_there(&*files.fs, &segment.path(suffix))?;
             }
         }
         let Some(base_offset) = bases.get(kept - 1) else {

@@ -262,6 +262,14 @@ pub(crate) fn write_whole(fs: &dyn LogFs, path: &Path, content: &[u8]) -> io::Re
     file.write_all_at(&[IoSlice::new(content)], 0)
 }
 
+/// Remove a file that may be gone already.
+pub(crate) fn remove_if_there(fs: &dyn LogFs, path: &Path) -> io::Result<()> {
+    match fs.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the indexes that appending the same batches one by one would have made (Kafka: `LogSegment.append`, `recover`).
 #[derive(Debug)]
 pub(crate) struct IndexBuilder {

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::cache::lock;
 use super::fs::OpenMode;
+use super::leftovers;
 use super::log_dir::{CheckpointCell, Completion, Outcome, PartitionId};
 use super::offset_index::OffsetEntry;
 use super::segment::{Files, Segment, file_name};
@@ -64,6 +65,14 @@ impl LogIo {
         })
     }
 
+    /// What earlier lives left in files and did not sync.
+    pub fn adopt(&self, unsynced: Vec<Arc<Segment>>, written_offset: i64) {
+        let mut state = lock(&self.state);
+        state.new_names |= !unsynced.is_empty();
+        state.unsynced = unsynced;
+        state.written_offset = written_offset;
+    }
+
     /// The newest generation that failed, if any.
     pub fn failed_generation(&self) -> Option<u32> {
         lock(&self.state).failed
@@ -93,6 +102,8 @@ pub(crate) enum Work {
     Replace { path: PathBuf, content: Vec<u8> },
     /// Remove a small file.
     Remove { path: PathBuf },
+    /// Take files out of the log by renaming them; they are removed in the background, which may take long.
+    Retire(Vec<PathBuf>),
     /// Sync everything written so far.
     Sync,
     /// Tell that everything queued before is done.
@@ -328,6 +339,11 @@ impl WriteQueue {
                     self.tail_bytes.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
                     Ok(())
                 }
+                // Retiring files needs no room and follows nothing that failed.
+                Work::Retire(paths) => {
+                    self.retire(paths);
+                    Ok(())
+                }
                 _ if dropped => Ok(()),
                 Work::Append { .. } => {
                     let count = run_length(&jobs[number..]);
@@ -455,7 +471,12 @@ impl WriteQueue {
         }
         let result = (|| {
             for segment in &state.unsynced {
-                segment.file(&self.files, false)?.sync_data()?;
+                match segment.file(&self.files, false) {
+                    Ok(file) => file.sync_data()?,
+                    // Removed by retention: nothing is left to be lost.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
             if let (true, Some(segment)) = (state.new_names, state.unsynced.last()) {
                 if let Some(dir) = segment.path("log").parent() {
@@ -532,6 +553,20 @@ impl WriteQueue {
         if has_room.unwrap_or_else(|_: io::Error| false) {
             self.full.store(false, Ordering::Relaxed);
         }
+    }
+
+    fn retire(&self, paths: &[PathBuf]) {
+        let mut retired = Vec::new();
+        for path in paths {
+            let mut name = path.clone().into_os_string();
+            name.push(leftovers::DELETED);
+            match self.files.fs.rename(path, std::path::Path::new(&name)) {
+                Ok(()) => retired.push(name.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => self.complain(&format!("{} was not removed: {error}", path.display())),
+            }
+        }
+        self.chore(Chore::RemoveFiles(retired));
     }
 
     fn remove(&self, path: &std::path::Path) {
