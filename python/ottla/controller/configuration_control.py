@@ -27,8 +27,8 @@ from ottla.common.config import (
     topic_setting,
     validate_topic_configs,
 )
-from ottla.common.config.group import check_group_bounds, parse_client_metrics
-from ottla.common.names import check_topic_name
+from ottla.common.config.group import InvalidSubscription, check_group_bounds, parse_client_metrics
+from ottla.common.topics import check_topic_name
 from ottla.controller.result import RECORDS_MAX, ControllerResult, Refused
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.delta import MetadataDelta
@@ -228,7 +228,8 @@ class ConfigurationControl:
             else:
                 self._check_broker_configs(resource, configs, changed=changed)
         except InvalidConfig as wrong:
-            code = ErrorCode.INVALID_REQUEST if resource.type == ResourceType.BROKER else ErrorCode.INVALID_CONFIG
+            blames_request = resource.type == ResourceType.BROKER or isinstance(wrong, InvalidSubscription)
+            code = ErrorCode.INVALID_REQUEST if blames_request else ErrorCode.INVALID_CONFIG
             raise Refused(code, str(wrong)) from wrong
 
     def _check_topic_configs(self, configs: Mapping[str, str]) -> None:

@@ -95,26 +95,23 @@ class Controller:
             self.replication.before_replay(record)
             self.metadata.replay(record)
 
-    def handle(self, request: Any, *, api_version: int, now_ms: int, next_offset: int) -> ControllerResult[Any]:
+    def handle(self, request: Any, *, now_ms: int, next_offset: int) -> ControllerResult[Any]:
         """Serve any request that a `handle_*` method serves.
 
         Args:
-            api_version: Version of the request on the wire; answers of a few APIs depend on it.
             next_offset: Offset in the metadata log that the first returned record will get.
         Raises: TypeError for anything that is no request of the controller.
         """
         serve = _HANDLERS.get(type(request))
         if serve is None:
             raise TypeError(f"{type(request).__name__} is not for the controller")
-        return serve(self, request, api_version, now_ms, next_offset)
+        return serve(self, request, now_ms, next_offset)
 
     def handle_create_topics(self, request: CreateTopicsRequest) -> ControllerResult[CreateTopicsResponse]:
         return self.replication.create_topics(request)
 
-    def handle_delete_topics(
-        self, request: DeleteTopicsRequest, *, api_version: int
-    ) -> ControllerResult[DeleteTopicsResponse]:
-        return self.replication.delete_topics(request, api_version=api_version)
+    def handle_delete_topics(self, request: DeleteTopicsRequest) -> ControllerResult[DeleteTopicsResponse]:
+        return self.replication.delete_topics(request)
 
     def handle_create_partitions(self, request: CreatePartitionsRequest) -> ControllerResult[CreatePartitionsResponse]:
         return self.replication.create_partitions(request)
@@ -135,10 +132,8 @@ class Controller:
     ) -> ControllerResult[ListPartitionReassignmentsResponse]:
         return ControllerResult(response=self.partitions.list_partition_reassignments(request))
 
-    def handle_update_features(
-        self, request: UpdateFeaturesRequest, *, api_version: int
-    ) -> ControllerResult[UpdateFeaturesResponse]:
-        return self.features.update_features(request, api_version=api_version)
+    def handle_update_features(self, request: UpdateFeaturesRequest) -> ControllerResult[UpdateFeaturesResponse]:
+        return self.features.update_features(request)
 
     def handle_allocate_producer_ids(
         self, request: AllocateProducerIdsRequest
@@ -220,21 +215,21 @@ class Controller:
         return self.cluster.next_deadline_ms()
 
 
-_Serve = Callable[[Controller, Any, int, int, int], ControllerResult[Any]]
+_Serve = Callable[[Controller, Any, int, int], ControllerResult[Any]]
 
 _HANDLERS: Final[Mapping[type, _Serve]] = {
-    CreateTopicsRequest: lambda c, r, _v, _now, _next: c.handle_create_topics(r),
-    DeleteTopicsRequest: lambda c, r, v, _now, _next: c.handle_delete_topics(r, api_version=v),
-    CreatePartitionsRequest: lambda c, r, _v, _now, _next: c.handle_create_partitions(r),
-    IncrementalAlterConfigsRequest: lambda c, r, _v, _now, _next: c.handle_incremental_alter_configs(r),
-    AlterConfigsRequest: lambda c, r, _v, _now, _next: c.handle_alter_configs(r),
-    ElectLeadersRequest: lambda c, r, _v, _now, _next: c.handle_elect_leaders(r),
-    ListPartitionReassignmentsRequest: lambda c, r, _v, _now, _next: c.handle_list_partition_reassignments(r),
-    UpdateFeaturesRequest: lambda c, r, v, _now, _next: c.handle_update_features(r, api_version=v),
-    AllocateProducerIdsRequest: lambda c, r, _v, _now, _next: c.handle_allocate_producer_ids(r),
-    BrokerRegistrationRequest: lambda c, r, _v, now, following: c.handle_broker_registration(
+    CreateTopicsRequest: lambda c, r, _now, _next: c.handle_create_topics(r),
+    DeleteTopicsRequest: lambda c, r, _now, _next: c.handle_delete_topics(r),
+    CreatePartitionsRequest: lambda c, r, _now, _next: c.handle_create_partitions(r),
+    IncrementalAlterConfigsRequest: lambda c, r, _now, _next: c.handle_incremental_alter_configs(r),
+    AlterConfigsRequest: lambda c, r, _now, _next: c.handle_alter_configs(r),
+    ElectLeadersRequest: lambda c, r, _now, _next: c.handle_elect_leaders(r),
+    ListPartitionReassignmentsRequest: lambda c, r, _now, _next: c.handle_list_partition_reassignments(r),
+    UpdateFeaturesRequest: lambda c, r, _now, _next: c.handle_update_features(r),
+    AllocateProducerIdsRequest: lambda c, r, _now, _next: c.handle_allocate_producer_ids(r),
+    BrokerRegistrationRequest: lambda c, r, now, following: c.handle_broker_registration(
         r, now_ms=now, next_offset=following
     ),
-    BrokerHeartbeatRequest: lambda c, r, _v, now, _next: c.handle_broker_heartbeat(r, now_ms=now),
-    UnregisterBrokerRequest: lambda c, r, _v, _now, _next: c.handle_unregister_broker(r),
+    BrokerHeartbeatRequest: lambda c, r, now, _next: c.handle_broker_heartbeat(r, now_ms=now),
+    UnregisterBrokerRequest: lambda c, r, _now, _next: c.handle_unregister_broker(r),
 }

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
-
 from ottla.controller.result import ControllerResult, Refused
 from ottla.errors import ErrorCode
 from ottla.metadata.delta import MetadataDelta
-from ottla.metadata.image import METADATA_VERSION, METADATA_VERSION_FEATURE
+from ottla.metadata.features import SUPPORTED_FEATURES
 from ottla.metadata.records import FeatureLevelRecord, FeatureRange, MetadataRecord
 from ottla.protocol.messages.update_features import (
     FeatureUpdateKey,
@@ -16,11 +13,6 @@ from ottla.protocol.messages.update_features import (
     UpdateFeaturesRequest,
     UpdateFeaturesResponse,
 )
-
-SUPPORTED_FEATURES: Final[Mapping[str, tuple[int, int]]] = {
-    METADATA_VERSION_FEATURE: (METADATA_VERSION, METADATA_VERSION),
-}
-"""Lowest and highest level of each feature that this software runs at."""
 
 _UPGRADE, _SAFE_DOWNGRADE, _UNSAFE_DOWNGRADE = 1, 2, 3
 
@@ -44,13 +36,11 @@ class FeatureControl:
     def __init__(self, metadata: MetadataDelta) -> None:
         self._metadata = metadata
 
-    def update_features(
-        self, request: UpdateFeaturesRequest, *, api_version: int
-    ) -> ControllerResult[UpdateFeaturesResponse]:
+    def update_features(self, request: UpdateFeaturesRequest) -> ControllerResult[UpdateFeaturesResponse]:
         records: dict[str, FeatureLevelRecord] = {}
         for update in request.feature_updates:
             try:
-                self._check(update, api_version=api_version)
+                self._check(update)
             except Refused as refused:
                 text = f"Nothing was updated, because of {update.feature}: {refused.message}"
                 return ControllerResult(response=UpdateFeaturesResponse(error_code=refused.code, error_message=text))
@@ -58,15 +48,15 @@ class FeatureControl:
                 records[update.feature] = FeatureLevelRecord(
                     name=update.feature, feature_level=update.max_version_level
                 )
-        # From version 2 on a result is given only as a whole.
         results = tuple(UpdatableFeatureResult(feature=update.feature) for update in request.feature_updates)
         return ControllerResult(
-            response=UpdateFeaturesResponse(results=results if api_version < 2 else ()),
+            response=UpdateFeaturesResponse(results=results),
             records=() if request.validate_only else list(records.values()),
         )
 
-    def _check(self, update: FeatureUpdateKey, *, api_version: int) -> None:
-        kind = update.upgrade_type if api_version >= 1 else _SAFE_DOWNGRADE if update.allow_downgrade else _UPGRADE
+    def _check(self, update: FeatureUpdateKey) -> None:
+        # Version 0 says it with a flag, later ones with a kind.
+        kind = _SAFE_DOWNGRADE if update.allow_downgrade else update.upgrade_type
         level, now = update.max_version_level, self._metadata.features.get(update.feature, 0)
         wrong = None
         if kind not in (_UPGRADE, _SAFE_DOWNGRADE, _UNSAFE_DOWNGRADE):

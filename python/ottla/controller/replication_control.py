@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ottla.common.config import BrokerConfig
-from ottla.common.names import CLUSTER_METADATA_TOPIC, check_topic_name, collision_key
+from ottla.common.topics import METADATA_TOPIC, check_topic_name, collision_key
 from ottla.controller.cluster_control import ClusterControl
 from ottla.controller.configuration_control import ConfigurationControl
 from ottla.controller.placement import place_replicas
@@ -100,7 +100,7 @@ class ReplicationControl:
 
     def _create_topic(self, topic: CreatableTopic) -> _NewTopic:
         check_topic_name(topic.name)
-        if topic.name == CLUSTER_METADATA_TOPIC:
+        if topic.name == METADATA_TOPIC:
             raise Refused(ErrorCode.INVALID_REQUEST, f"{topic.name} belongs to the cluster and cannot be created.")
         if topic.name in self._metadata.topic_ids:
             raise Refused(ErrorCode.TOPIC_ALREADY_EXISTS, f"There is a topic named {topic.name} already.")
@@ -205,16 +205,14 @@ class ReplicationControl:
             directories=tuple(self._cluster.directory_for_new_replica(replica) for replica in replicas),
         )
 
-    def delete_topics(
-        self, request: DeleteTopicsRequest, *, api_version: int
-    ) -> ControllerResult[DeleteTopicsResponse]:
+    def delete_topics(self, request: DeleteTopicsRequest) -> ControllerResult[DeleteTopicsResponse]:
         wanted = [
             *request.topics,
             *(DeleteTopicState(name=name) for name in request.topic_names),
         ]
         if not self._config.boolean("delete.topic.enable"):
-            code = ErrorCode.TOPIC_DELETION_DISABLED if api_version >= 3 else ErrorCode.INVALID_REQUEST
-            results = [_deletion_failed(state, code, "delete.topic.enable is false.") for state in wanted]
+            disabled = ErrorCode.TOPIC_DELETION_DISABLED
+            results = [_deletion_failed(state, disabled, "delete.topic.enable is false.") for state in wanted]
             return ControllerResult(response=DeleteTopicsResponse(responses=tuple(results)))
         names = Counter(state.name for state in wanted if state.name is not None)
         ids = Counter(state.topic_id for state in wanted if state.name is None)

@@ -59,8 +59,8 @@ class Cluster:
         self.controller.replay(records)
         self.log += [decode_record(encode_record(record)) for record in records]
 
-    def call(self, request: Any, *, api_version: int = 100) -> Any:
-        result = self.controller.handle(request, api_version=api_version, now_ms=self.now_ms, next_offset=len(self.log))
+    def call(self, request: Any) -> Any:
+        result = self.controller.handle(request, now_ms=self.now_ms, next_offset=len(self.log))
         self.take(result.records)
         return result.response
 

@@ -40,12 +40,19 @@ class BrokerConfig:
 
     @classmethod
     def load(cls, static: Mapping[str, str]) -> BrokerConfig:
-        """Check and take what was set in a file or on the command line. Raises InvalidConfig."""
+        """Check and take what was set in a file or on the command line; node.id and broker.id are one.
+
+        Raises: InvalidConfig.
+        """
         for name, text in static.items():
             key = BROKER_KEYS.get(name)
             if key is not None:
                 key.parse(text)
-        return cls(static=dict(static))
+        own = dict(static)
+        for name, other in (("node.id", "broker.id"), ("broker.id", "node.id")):
+            if other in static:
+                own.setdefault(name, static[other])
+        return cls(static=own)
 
     def with_dynamic(
         self, *, default: Mapping[str, str] = _NOTHING, broker: Mapping[str, str] = _NOTHING

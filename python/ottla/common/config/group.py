@@ -258,12 +258,19 @@ _CLIENT_LABELS: Final = frozenset(
 )
 
 
+class InvalidSubscription(InvalidConfig):
+    """What a client metrics subscription does not have or allow, where Kafka blames the request."""
+
+
 def parse_client_metrics(configs: Mapping[str, str]) -> dict[str, Any]:
-    """Parse what is set on a client metrics subscription (KIP-714). Raises InvalidConfig."""
+    """Parse what is set on a client metrics subscription (KIP-714). Raises InvalidConfig, InvalidSubscription."""
+    unknown = configs.keys() - CLIENT_METRICS_KEYS.keys()
+    if unknown:
+        raise InvalidSubscription(f"There is no client metrics config named {min(unknown)}.")
     parsed = parse_configs(CLIENT_METRICS_KEYS, configs, what="client metrics")
     low, high = _PUSH_INTERVAL_MS
     if not low <= parsed.get("interval.ms", low) <= high:
-        raise InvalidConfig(f"interval.ms must be from {low} to {high}.")
+        raise InvalidSubscription(f"interval.ms must be from {low} to {high}.")
     for entry in parsed.get("match", ()):
         label, equals, pattern = entry.partition("=")
         if label.strip() not in _CLIENT_LABELS or not equals or not pattern.strip():
