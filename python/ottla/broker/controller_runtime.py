@@ -115,12 +115,10 @@ class ControllerRuntime:
         """The quorum as this node knows it (DescribeQuorum). Raises: QuorumNotLeaderError if it is not running."""
         return self.quorum.status()
 
-    async def handle(self, request: Any, *, api_version: int = 0) -> Any:
+    async def handle(self, request: Any) -> Any:
         """Return the response to a request, once everything that it rests on is committed and a change it made is
         applied here. What changes nothing (a heartbeat) does not wait for a slow disk to follow the metadata.
 
-        Args:
-            api_version: Version of the request on the wire; answers of a few APIs depend on it.
         Raises: KafkaError with NOT_CONTROLLER if this node does not lead, or stopped leading before the answer was
             certain (what was asked for may or may not happen); with MESSAGE_TOO_LARGE if it takes more records than a
             batch holds. TypeError for anything that is no request of the controller.
@@ -131,7 +129,6 @@ class ControllerRuntime:
         try:
             result = controller.handle(
                 request,
-                api_version=api_version,
                 now_ms=self._monotonic_ms(),
                 next_offset=self.quorum.status().log_end_offset,
             )

@@ -109,7 +109,7 @@ def creating(*names: str, partitions: int = 1) -> CreateTopicsRequest:
 
 
 async def create(runtime: ControllerRuntime, *names: str, partitions: int = 1) -> list[ErrorCode]:
-    response = await runtime.handle(creating(*names, partitions=partitions), api_version=7)
+    response = await runtime.handle(creating(*names, partitions=partitions))
     return [topic.error_code for topic in response.topics]
 
 
@@ -143,7 +143,7 @@ def test_a_restart_knows_everything_and_does_not_begin_anew(tmp_path: Path) -> N
     async def write(runtime: ControllerRuntime) -> None:
         await start_broker(runtime)
         await create(runtime, "a", "b")
-        await runtime.handle(DeleteTopicsRequest(topics=(DeleteTopicState(name="a"),), timeout_ms=1_000), api_version=6)
+        await runtime.handle(DeleteTopicsRequest(topics=(DeleteTopicState(name="a"),), timeout_ms=1_000))
 
     async def read(runtime: ControllerRuntime) -> None:
         assert second.image().topics == first.image().topics
@@ -180,7 +180,7 @@ def test_a_change_is_answered_when_it_is_applied_and_a_heartbeat_does_not_wait_f
         answered: list[str] = []
 
         async def one(name: str, request: Any) -> None:
-            await runtime.handle(request, api_version=7)
+            await runtime.handle(request)
             answered.append(name)
 
         async with trio.open_nursery() as nursery:
