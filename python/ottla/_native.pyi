@@ -5,7 +5,7 @@ through `trio.to_thread`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypedDict, final
 
 MORE: Final = 1
 """The quantum of the call is used up and bytes may be waiting: yield to other tasks, then call `pump` again."""
@@ -14,7 +14,7 @@ WANT_WRITE: Final = 2
 CLOSED: Final = 4
 """The connection is over: call `close_session`, then close the socket. `close_reason` says why, if it was our doing."""
 STALLED: Final = 8
-"""Do not wait for readability: nothing more is taken in before `reply`, `poll` or `pump` returns flags without STALLED."""
+"""Do not wait for readability: nothing more is taken in until `reply`, `poll` or `pump` returns flags without it."""
 
 Request: TypeAlias = tuple[int, int, int, int, str | None, bytes]
 """(request_id, api_key, api_version, correlation_id, client_id, body): a request that Python answers by `reply`.
@@ -29,16 +29,22 @@ Pumped: TypeAlias = tuple[int, list[Request]]
 def build_info() -> dict[str, str]:
     """What was built: version and profile. QUICK."""
 
+@final
 class DataPlane:
     """All connections, partitions and log directories of one broker, and the replies that wait for them.
 
-    Everything except the calls marked SLOW is for the event loop's thread. `now_ms` is monotonic, `wall_ms` Unix time.
+    Calls about connections are for the event loop's thread. `now_ms` is monotonic, `wall_ms` Unix time. `KafkaError` is
+    `ottla.errors.KafkaError`.
     """
 
-    def __init__(self, *, broker_id: int, log_dirs: Sequence[str], options: Mapping[str, str]) -> None:
-        """Make a data plane; `options` are broker configs by Kafka's names, those it does not need are ignored.
+    def __new__(cls, *, broker_id: int, log_dirs: Sequence[str], options: Mapping[str, str]) -> DataPlane:
+        """Open and lock formatted log directories and start their writers. SLOW.
 
-        Raises: ValueError (an option's value), OSError.
+        `options` are broker configs by Kafka's names (socket.request.max.bytes, fetch.max.bytes,
+        max.incremental.fetch.session.cache.slots, and ottla.log.dir.tail.max.bytes: appends of a log directory that are
+        taken and not yet written before producers must wait); those that the data plane does not need are ignored.
+
+        Raises: KafkaError (an option's value; a directory that is not formatted, in use or another node's), OSError.
         """
 
     def wakeup_fileno(self) -> int:
@@ -53,8 +59,8 @@ class DataPlane:
     def pump(self, session_id: int, now_ms: int, wall_ms: int) -> Pumped:
         """Receive what is there (up to a quantum), handle it, and send what can be sent. QUICK.
 
-        Call it when the socket is readable; after MORE, WANT_WRITE (when writable) or STALLED as said there. An unneeded
-        call does no harm. Raises: KeyError (no such session).
+        Call it when the socket is readable; after MORE, WANT_WRITE (when writable) or STALLED as said there. An
+        unneeded call does no harm. Raises: KeyError (no such session).
         """
 
     def reply(self, session_id: int, request_id: int, response: bytes | None, now_ms: int, wall_ms: int) -> Pumped:
@@ -65,14 +71,17 @@ class DataPlane:
         """
 
     def refuse(self, session_id: int, reason: str) -> int:
-        """Close the connection once the replies made so far have left; returns flags. QUICK. Raises: KeyError."""
+        """End the connection once the replies before the owed request have left; returns flags. QUICK.
+
+        Raises: KeyError (no such session).
+        """
 
     def poll(self, now_ms: int, wall_ms: int) -> tuple[list[tuple[int, int, list[Request]]], list[tuple[str, int]]]:
         """Take in completions of the log directories and expired deadlines; send the replies that became ready.
 
         Call it when `wakeup_fileno` is readable and at `next_deadline_ms`. Returns (session_id, flags, requests) for
-        every session whose state the caller must know, with flags as of `pump`; and the (topic, partition) of watched
-        partitions whose high watermark moved. QUICK.
+        every session whose flags changed or that owes requests; and the (topic, partition) of watched partitions whose
+        high watermark moved (or whose appends failed: compare `offsets`). QUICK.
         """
 
     def next_deadline_ms(self) -> int | None:
@@ -83,6 +92,199 @@ class DataPlane:
 
     def close_reason(self, session_id: int) -> str | None:
         """Why this side ended a session (kept for the last 1024 that were); None: the peer left. QUICK."""
+
+    def create_partition(
+        self,
+        topic: str,
+        partition: int,
+        *,
+        topic_id: bytes,
+        config: Mapping[str, str],
+        leader_epoch: int,
+        wall_ms: int,
+        log_dir: int | None = None,
+    ) -> Partition:
+        """Open or create a partition, lead it in `leader_epoch`, and serve it to clients. SLOW.
+
+        Args:
+            topic_id: 16 bytes (`uuid.UUID.bytes`).
+            config: The topic's whole configuration by Kafka's topic-level keys; keys that are missing have Kafka's
+                default, unknown ones are ignored.
+            log_dir: Index into `log_dirs`; ignored if a directory holds the partition already. None: the one with the
+                fewest partitions.
+        Raises: ValueError (it is served already), IndexError, KafkaError (damaged, another topic's id), OSError.
+        """
+
+    def partition(self, topic: str, partition: int) -> Partition | None:
+        """A partition that is served. QUICK."""
+
+    def partitions(self) -> list[tuple[str, int]]:
+        """All partitions that are served, in the order of their creation. QUICK."""
+
+    def delete_partition(self, topic: str, partition: int, now_ms: int, wall_ms: int) -> None:
+        """Stop serving a partition, answer whatever waits for it, and remove its files. SLOW.
+
+        Raises: KeyError, OSError.
+        """
+
+    def set_leadership(self, topic: str, partition: int, leader_epoch: int, now_ms: int, wall_ms: int) -> None:
+        """Lead a partition in a new epoch; fetches that wait are answered. QUICK. Raises: KeyError, KafkaError."""
+
+    def update_config(self, topic: str, partition: int, config: Mapping[str, str]) -> None:
+        """Take a topic's changed configuration (whole, as in `create_partition`). QUICK.
+
+        Raises: KeyError, KafkaError.
+        """
+
+    def tick(self, now_ms: int, wall_ms: int) -> None:
+        """Let partitions do what time makes due (flush.ms, expiry of producers). QUICK; call about once a second."""
+
+    def write_checkpoints(self, log_dir: int) -> None:
+        """Write the checkpoints of a log directory. SLOW; call every few seconds. Raises: IndexError, OSError."""
+
+    def log_dirs(self) -> list[LogDirInfo]:
+        """The log directories, in the order of the constructor. QUICK."""
+
+    def close(self, now_ms: int, wall_ms: int) -> None:
+        """Close all partitions and log directories cleanly; nothing is served afterwards. SLOW.
+
+        Raises: the first error that there was; everything that can be closed is closed nevertheless.
+        """
+
+    def metrics(self) -> DataPlaneMetrics:
+        """What was counted since the start. QUICK."""
+
+class LogDirInfo(TypedDict):
+    """One log directory."""
+
+    path: str
+    directory_id: str
+    cluster_id: str
+    was_clean: bool
+    """Whether the last stop was clean, so that nothing had to be scanned."""
+    tail_bytes: int
+    """Bytes of appends taken and not yet written."""
+    is_full: bool
+    """Appends are refused for want of space."""
+    partitions: list[tuple[str, int]]
+    """What the directory held when it was opened."""
+
+class ApiMetrics(TypedDict):
+    """Counters of one API."""
+
+    requests: int
+    errors: int
+    """Partitions answered with an error, and requests refused as a whole."""
+    request_bytes: int
+    record_bytes: int
+    latency_sum_us: int
+    latency_counts: list[int]
+    """Answers by latency: one count for each of `latency_buckets_us` (upper bounds), one for what is above."""
+
+class DataPlaneMetrics(TypedDict):
+    """Counters of the data plane."""
+
+    produce: ApiMetrics
+    fetch: ApiMetrics
+    fetches_parked: int
+    stalls: int
+    """Times that a connection had to wait because a log directory's tail was full."""
+    refused_connections: int
+    """Connections that were ended from this side."""
+    sessions: int
+    fetch_sessions: int
+    fetch_session_partitions: int
+    fetch_session_evictions: int
+    latency_buckets_us: list[int]
+
+@final
+class PartitionOffsets:
+    """A partition's offsets at one moment."""
+
+    @property
+    def log_start_offset(self) -> int:
+        """First offset held."""
+    @property
+    def high_watermark(self) -> int:
+        """Consumers see below it."""
+    @property
+    def last_stable_offset(self) -> int:
+        """read_committed consumers see below it."""
+    @property
+    def log_end_offset(self) -> int:
+        """The next offset to be assigned."""
+    @property
+    def written_offset(self) -> int:
+        """The offset after the last record in the file."""
+    @property
+    def leader_epoch(self) -> int:
+        """The current leader epoch."""
+
+@final
+class Partition:
+    """One partition, for coordinators and admin handlers. Safe to use from any thread."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def topic_id(self) -> bytes: ...
+    @property
+    def log_dir(self) -> int:
+        """Index into `DataPlane.log_dirs`."""
+
+    def append_batch(self, batch: bytes, *, wall_ms: int, leader_epoch: int | None = None) -> tuple[int, int]:
+        """Append one whole record batch as a coordinator; returns (base offset, last offset). QUICK, no disk.
+
+        The bytes are in the log's tail when it returns, and in the file when the high watermark is above the last
+        offset (`DataPlane.poll` tells when it moved, if the partition is watched).
+
+        Args:
+            leader_epoch: Refuse unless this is the current one; None: any.
+        Raises: KafkaError (the batch, the epoch, no space, offline log).
+        """
+
+    def read_records(self, offset: int, *, max_bytes: int) -> bytes:
+        """Record batches below the high watermark from the one that holds `offset` on; b"" at the end. SLOW.
+
+        `max_bytes` is soft: the first batch comes whole, the last may be cut. Raises: KafkaError (OFFSET_OUT_OF_RANGE,
+        KAFKA_STORAGE_ERROR), OSError.
+        """
+
+    def offsets(self) -> PartitionOffsets:
+        """The offsets now. QUICK."""
+
+    def watch(self, is_watched: bool = True) -> None:
+        """Have `DataPlane.poll` name the partition whenever its high watermark moves, or appends failed. QUICK."""
+
+    def list_offset(
+        self, timestamp: int, *, isolation_level: int | None = None, current_leader_epoch: int = -1
+    ) -> tuple[int, int, int]:
+        """Look an offset up by Unix ms or special value; returns (timestamp, offset, leader epoch), -1 for none.
+
+        -1 latest (under the isolation level: 0 high watermark, 1 last stable offset; None: log end), -2 earliest, -3
+        greatest timestamp, -4 earliest local, -5 last tiered, -6 earliest pending upload. QUICK for -1, -2, -4, -5 and
+        -6, else SLOW. Raises: KafkaError (OFFSET_NOT_AVAILABLE, FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, ...).
+        """
+
+    def end_offset_for_epoch(self, leader_epoch: int, *, current_leader_epoch: int = -1) -> tuple[int, int]:
+        """Where an epoch ended (KIP-320): (leader epoch, end offset), -1 for unknown. QUICK. Raises: KafkaError."""
+
+    def delete_records(self, offset: int) -> int:
+        """Move the log start offset up to `offset` (-1: the high watermark); returns the new one. QUICK.
+
+        Raises: KafkaError (OFFSET_OUT_OF_RANGE, POLICY_VIOLATION).
+        """
+
+    def size_bytes(self) -> int:
+        """Bytes of all segments, the unwritten tail included. QUICK."""
+
+    def flush(self) -> int:
+        """Sync everything appended so far; returns the offset below which all survives a power failure. SLOW."""
+
+    def reopen(self, wall_ms: int) -> None:
+        """Bring an offline log back through recovery. SLOW. Raises: KafkaError (damaged), OSError."""
 
 class QuorumNotLeaderError(Exception):
     """Only the active leader of the quorum takes proposals."""

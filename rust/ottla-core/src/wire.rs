@@ -4,6 +4,8 @@
 //! before anything is allocated for it. Source: the protocol guide's "Protocol Primitive Types" and KIP-482 (compact
 //! types and tagged fields).
 
+use std::borrow::Cow;
+
 use crate::types::TopicId;
 
 /// Why bytes are not the message that they claim to be. The connection is to be closed.
@@ -40,12 +42,6 @@ pub enum WireError {
         /// Kind of the field.
         field: &'static str,
     },
-    /// Tags of tagged fields must rise.
-    #[error("tagged field {tag} comes after a field of the same or a higher tag")]
-    TagOrder {
-        /// The offending tag.
-        tag: u32,
-    },
     /// A tagged field is longer or shorter than its type.
     #[error("tagged field {tag} has bytes left over")]
     TagSize {
@@ -77,6 +73,14 @@ impl<'a> Reader<'a> {
     /// Start at the first byte of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, position: 0 }
+    }
+
+    /// Start at `position`, which counts as read; behind the end, nothing is left.
+    pub fn at(bytes: &'a [u8], position: usize) -> Self {
+        Self {
+            bytes,
+            position: position.min(bytes.len()),
+        }
     }
 
     /// Bytes read so far.
@@ -142,7 +146,8 @@ impl<'a> Reader<'a> {
             (false, true) => i64::from(self.i16()?),
             (false, false) => i64::from(self.i32()?),
         };
-        if claimed == -1 {
+        // Kafka takes any negative length for null.
+        if claimed < 0 {
             return Ok(None);
         }
         match usize::try_from(claimed) {
@@ -164,6 +169,14 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes)
             .map(Some)
             .map_err(|_| WireError::NotUtf8 { field })
+    }
+
+    /// A nullable string of which what is not UTF-8 is replaced; always in the old encoding.
+    pub fn nullable_string_lossy(&mut self, field: &'static str) -> Result<Option<Cow<'a, str>>> {
+        let Some(len) = self.nullable_len(false, true, field)? else {
+            return Ok(None);
+        };
+        self.take(len, field).map(String::from_utf8_lossy).map(Some)
     }
 
     /// A string that may not be null; compact when `flexible`.
@@ -202,7 +215,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The tagged fields of one structure (KIP-482), each handed to `on_field` with a reader of just its bytes.
-    /// Does nothing unless `flexible`. A field that `on_field` does not know it returns false for.
+    /// Does nothing unless `flexible`. A field that `on_field` does not know it returns false for. The order of tags is
+    /// not checked (nor does Kafka).
     pub fn tagged_fields(
         &mut self,
         flexible: bool,
@@ -211,13 +225,8 @@ impl<'a> Reader<'a> {
         if !flexible {
             return Ok(());
         }
-        let mut previous = None;
         for _ in 0..self.uvarint()? {
             let tag = self.uvarint()?;
-            if previous.is_some_and(|p| p >= tag) {
-                return Err(WireError::TagOrder { tag });
-            }
-            previous = Some(tag);
             let len = self.uvarint()? as usize;
             let mut field = Reader::new(self.take(len, "a tagged field")?);
             if on_field(tag, &mut field)? && field.left() != 0 {
@@ -343,6 +352,83 @@ impl Writer {
     pub fn no_tagged_fields(&mut self, flexible: bool) {
         if flexible {
             self.uvarint(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_count_that_the_message_cannot_hold_is_refused_before_anything_is_allocated() {
+        let mut writer = Writer::default();
+        writer.i32(i32::MAX);
+        writer.raw(&[0; 100]);
+        let bytes = writer.into_bytes();
+        let claimed = Reader::new(&bytes).array_len(false, 1, "things");
+        assert_eq!(
+            claimed,
+            Err(WireError::BadLength {
+                field: "things",
+                claimed: i64::from(i32::MAX),
+                left_bytes: 100
+            })
+        );
+    }
+
+    #[test]
+    fn tagged_fields_must_fill_their_size() {
+        let read = |bytes: &[u8]| {
+            Reader::new(bytes).tagged_fields(true, |_, field| {
+                field.i8()?;
+                Ok(true)
+            })
+        };
+        assert_eq!(read(&[2, 1, 1, 0, 3, 1, 0]), Ok(()));
+        assert_eq!(read(&[1, 1, 2, 0, 0]), Err(WireError::TagSize { tag: 1 }));
+        assert!(matches!(read(&[1, 1, 200, 0, 0]), Err(WireError::Truncated { .. })));
+    }
+
+    #[test]
+    fn a_varint_above_32_bits_is_refused() {
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).uvarint(), Ok(u32::MAX));
+        assert_eq!(
+            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x1f]).uvarint(),
+            Err(WireError::BadVarint)
+        );
+        assert_eq!(Reader::new(&[0x80; 9]).uvarint(), Err(WireError::BadVarint));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            flexible: bool, a: i8, b: i16, c: i32, d: i64, e: u32, text in ".{0,40}", null: bool, id: [u8; 16],
+        ) {
+            let mut writer = Writer::default();
+            writer.i8(a);
+            writer.i16(b);
+            writer.i32(c);
+            writer.i64(d);
+            writer.uvarint(e);
+            writer.nullable_string(flexible, (!null).then_some(&text));
+            writer.uuid(TopicId(id));
+            writer.array_len(flexible, 3);
+            writer.raw(&[7; 3]);
+            writer.no_tagged_fields(flexible);
+            let bytes = writer.into_bytes();
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!(reader.i8(), Ok(a));
+            prop_assert_eq!(reader.i16(), Ok(b));
+            prop_assert_eq!(reader.i32(), Ok(c));
+            prop_assert_eq!(reader.i64(), Ok(d));
+            prop_assert_eq!(reader.uvarint(), Ok(e));
+            prop_assert_eq!(reader.nullable_string(flexible, "text"), Ok((!null).then_some(text.as_str())));
+            prop_assert_eq!(reader.uuid(), Ok(TopicId(id)));
+            prop_assert_eq!(reader.nullable_bytes(flexible, "bytes"), Ok(Some(&[7_u8; 3][..])));
+            prop_assert_eq!(reader.skip_tagged_fields(flexible), Ok(()));
+            prop_assert_eq!(reader.left(), 0);
         }
     }
 }

@@ -1,102 +1,118 @@
-//! `DataPlane`: sockets on one side, `ottla_core::data_plane` on the other.
+//! `DataPlane`: convert, call `plane` and `ottla_core::data_plane`, convert.
+
+#![allow(clippy::needless_pass_by_value)] // arguments come from Python as owned values
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::available_parallelism;
 
-use bytes::BytesMut;
+use ottla_core::data_plane::metrics::{ApiMetrics, LATENCY_BUCKETS_US};
+use ottla_core::data_plane::rules::ProduceRules;
+use ottla_core::data_plane::validation::Validator;
 use ottla_core::data_plane::{DataPlane as Core, Options, SessionId};
+use ottla_core::error::Error;
+use ottla_core::partition::{Partition as CorePartition, PartitionOptions};
 use ottla_core::session::pipeline::OwedRequest;
-use pyo3::exceptions::{PyKeyError, PyOSError, PyValueError};
+use ottla_core::storage::config::LogConfig;
+use ottla_core::storage::fs::LogFs;
+use ottla_core::storage::log_dir::{LogDir, LogDirOptions, PartitionId};
+use ottla_core::storage::real_fs::RealFs;
+use ottla_core::types::{TopicId, TopicPartition};
+use pyo3::exceptions::{PyIndexError, PyKeyError, PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict, PyList};
 
-use crate::socket::{self, Attempt};
+use crate::errors::into_py;
+use crate::partition::Partition;
+use crate::plane::{Plane, Pumped, Wakeup};
+use crate::warmer::Warmer;
 
-pub const MORE: u8 = 1;
-pub const WANT_WRITE: u8 = 2;
-pub const CLOSED: u8 = 4;
-pub const STALLED: u8 = 8;
-
-/// What one call may take in before others get their turn.
-const QUANTUM_BYTES: usize = 1024 * 1024;
-const QUANTUM: Duration = Duration::from_micros(200);
-/// Size of the buffer that all sessions receive into.
-const SCRATCH_BYTES: usize = 256 * 1024;
-/// Bytes behind a request that Python owes which are still taken in, so that a client that leaves is noticed.
-const BUFFERED_BYTES_MAX: usize = 64 * 1024;
+/// Threads that check large compressed batches, at most; there is no use in more than the machine has cores.
+const CHECK_THREADS_MAX: usize = 4;
+/// Threads that read cold segments ahead.
+const WARM_THREADS: usize = 2;
+/// Descriptors that closed segments of a log directory may hold open.
+const OPEN_FILES_MAX: usize = 256;
+/// Bytes of indexes of closed segments of a log directory kept in memory.
+const INDEX_CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// Free space of a log directory kept back for deletes, commits and checkpoints.
+const RESERVED_BYTES: u64 = 16 * 1024 * 1024;
 
 type RequestTuple = (u64, i16, i16, i32, Option<String>, Py<PyBytes>);
-type Pumped = (u8, Vec<RequestTuple>);
-
-#[derive(Debug)]
-struct Inner {
-    core: Core,
-    fds: HashMap<SessionId, RawFd>,
-    scratch: BytesMut,
-}
+type PumpedTuple = (u8, Vec<RequestTuple>);
+type Polled = (Vec<(SessionId, u8, Vec<RequestTuple>)>, Vec<(String, i32)>);
 
 #[pyclass(frozen, module = "ottla._native")]
 #[derive(Debug)]
 pub struct DataPlane {
-    inner: Mutex<Inner>,
-    wakeup: OwnedFd,
+    plane: Arc<Plane>,
+    log_dirs: Vec<Arc<LogDir>>,
+    found: HashMap<TopicPartition, usize>,
+    was_clean: Vec<bool>,
 }
 
 #[pymethods]
 impl DataPlane {
     #[new]
     #[pyo3(signature = (*, broker_id, log_dirs, options))]
-    fn new(broker_id: i32, log_dirs: Vec<String>, options: HashMap<String, String>) -> PyResult<Self> {
-        let _ = (broker_id, log_dirs);
-        // SAFETY: plain system call; the descriptor is checked and owned from here on.
-        let wakeup = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-            if fd < 0 {
-                return Err(PyOSError::new_err(std::io::Error::last_os_error()));
-            }
-            OwnedFd::from_raw_fd(fd)
+    fn new(py: Python<'_>, broker_id: i32, log_dirs: Vec<PathBuf>, options: HashMap<String, String>) -> PyResult<Self> {
+        let wakeup = Arc::new(Wakeup::new().map_err(PyOSError::new_err)?);
+        let core_options = Options {
+            broker_id,
+            ..parse_options(py, &options)?
         };
-        let core = Core::new(parse_options(&options)?);
+        let waker = Arc::clone(&wakeup);
+        let waker: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
+        let log_dirs = py
+            .detach(|| open_log_dirs(broker_id, log_dirs, &waker))
+            .map_err(|error| into_py(py, &error))?;
+        let mut found = HashMap::new();
+        for (index, dir) in log_dirs.iter().enumerate() {
+            found.extend(
+                dir.partitions()
+                    .into_iter()
+                    .map(|topic_partition| (topic_partition, index)),
+            );
+        }
+        let was_clean = log_dirs.iter().map(|dir| dir.was_clean()).collect();
+        let threads = available_parallelism().map_or(1, usize::from).min(CHECK_THREADS_MAX);
+        let validator = Validator::new(threads, Arc::clone(&waker)).map_err(PyOSError::new_err)?;
+        let warmer = Warmer::new(WARM_THREADS, waker).map_err(PyOSError::new_err)?;
+        let core = Core::new(core_options, log_dirs.clone(), validator);
+        let plane = Arc::new(Plane::new(core, warmer, wakeup));
         Ok(Self {
-            inner: Mutex::new(Inner {
-                core,
-                fds: HashMap::new(),
-                scratch: BytesMut::new(),
-            }),
-            wakeup,
+            plane,
+            log_dirs,
+            found,
+            was_clean,
         })
     }
 
     fn wakeup_fileno(&self) -> RawFd {
-        self.wakeup.as_raw_fd()
+        self.plane.wakeup.fd()
     }
 
     fn open_session(&self, fd: RawFd, listener: &str) -> SessionId {
         let _ = listener;
-        let mut inner = self.lock();
-        let session_id = inner.core.open_session();
-        inner.fds.insert(session_id, fd);
-        session_id
+        self.plane.lock().open_session(fd)
     }
 
     fn close_session(&self, session_id: SessionId) {
-        let mut inner = self.lock();
-        inner.fds.remove(&session_id);
-        inner.core.close_session(session_id);
+        self.plane.lock().close_session(session_id);
     }
 
     fn close_reason(&self, session_id: SessionId) -> Option<String> {
-        self.lock().core.close_reason(session_id).map(str::to_owned)
+        self.plane.lock().core.close_reason(session_id).map(str::to_owned)
     }
 
-    fn pump(&self, py: Python<'_>, session_id: SessionId, now_ms: i64, wall_ms: i64) -> PyResult<Pumped> {
-        let _ = (now_ms, wall_ms);
-        let mut inner = self.lock();
-        inner.known(session_id)?;
-        let (flags, owed) = inner.pump(session_id);
-        Ok((flags, to_python(py, owed)))
+    fn pump(&self, py: Python<'_>, session_id: SessionId, now_ms: i64, wall_ms: i64) -> PyResult<PumpedTuple> {
+        let mut inner = self.plane.lock();
+        let now = inner.now(now_ms, wall_ms);
+        let pumped = inner.pump(session_id, now);
+        drop(inner);
+        to_python(py, session_id, pumped)
     }
 
     fn reply(
@@ -107,148 +123,306 @@ impl DataPlane {
         response: Option<&[u8]>,
         now_ms: i64,
         wall_ms: i64,
-    ) -> PyResult<Pumped> {
-        let _ = (now_ms, wall_ms);
-        let mut inner = self.lock();
-        inner.known(session_id)?;
-        let session = inner.core.session(session_id).expect("known");
-        if !session.reply(request_id, response) {
+    ) -> PyResult<PumpedTuple> {
+        let mut inner = self.plane.lock();
+        let now = inner.now(now_ms, wall_ms);
+        let session = inner.core.session(session_id);
+        if !session.is_some_and(|session| session.reply(request_id, response)) {
             return Err(PyKeyError::new_err(format!(
                 "session {session_id} owes no request {request_id}"
             )));
         }
-        let (flags, owed) = inner.advance(session_id);
-        Ok((flags, to_python(py, owed)))
+        let pumped = inner.resume(session_id, now);
+        drop(inner);
+        to_python(py, session_id, pumped)
     }
 
     fn refuse(&self, session_id: SessionId, reason: String) -> PyResult<u8> {
-        let mut inner = self.lock();
-        inner.known(session_id)?;
-        inner.core.session(session_id).expect("known").close(reason);
-        Ok(inner.send(session_id))
+        let mut inner = self.plane.lock();
+        let now = inner.now(0, 0); // no clock needed: nothing more of the session is handled
+        if let Some(session) = inner.core.session(session_id) {
+            session.refuse(reason);
+        }
+        match inner.resume(session_id, now) {
+            Some((flags, _)) => Ok(flags),
+            None => Err(no_session(session_id)),
+        }
     }
 
-    fn poll(&self, now_ms: i64, wall_ms: i64) -> (Vec<(SessionId, u8, Vec<RequestTuple>)>, Vec<(String, i32)>) {
-        let _ = (now_ms, wall_ms);
-        let mut counter = [0_u8; 8];
-        // SAFETY: reads at most eight bytes into an array of eight; nothing to read (EAGAIN) is as good.
-        unsafe { libc::read(self.wakeup.as_raw_fd(), counter.as_mut_ptr().cast(), counter.len()) };
-        (Vec::new(), Vec::new())
+    fn poll(&self, py: Python<'_>, now_ms: i64, wall_ms: i64) -> Polled {
+        self.plane.wakeup.clear();
+        let mut inner = self.plane.lock();
+        let now = inner.now(now_ms, wall_ms);
+        let changed = inner.poll(now);
+        let moved = inner.core.take_moved();
+        let names = |id: PartitionId| {
+            let entry = inner.core.entry(id)?;
+            Some((entry.topic_partition.topic.to_string(), entry.topic_partition.partition))
+        };
+        let moved = moved.into_iter().filter_map(names).collect();
+        drop(inner);
+        let changed = changed
+            .into_iter()
+            .map(|(session_id, flags, owed)| (session_id, flags, tuples(py, owed)));
+        (changed.collect(), moved)
     }
 
     fn next_deadline_ms(&self) -> Option<i64> {
-        None
+        self.plane.lock().core.next_deadline_ms()
     }
-}
 
-impl DataPlane {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner
-            .lock()
-            .expect("a panic left the data plane in an unknown state")
-    }
-}
-
-impl Inner {
-    fn known(&self, session_id: SessionId) -> PyResult<()> {
-        if self.fds.contains_key(&session_id) {
-            return Ok(());
+    #[pyo3(signature = (topic, partition, *, topic_id, config, leader_epoch, wall_ms, log_dir=None))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments in Python
+    fn create_partition(
+        &self,
+        py: Python<'_>,
+        topic: &str,
+        partition: i32,
+        topic_id: [u8; 16],
+        config: HashMap<String, String>,
+        leader_epoch: i32,
+        wall_ms: i64,
+        log_dir: Option<usize>,
+    ) -> PyResult<Partition> {
+        if partition < 0 {
+            return Err(PyValueError::new_err("partition indexes start at 0"));
         }
-        Err(PyKeyError::new_err(format!("no session {session_id}")))
-    }
-
-    fn pump(&mut self, session_id: SessionId) -> (u8, Vec<OwedRequest>) {
-        let started = Instant::now();
-        let mut owed = Vec::new();
-        let mut received_bytes = 0;
-        let mut drained = false;
-        while !drained && self.wants_input(session_id) {
-            match self.receive(session_id) {
-                Ok((Attempt::Bytes(bytes), full)) => {
-                    received_bytes += bytes;
-                    drained = !full;
-                    self.core.advance(session_id, &mut owed);
-                }
-                Ok((Attempt::WouldBlock, _)) => drained = true,
-                Ok((Attempt::EndOfInput, _)) => {
-                    self.core.session(session_id).expect("known").end_of_input();
-                    drained = true;
-                }
-                Err(error) => {
-                    self.core
-                        .session(session_id)
-                        .expect("known")
-                        .close(format!("receiving failed: {error}"));
-                    return (CLOSED, owed);
-                }
-            }
-            if received_bytes >= QUANTUM_BYTES || started.elapsed() >= QUANTUM {
-                break;
-            }
-        }
-        let mut flags = self.send(session_id);
-        if flags & (CLOSED | STALLED) == 0 && !drained {
-            flags |= MORE;
-        }
-        (flags, owed)
-    }
-
-    fn advance(&mut self, session_id: SessionId) -> (u8, Vec<OwedRequest>) {
-        let mut owed = Vec::new();
-        self.core.advance(session_id, &mut owed);
-        (self.send(session_id), owed)
-    }
-
-    fn wants_input(&mut self, session_id: SessionId) -> bool {
-        let Some(session) = self.core.session(session_id) else {
-            return false;
+        let (log_config, rules) = parse_config(py, &config)?;
+        let topic_partition = TopicPartition {
+            topic: Arc::from(topic),
+            partition,
         };
-        session.close_reason().is_none()
-            && !session.input_ended()
-            && !(session.owes() && session.frames().buffered_bytes() >= BUFFERED_BYTES_MAX)
+        let (id, log_dir) = {
+            let mut inner = self.plane.lock();
+            if inner.core.find(topic, partition).is_some() {
+                return Err(PyValueError::new_err(format!("{topic_partition} exists")));
+            }
+            let emptiest = || (0..self.log_dirs.len()).min_by_key(|dir| inner.core.partition_count(*dir));
+            let chosen = self.found.get(&topic_partition).copied().or(log_dir).or_else(emptiest);
+            let chosen = chosen.ok_or_else(|| PyValueError::new_err("the data plane has no log directory"))?;
+            (inner.core.next_partition_id(), chosen)
+        };
+        let dir = self
+            .log_dirs
+            .get(log_dir)
+            .ok_or_else(|| PyIndexError::new_err("no such log directory"))?;
+        let options = PartitionOptions {
+            id,
+            topic_partition,
+            topic_id: TopicId(topic_id),
+            config: log_config,
+        };
+        let opened = py.detach(|| {
+            let opened = CorePartition::open(dir, options, wall_ms)?;
+            opened.set_leadership(leader_epoch)?;
+            Ok(opened)
+        });
+        let opened = opened.map_err(|error: Error| into_py(py, &error))?;
+        self.plane
+            .lock()
+            .core
+            .serve(Arc::clone(&opened), log_dir, rules.clone());
+        Ok(Partition::new(Arc::clone(&self.plane), opened, log_dir))
     }
 
-    /// Receive once; says also whether all the room there was got filled, so that more may be waiting.
-    fn receive(&mut self, session_id: SessionId) -> std::io::Result<(Attempt, bool)> {
-        let fd = self.fds[&session_id];
-        let frames = self.core.session(session_id).expect("known").frames();
-        let missing_bytes = frames.missing_bytes();
-        if let Some(spare) = frames.spare(QUANTUM_BYTES) {
-            let room = missing_bytes.min(spare.capacity() - spare.len());
-            let attempt = socket::receive(fd, spare, room)?;
-            return Ok((attempt, attempt == Attempt::Bytes(room)));
-        }
-        self.scratch.reserve(SCRATCH_BYTES);
-        let attempt = socket::receive(fd, &mut self.scratch, SCRATCH_BYTES)?;
-        if let Attempt::Bytes(bytes) = attempt {
-            let chunk = self.scratch.split_to(bytes);
-            self.core.on_received(session_id, chunk);
-        }
-        Ok((attempt, attempt == Attempt::Bytes(SCRATCH_BYTES)))
+    fn partition(&self, topic: &str, partition: i32) -> Option<Partition> {
+        let inner = self.plane.lock();
+        let (_, entry) = inner.core.find(topic, partition)?;
+        Some(Partition::new(
+            Arc::clone(&self.plane),
+            Arc::clone(&entry.partition),
+            entry.attached.log_dir(),
+        ))
     }
 
-    fn send(&mut self, session_id: SessionId) -> u8 {
-        let fd = self.fds[&session_id];
-        let session = self.core.session(session_id).expect("known");
-        if let Err(error) = socket::send(fd, session.output()) {
-            session.close(format!("sending failed: {error}"));
-            return CLOSED;
+    fn partitions(&self) -> Vec<(String, i32)> {
+        let inner = self.plane.lock();
+        let named = inner.core.partitions().map(|(_, entry)| &entry.topic_partition);
+        named.map(|named| (named.topic.to_string(), named.partition)).collect()
+    }
+
+    fn delete_partition(&self, py: Python<'_>, topic: &str, partition: i32, now_ms: i64, wall_ms: i64) -> PyResult<()> {
+        let stopped = {
+            let mut inner = self.plane.lock();
+            let now = inner.now(now_ms, wall_ms);
+            let id = inner.core.find(topic, partition).map(|(id, _)| id);
+            id.and_then(|id| inner.core.stop_serving(id, now))
+        };
+        let stopped = stopped.ok_or_else(|| PyKeyError::new_err(format!("no partition {topic}-{partition}")))?;
+        self.plane.wakeup.wake();
+        py.detach(|| stopped.delete()).map_err(|error| into_py(py, &error))
+    }
+
+    fn set_leadership(
+        &self,
+        py: Python<'_>,
+        topic: &str,
+        partition: i32,
+        leader_epoch: i32,
+        now_ms: i64,
+        wall_ms: i64,
+    ) -> PyResult<()> {
+        let mut inner = self.plane.lock();
+        let now = inner.now(now_ms, wall_ms);
+        let id = inner.core.find(topic, partition).map(|(id, _)| id);
+        let id = id.ok_or_else(|| PyKeyError::new_err(format!("no partition {topic}-{partition}")))?;
+        let result = inner.core.set_leadership(id, leader_epoch, now);
+        drop(inner);
+        self.plane.wakeup.wake();
+        result.map_err(|error| into_py(py, &error))
+    }
+
+    fn update_config(
+        &self,
+        py: Python<'_>,
+        topic: &str,
+        partition: i32,
+        config: HashMap<String, String>,
+    ) -> PyResult<()> {
+        let (log_config, rules) = parse_config(py, &config)?;
+        let mut inner = self.plane.lock();
+        let id = inner.core.find(topic, partition).map(|(id, _)| id);
+        let id = id.ok_or_else(|| PyKeyError::new_err(format!("no partition {topic}-{partition}")))?;
+        inner.core.configure(id, log_config, rules);
+        Ok(())
+    }
+
+    fn tick(&self, now_ms: i64, wall_ms: i64) {
+        let partitions: Vec<_> = {
+            let inner = self.plane.lock();
+            inner
+                .core
+                .partitions()
+                .map(|(_, entry)| Arc::clone(&entry.partition))
+                .collect()
+        };
+        for partition in partitions {
+            partition.on_tick(now_ms, wall_ms);
         }
-        if session.is_finished() {
-            return CLOSED;
+    }
+
+    fn write_checkpoints(&self, py: Python<'_>, log_dir: usize) -> PyResult<()> {
+        let dir = self
+            .log_dirs
+            .get(log_dir)
+            .ok_or_else(|| PyIndexError::new_err("no such log directory"))?;
+        py.detach(|| dir.write_checkpoints())
+            .map_err(|error| into_py(py, &error))
+    }
+
+    fn log_dirs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let dirs = PyList::empty(py);
+        for (dir, was_clean) in self.log_dirs.iter().zip(&self.was_clean) {
+            let description = PyDict::new(py);
+            description.set_item("path", dir.path())?;
+            description.set_item("directory_id", &dir.meta().directory_id)?;
+            description.set_item("cluster_id", &dir.meta().cluster_id)?;
+            description.set_item("was_clean", was_clean)?;
+            description.set_item("tail_bytes", dir.tail_bytes())?;
+            description.set_item("is_full", dir.is_full())?;
+            let found: Vec<_> = dir
+                .partitions()
+                .into_iter()
+                .map(|tp| (tp.topic.to_string(), tp.partition))
+                .collect();
+            description.set_item("partitions", found)?;
+            dirs.append(description)?;
         }
-        let mut flags = 0;
-        if !session.output().is_empty() {
-            flags |= WANT_WRITE;
-        }
-        if !self.wants_input(session_id) {
-            flags |= STALLED;
-        }
-        flags
+        Ok(dirs)
+    }
+
+    fn close(&self, py: Python<'_>, now_ms: i64, wall_ms: i64) -> PyResult<()> {
+        let partitions = {
+            let mut inner = self.plane.lock();
+            let now = inner.now(now_ms, wall_ms);
+            let ids: Vec<_> = inner.core.partitions().map(|(id, _)| id).collect();
+            ids.into_iter()
+                .filter_map(|id| inner.core.stop_serving(id, now))
+                .collect::<Vec<_>>()
+        };
+        let log_dirs = &self.log_dirs;
+        let closed = py.detach(|| {
+            // Every one is closed, whatever becomes of the others; the first error is reported.
+            let mut results: Vec<_> = partitions.iter().map(|partition| partition.close()).collect();
+            results.extend(log_dirs.iter().map(|dir| dir.close()));
+            results.into_iter().collect::<Result<(), Error>>()
+        });
+        closed.map_err(|error| into_py(py, &error))
+    }
+
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let inner = self.plane.lock();
+        let metrics = inner.core.metrics().clone();
+        let fetch_sessions = inner.core.fetch_sessions();
+        let all = PyDict::new(py);
+        all.set_item("fetch_sessions", fetch_sessions.len())?;
+        all.set_item("fetch_session_partitions", fetch_sessions.partition_count())?;
+        all.set_item("fetch_session_evictions", fetch_sessions.evictions())?;
+        all.set_item("sessions", inner.core.session_count())?;
+        drop(inner);
+        all.set_item("produce", api_metrics(py, &metrics.produce)?)?;
+        all.set_item("fetch", api_metrics(py, &metrics.fetch)?)?;
+        all.set_item("fetches_parked", metrics.fetches_parked)?;
+        all.set_item("stalls", metrics.stalls)?;
+        all.set_item("refused_connections", metrics.refused_connections)?;
+        all.set_item("latency_buckets_us", LATENCY_BUCKETS_US.to_vec())?;
+        Ok(all)
     }
 }
 
-fn to_python(py: Python<'_>, owed: Vec<OwedRequest>) -> Vec<RequestTuple> {
+fn api_metrics<'py>(py: Python<'py>, metrics: &ApiMetrics) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("requests", metrics.requests)?;
+    dict.set_item("errors", metrics.errors)?;
+    dict.set_item("request_bytes", metrics.request_bytes)?;
+    dict.set_item("record_bytes", metrics.record_bytes)?;
+    dict.set_item("latency_sum_us", metrics.latency_sum_us)?;
+    dict.set_item("latency_counts", metrics.latency_counts.to_vec())?;
+    Ok(dict)
+}
+
+fn open_log_dirs(
+    broker_id: i32,
+    paths: Vec<PathBuf>,
+    waker: &Arc<dyn Fn() + Send + Sync>,
+) -> Result<Vec<Arc<LogDir>>, Error> {
+    let fs: Arc<dyn LogFs> = Arc::new(RealFs);
+    let open = |path: PathBuf| {
+        let meta = LogDir::read_meta(&*fs, &path)?.ok_or_else(|| Error::MalformedFile {
+            file: path.join("meta.properties").display().to_string(),
+            reason: "the directory is not formatted".to_owned(),
+        })?;
+        if meta.node_id != broker_id {
+            return Err(Error::DirectoryMismatch {
+                dir: path.display().to_string(),
+                expected: format!("node {broker_id}"),
+                found: format!("node {}", meta.node_id),
+            });
+        }
+        LogDir::open(&LogDirOptions {
+            fs: Arc::clone(&fs),
+            path,
+            meta,
+            waker: Arc::clone(waker),
+            threads: true,
+            open_files_max: OPEN_FILES_MAX,
+            index_cache_bytes: INDEX_CACHE_BYTES,
+            reserved_bytes: RESERVED_BYTES,
+        })
+    };
+    paths.into_iter().map(open).collect()
+}
+
+fn no_session(session_id: SessionId) -> PyErr {
+    PyKeyError::new_err(format!("no session {session_id}"))
+}
+
+fn to_python(py: Python<'_>, session_id: SessionId, pumped: Option<Pumped>) -> PyResult<PumpedTuple> {
+    let (flags, owed) = pumped.ok_or_else(|| no_session(session_id))?;
+    Ok((flags, tuples(py, owed)))
+}
+
+fn tuples(py: Python<'_>, owed: Vec<OwedRequest>) -> Vec<RequestTuple> {
     owed.into_iter()
         .map(|r| {
             let body = PyBytes::new(py, &r.body).unbind();
@@ -264,15 +438,32 @@ fn to_python(py: Python<'_>, owed: Vec<OwedRequest>) -> Vec<RequestTuple> {
         .collect()
 }
 
-fn parse_options(given: &HashMap<String, String>) -> PyResult<Options> {
-    let mut options = Options::default();
-    if let Some(value) = given.get("socket.request.max.bytes") {
-        options.request_max_bytes = value
-            .parse::<i32>()
-            .ok()
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .filter(|bytes| *bytes > 0)
-            .ok_or_else(|| PyValueError::new_err(format!("socket.request.max.bytes: {value:?} is no positive int")))?;
+fn parse_options(py: Python<'_>, given: &HashMap<String, String>) -> PyResult<Options> {
+    let mut options = Options {
+        seed: random_seed()?,
+        ..Options::default()
+    };
+    for (key, value) in given {
+        options.set(key, value).map_err(|error| into_py(py, &error))?;
     }
     Ok(options)
+}
+
+fn random_seed() -> PyResult<u64> {
+    let mut seed = [0_u8; 8];
+    // SAFETY: writes at most eight bytes into an array of eight.
+    let filled = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    if filled != 8 {
+        return Err(PyOSError::new_err("the system has no random numbers"));
+    }
+    Ok(u64::from_ne_bytes(seed))
+}
+
+fn parse_config(py: Python<'_>, config: &HashMap<String, String>) -> PyResult<(LogConfig, ProduceRules)> {
+    let (mut log_config, mut rules) = (LogConfig::default(), ProduceRules::default());
+    for (key, value) in config {
+        let set = log_config.set(key, value).and_then(|_| rules.set(key, value));
+        set.map_err(|error| into_py(py, &error))?;
+    }
+    Ok((log_config, rules))
 }

@@ -2,9 +2,13 @@
 #![allow(missing_docs)] // the documentation of every item is in python/ottla/_native.pyi
 
 mod data_plane;
+mod errors;
+mod partition;
+mod plane;
 mod quorum;
 mod records;
 mod socket;
+mod warmer;
 
 use pyo3::prelude::*;
 
@@ -16,17 +20,18 @@ mod _native {
     #[pymodule_export]
     use crate::data_plane::DataPlane;
     #[pymodule_export]
+    use crate::partition::{Partition, PartitionOffsets};
+    #[pymodule_export]
     use crate::quorum::{
         PyQuorum, QuorumDamagedError, QuorumFailedError, QuorumJob, QuorumJobDone, QuorumLog, QuorumNoSpaceError,
         QuorumNotLeaderError,
     };
-
     #[pymodule_export]
     use crate::records::{RecordBatch, build_batch, decode_batches, murmur2};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        use crate::data_plane::{CLOSED, MORE, STALLED, WANT_WRITE};
+        use crate::plane::{CLOSED, MORE, STALLED, WANT_WRITE};
         module.add("MORE", MORE)?;
         module.add("WANT_WRITE", WANT_WRITE)?;
         module.add("CLOSED", CLOSED)?;

@@ -1,9 +1,13 @@
-//! The system calls on non-blocking sockets: receive, send buffers.
+//! The system calls on non-blocking sockets: receive, send buffers, send ranges of files.
+//!
+//! Nothing here waits for a disk: a range of a file is sent only if the page cache has it; otherwise the caller has it
+//! read ahead by another thread and comes back.
 
 use std::io;
 use std::os::fd::RawFd;
 
 use bytes::{BufMut, BytesMut};
+use ottla_core::partition::FileSlice;
 use ottla_core::session::output::{Chunk, Output};
 
 /// What one attempt came to.
@@ -47,40 +51,221 @@ pub fn receive(fd: RawFd, buffer: &mut BytesMut, bytes_max: usize) -> io::Result
 
 /// Most buffers that one call sends.
 const BUFFERS_MAX: usize = 64;
+/// A shorter range of a file is read and sent with the buffers around it: one call less than `sendfile` between two.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
+/// A range of a file is looked up in the page cache and sent in pieces of this size.
+const PIECE_BYTES: usize = 1024 * 1024;
 
-/// Send until the output is empty or the kernel's buffer is full. Returns the bytes sent.
-pub fn send(fd: RawFd, output: &mut Output) -> io::Result<usize> {
-    let mut total = 0;
-    while !output.is_empty() {
-        let Attempt::Bytes(bytes) = send_once(fd, output)? else {
-            break;
-        };
-        output.sent(bytes);
-        total += bytes;
-    }
-    Ok(total)
+/// Where sending stopped.
+#[derive(Debug)]
+pub enum Sent {
+    /// Everything is sent.
+    All,
+    /// The kernel's buffer is full.
+    WouldBlock,
+    /// This range must be read from the disk first.
+    Cold(FileSlice),
 }
 
-fn send_once(fd: RawFd, output: &Output) -> io::Result<Attempt> {
+/// Send until the output is empty, the kernel's buffer is full or a range is not in memory. `scratch` is working memory.
+pub fn send(fd: RawFd, output: &mut Output, scratch: &mut Vec<u8>) -> io::Result<Sent> {
+    loop {
+        let Some((first, sent)) = output.pending().next() else {
+            return Ok(Sent::All);
+        };
+        let progress = match first {
+            Chunk::File(slice) if slice.len - sent > COPIED_BYTES_MAX => {
+                let rest = FileSlice {
+                    file: slice.file.clone(),
+                    position: slice.position + sent as u64,
+                    len: (slice.len - sent).min(PIECE_BYTES),
+                };
+                send_file(fd, rest)?
+            }
+            _ => send_buffers(fd, output, scratch)?,
+        };
+        match progress {
+            Progress::Bytes(bytes) => output.sent(bytes),
+            Progress::WouldBlock => return Ok(Sent::WouldBlock),
+            Progress::Cold(slice) => return Ok(Sent::Cold(slice)),
+        }
+    }
+}
+
+enum Progress {
+    Bytes(usize),
+    WouldBlock,
+    Cold(FileSlice),
+}
+
+impl From<Attempt> for Progress {
+    fn from(attempt: Attempt) -> Self {
+        match attempt {
+            Attempt::Bytes(bytes) => Self::Bytes(bytes),
+            Attempt::WouldBlock | Attempt::EndOfInput => Self::WouldBlock,
+        }
+    }
+}
+
+/// A piece of the output that goes into one `sendmsg`: in memory already, or read into the scratch buffer.
+enum Piece<'a> {
+    Memory(&'a [u8]),
+    Scratch(std::ops::Range<usize>),
+}
+
+fn send_buffers(fd: RawFd, output: &Output, scratch: &mut Vec<u8>) -> io::Result<Progress> {
+    scratch.clear();
+    let mut pieces = Vec::with_capacity(4);
+    let mut more = false;
+    for (chunk, sent) in output.pending() {
+        match chunk {
+            _ if pieces.len() == BUFFERS_MAX => break,
+            Chunk::Bytes(bytes) => pieces.push(Piece::Memory(&bytes[sent..])),
+            Chunk::File(slice) if slice.len - sent > COPIED_BYTES_MAX => {
+                more = true;
+                break;
+            }
+            Chunk::File(slice) => {
+                let start = scratch.len();
+                scratch.resize(start + slice.len - sent, 0);
+                if !read_cached(slice, sent, &mut scratch[start..])? {
+                    if pieces.is_empty() {
+                        return Ok(Progress::Cold(slice.clone()));
+                    }
+                    more = true;
+                    break;
+                }
+                pieces.push(Piece::Scratch(start..scratch.len()));
+            }
+        }
+    }
     let mut buffers = [libc::iovec {
         iov_base: std::ptr::null_mut(),
         iov_len: 0,
     }; BUFFERS_MAX];
-    let mut count = 0;
-    for (slot, (chunk, sent)) in buffers.iter_mut().zip(output.pending()) {
-        let Chunk::Bytes(bytes) = chunk;
-        *slot = libc::iovec {
-            iov_base: bytes[sent..].as_ptr().cast_mut().cast(),
-            iov_len: bytes.len() - sent,
+    for (buffer, piece) in buffers.iter_mut().zip(&pieces) {
+        let bytes = match piece {
+            Piece::Memory(bytes) => bytes,
+            Piece::Scratch(range) => &scratch[range.clone()],
         };
-        count += 1;
+        *buffer = libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
     }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
     // SAFETY: msghdr is plain data for which all zero is valid; the buffers outlive the call.
     let sent = unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = buffers.as_mut_ptr();
-        message.msg_iovlen = count as _;
-        libc::sendmsg(fd, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        message.msg_iovlen = pieces.len() as _;
+        libc::sendmsg(fd, &raw const message, flags)
     };
-    attempt(sent)
+    attempt(sent).map(Progress::from)
+}
+
+fn send_file(fd: RawFd, slice: FileSlice) -> io::Result<Progress> {
+    let Some(file) = slice.file.raw_fd() else {
+        let mut bytes = vec![0; slice.len];
+        slice.file.read_exact_at(&mut bytes, slice.position)?;
+        // SAFETY: the buffer outlives the call.
+        let sent = unsafe {
+            libc::send(
+                fd,
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        return attempt(sent).map(Progress::from);
+    };
+    if !is_cached(file, slice.position, slice.len) {
+        return Ok(Progress::Cold(slice));
+    }
+    let mut position = slice.position as i64;
+    // SAFETY: plain system call on two open descriptors; `slice` keeps the file open.
+    let sent = unsafe { libc::sendfile(fd, file, &raw mut position, slice.len) };
+    match attempt(sent)? {
+        Attempt::EndOfInput => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("a segment ends before byte {}", slice.position + slice.len as u64),
+        )),
+        attempt => Ok(attempt.into()),
+    }
+}
+
+/// Read the rest of a small range if that needs no disk; false if it would.
+fn read_cached(slice: &FileSlice, skipped: usize, into: &mut [u8]) -> io::Result<bool> {
+    let position = slice.position + skipped as u64;
+    let Some(file) = slice.file.raw_fd() else {
+        return slice.file.read_exact_at(into, position).map(|()| true);
+    };
+    let buffer = libc::iovec {
+        iov_base: into.as_mut_ptr().cast(),
+        iov_len: into.len(),
+    };
+    // SAFETY: the kernel writes at most `into.len()` bytes into `into`.
+    let read = unsafe { libc::preadv2(file, &raw const buffer, 1, position as i64, libc::RWF_NOWAIT) };
+    match usize::try_from(read) {
+        Ok(read) if read == into.len() => Ok(true),
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => Ok(false),
+        Err(_) => {
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EAGAIN) => Ok(false),
+                // A file system that cannot tell (such as overlayfs on older kernels).
+                Some(libc::EOPNOTSUPP | libc::ENOSYS) => slice.file.read_exact_at(into, position).map(|()| true),
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+#[repr(C)]
+struct CachestatRange {
+    off: u64,
+    len: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+#[allow(clippy::struct_field_names)] // the kernel's
+struct Cachestat {
+    nr_cache: u64,
+    nr_dirty: u64,
+    nr_writeback: u64,
+    nr_evicted: u64,
+    nr_recently_evicted: u64,
+}
+
+const PAGE_BYTES: u64 = 4096;
+/// `cachestat(2)`, since Linux 6.5: the number is the same on every architecture that has wheels.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+/// Whether the page cache holds a whole range. Where the system cannot tell (before Linux 6.5), two probes must do.
+fn is_cached(file: RawFd, position: u64, len: usize) -> bool {
+    let range = CachestatRange {
+        off: position,
+        len: len as u64,
+    };
+    let mut stat = Cachestat::default();
+    // SAFETY: both structures have the layout of the kernel's and outlive the call.
+    let result = unsafe { libc::syscall(SYS_CACHESTAT, file, &raw const range, &raw mut stat, 0) };
+    if result == 0 {
+        let pages = (position + len as u64).div_ceil(PAGE_BYTES) - position / PAGE_BYTES;
+        // Folios larger than a page may be counted beyond the range, never below it.
+        return stat.nr_cache >= pages;
+    }
+    let probe = |position: u64| {
+        let mut byte = 0_u8;
+        let buffer = libc::iovec {
+            iov_base: (&raw mut byte).cast(),
+            iov_len: 1,
+        };
+        // SAFETY: the kernel writes at most one byte into `byte`.
+        let read = unsafe { libc::preadv2(file, &raw const buffer, 1, position as i64, libc::RWF_NOWAIT) };
+        read == 1 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
+    };
+    probe(position) && probe(position + len as u64 - 1)
 }

@@ -91,6 +91,18 @@ impl FrameReader {
             .is_some_and(|size| self.buffered.len() >= 4 + size)
     }
 
+    /// Whether the frame under way has a size that `next_frame` refuses.
+    pub fn is_refused(&self) -> bool {
+        self.announced()
+            .is_some_and(|size| usize::try_from(size).map_or(true, |size| size > self.frame_max_bytes))
+    }
+
+    /// The two bytes at `position` of the next frame (after its size), if they are here.
+    pub fn peek_i16(&self, position: usize) -> Option<i16> {
+        let bytes = self.buffered.get(4 + position..)?.first_chunk::<2>()?;
+        Some(i16::from_be_bytes(*bytes))
+    }
+
     /// The next whole frame without its size, or None when more bytes are needed.
     pub fn next_frame(&mut self) -> Result<Option<BytesMut>, FrameError> {
         let Some(size) = self.announced() else {
@@ -125,5 +137,93 @@ impl FrameReader {
     /// Drop everything held.
     pub fn clear(&mut self) {
         self.buffered = BytesMut::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// Feed `bytes` as the binding does: in chunks of the given sizes, into the own buffer where there is one.
+    fn feed(reader: &mut FrameReader, mut bytes: &[u8], cuts: &[usize]) -> Result<Vec<Vec<u8>>, FrameError> {
+        let mut frames = Vec::new();
+        let mut cuts = cuts.iter().copied().cycle();
+        while !bytes.is_empty() {
+            let cut = cuts.next().unwrap_or(1).clamp(1, bytes.len());
+            let missing = reader.missing_bytes();
+            let taken = if let Some(spare) = reader.spare(1 << 20) {
+                let taken = cut.min(missing).min(spare.capacity() - spare.len());
+                spare.extend_from_slice(&bytes[..taken]);
+                taken
+            } else {
+                reader.push(BytesMut::from(&bytes[..cut]));
+                cut
+            };
+            bytes = &bytes[taken..];
+            while let Some(frame) = reader.next_frame()? {
+                frames.push(frame.to_vec());
+            }
+        }
+        Ok(frames)
+    }
+
+    fn framed(bodies: &[Vec<u8>]) -> Vec<u8> {
+        bodies
+            .iter()
+            .flat_map(|body| [&(body.len() as u32).to_be_bytes()[..], body].concat())
+            .collect()
+    }
+
+    #[test]
+    fn memory_follows_what_arrives_and_not_what_is_announced() {
+        let mut reader = FrameReader::new(100 << 20);
+        let mut announced = vec![0_u8; 20_000];
+        announced[..4].copy_from_slice(&(100_u32 << 20).to_be_bytes());
+        reader.push(BytesMut::from(&announced[..]));
+        assert_eq!(reader.next_frame(), Ok(None));
+        let spare = reader.spare(1 << 20).expect("a large frame is under way");
+        assert!(
+            spare.capacity() <= 20_000 + GROWTH_BYTES_MIN + 1,
+            "{}",
+            spare.capacity()
+        );
+    }
+
+    #[test]
+    fn a_small_rest_does_not_hold_the_chunk_it_came_in() {
+        let mut reader = FrameReader::new(1000);
+        let mut chunk = BytesMut::with_capacity(256 * 1024);
+        chunk.extend_from_slice(&[0, 0, 0, 9, 1]);
+        reader.push(chunk);
+        assert_eq!(reader.next_frame(), Ok(None));
+        assert!(reader.buffered.capacity() < 64, "{}", reader.buffered.capacity());
+    }
+
+    #[test]
+    fn sizes_out_of_range_are_refused() {
+        let refused = |size: i32| feed(&mut FrameReader::new(1000), &size.to_be_bytes(), &[4]);
+        assert_eq!(refused(-1), Err(FrameError::Negative { size: -1 }));
+        assert_eq!(
+            refused(1001),
+            Err(FrameError::TooLarge {
+                size: 1001,
+                max_bytes: 1000
+            })
+        );
+        assert_eq!(refused(1000), Ok(Vec::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_frames(
+            bodies in vec(prop_oneof![vec(any::<u8>(), 0..50), vec(any::<u8>(), 30_000..200_000)], 0..6),
+            cuts in vec(prop_oneof![1..10_usize, 1000..100_000_usize], 1..8),
+        ) {
+            let mut reader = FrameReader::new(1 << 20);
+            prop_assert_eq!(feed(&mut reader, &framed(&bodies), &cuts), Ok(bodies));
+            prop_assert_eq!(reader.buffered_bytes(), 0);
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! The request header in its versions 1 and 2, and which APIs exist.
 //!
 //! Version 2 (KIP-482) is used by the flexible versions of an API; it differs by tagged fields after the client id, which
-//! itself stays in the old encoding. Version 0 went away with ControlledShutdown 0.
+//! itself stays in the old encoding. Version 0 went away with `ControlledShutdown` 0.
+
+use std::borrow::Cow;
 
 use crate::wire::{Reader, WireError};
 
@@ -45,7 +47,7 @@ pub enum HeaderError {
 }
 
 /// A request's header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHeader<'a> {
     /// Which API.
     pub api_key: i16,
@@ -54,7 +56,7 @@ pub struct RequestHeader<'a> {
     /// Returned in the response.
     pub correlation_id: i32,
     /// What the client calls itself.
-    pub client_id: Option<&'a str>,
+    pub client_id: Option<Cow<'a, str>>,
 }
 
 impl<'a> RequestHeader<'a> {
@@ -69,7 +71,7 @@ impl<'a> RequestHeader<'a> {
             return Err(HeaderError::UnknownApi { api_key, api_version });
         };
         let correlation_id = reader.i32()?;
-        let client_id = reader.nullable_string(false, "client id")?;
+        let client_id = reader.nullable_string_lossy("client id")?;
         reader.skip_tagged_fields(api_version >= flexible_from)?;
         Ok(Self {
             api_key,

@@ -2,11 +2,15 @@
 
 use std::collections::VecDeque;
 
+use crate::partition::FileSlice;
+
 /// A part of the output.
 #[derive(Debug)]
 pub enum Chunk {
     /// Bytes in memory.
     Bytes(Vec<u8>),
+    /// A range of a segment file, which stays open until it was sent.
+    File(FileSlice),
 }
 
 impl Chunk {
@@ -14,6 +18,7 @@ impl Chunk {
     pub fn len(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
+            Self::File(slice) => slice.len,
         }
     }
 

@@ -1,0 +1,380 @@
+//! Serving Fetch: reads, sessions, and waiting for bytes.
+
+use super::{DataPlane, Now, SessionId};
+use crate::partition::ReadResult;
+use crate::partition_table::TopicKey;
+use crate::session::fetch::{
+    FetchPartition, FetchRequest, FetchResponse, PartitionResponse, TopicName, VERSIONS, uses_topic_ids,
+};
+use crate::session::fetch_session::{Fetch, SessionKey, SessionRequest};
+use crate::session::pipeline::{NativeRequest, Session, Slot};
+use crate::session::waiting::{Call, FetchLimits, ParkedFetch, Watched};
+use crate::storage::log_dir::PartitionId;
+use crate::types::Isolation;
+use crate::wire::Reader;
+
+const UNKNOWN_SERVER_ERROR: i16 = -1;
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+const FENCED_LEADER_EPOCH: i16 = 74;
+
+/// What a look at all partitions of a fetch came to.
+struct Look {
+    responses: Vec<PartitionResponse>,
+    bytes: u64,
+    /// Waiting would be wrong: an error, a diverging epoch, or records of an older segment.
+    is_urgent: bool,
+}
+
+impl DataPlane {
+    pub(super) fn on_fetch(&mut self, session_id: SessionId, request: &NativeRequest, now: Now) {
+        let Some(session) = self.sessions.get_mut(&session_id) else {
+            return;
+        };
+        let version = request.api_version;
+        if !VERSIONS.contains(&version) {
+            session.close(format!("Fetch version {version} is not supported"));
+            return;
+        }
+        let mut reader = Reader::at(&request.frame, request.body_position);
+        let decoded = match FetchRequest::read(&mut reader, version) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                session.close(format!("malformed Fetch request of version {version}: {error}"));
+                return;
+            }
+        };
+        let call = Call {
+            version,
+            correlation_id: request.correlation_id,
+            started_us: now.stopwatch_us,
+            size_bytes: request.frame.len(),
+        };
+        let slot_id = session.place(Slot::Owed, call.size_bytes);
+        let Some(isolation) = decoded.isolation else {
+            let response = self.refuse_fetch(&decoded, UNKNOWN_SERVER_ERROR);
+            return self.answer_fetch(session_id, slot_id, call, response, now);
+        };
+        let session_request = SessionRequest {
+            session_id: decoded.session_id,
+            epoch: decoded.session_epoch,
+            uses_topic_ids: uses_topic_ids(version),
+        };
+        let (wanted, forgotten) = self.keys(&decoded);
+        match self
+            .fetch_sessions
+            .begin(session_request, wanted, &forgotten, now.now_ms)
+        {
+            Ok(fetch) => {
+                let limits = self.limits(&decoded, isolation);
+                self.start_fetch(session_id, slot_id, call, limits, decoded.max_wait_ms, fetch, now);
+            }
+            Err(response) => self.answer_fetch(session_id, slot_id, call, response, now),
+        }
+    }
+
+    fn topic_of(&self, name: TopicName<'_>) -> TopicKey {
+        match name {
+            TopicName::Name(name) => self.table.key_by_name(name),
+            TopicName::Id(id) => TopicKey::Id(id),
+        }
+    }
+
+    fn keys(&self, request: &FetchRequest<'_>) -> (Vec<(TopicKey, FetchPartition)>, Vec<SessionKey>) {
+        let mut wanted = Vec::new();
+        for (name, partitions) in &request.topics {
+            let topic = self.topic_of(*name);
+            wanted.extend(partitions.iter().map(|partition| (topic.clone(), *partition)));
+        }
+        let mut forgotten = Vec::new();
+        for (name, partitions) in &request.forgotten {
+            let topic = self.topic_of(*name);
+            forgotten.extend(partitions.iter().map(|partition| (topic.clone(), *partition)));
+        }
+        (wanted, forgotten)
+    }
+
+    /// Every partition and the whole with one error, as for a request that makes no sense.
+    fn refuse_fetch(&self, request: &FetchRequest<'_>, error_code: i16) -> FetchResponse {
+        let (wanted, _) = self.keys(request);
+        let refuse = |(topic, wanted): (TopicKey, FetchPartition)| {
+            (topic, PartitionResponse::error(wanted.partition, error_code))
+        };
+        let partitions = wanted.into_iter().map(refuse).collect();
+        FetchResponse {
+            partitions,
+            ..FetchResponse::error(error_code, 0)
+        }
+    }
+
+    fn limits(&self, request: &FetchRequest<'_>, isolation: Isolation) -> FetchLimits {
+        let max_bytes = usize::try_from(request.max_bytes)
+            .unwrap_or(0)
+            .min(self.options.fetch_max_bytes);
+        FetchLimits {
+            min_bytes: u64::try_from(request.min_bytes).unwrap_or(0).min(max_bytes as u64),
+            max_bytes,
+            isolation,
+            replica_id: request.replica_id,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // the parts of one request
+    fn start_fetch(
+        &mut self,
+        session_id: SessionId,
+        slot_id: u64,
+        call: Call,
+        limits: FetchLimits,
+        max_wait_ms: i32,
+        fetch: Fetch,
+        now: Now,
+    ) {
+        let look = self.look(&fetch.wanted, limits);
+        let has_left = self.sessions.get(&session_id).is_none_or(Session::input_ended);
+        let waits = max_wait_ms > 0
+            && !fetch.wanted.is_empty()
+            && look.bytes < limits.min_bytes
+            && !look.is_urgent
+            && !has_left;
+        if !waits {
+            let response = self.fetch_sessions.finish(fetch, look.responses, now.now_ms);
+            self.answer_fetch(session_id, slot_id, call, response, now);
+            return;
+        }
+        let deadline_ms = now.now_ms + i64::from(max_wait_ms);
+        self.park(
+            session_id,
+            slot_id,
+            ParkedFetch::new(call, deadline_ms, fetch, limits),
+            now,
+        );
+    }
+
+    /// Read all partitions in order, within the limits. The first that has any records returns a whole batch, however
+    /// large (KIP-74).
+    fn look(&self, wanted: &[(TopicKey, FetchPartition)], limits: FetchLimits) -> Look {
+        let mut look = Look {
+            responses: Vec::with_capacity(wanted.len()),
+            bytes: 0,
+            is_urgent: false,
+        };
+        let mut left_bytes = limits.max_bytes;
+        let mut previous: Option<(&TopicKey, i32, Result<PartitionId, i16>)> = None;
+        for (topic, partition) in wanted {
+            let id = match previous {
+                Some((known, index, id)) if known == topic && index == partition.partition => id,
+                _ => self.table.resolve(topic, partition.partition),
+            };
+            previous = Some((topic, partition.partition, id));
+            let min_one = look.bytes == 0;
+            let response = match id {
+                Err(code) => PartitionResponse::error(partition.partition, code),
+                Ok(id) => {
+                    let (response, is_urgent) = self.read_one(id, partition, left_bytes, min_one, limits);
+                    look.is_urgent |= is_urgent;
+                    response
+                }
+            };
+            let bytes = response.records_bytes();
+            left_bytes = left_bytes.saturating_sub(bytes);
+            look.bytes += bytes as u64;
+            look.is_urgent |= response.error_code != 0 || response.diverging.is_some();
+            look.responses.push(response);
+        }
+        look
+    }
+
+    fn read_one(
+        &self,
+        id: PartitionId,
+        wanted: &FetchPartition,
+        left_bytes: usize,
+        min_one: bool,
+        limits: FetchLimits,
+    ) -> (PartitionResponse, bool) {
+        let Some(entry) = self.table.get(id) else {
+            return (
+                PartitionResponse::error(wanted.partition, NOT_LEADER_OR_FOLLOWER),
+                false,
+            );
+        };
+        let refuse = |error_code: i16| {
+            let knows_leader = matches!(error_code, NOT_LEADER_OR_FOLLOWER | FENCED_LEADER_EPOCH);
+            let leader = || (self.options.broker_id, entry.partition.offsets().leader_epoch);
+            let response = PartitionResponse {
+                aborted: None,
+                current_leader: knows_leader.then(leader),
+                ..PartitionResponse::error(wanted.partition, error_code)
+            };
+            (response, false)
+        };
+        if limits.replica_id >= 0 {
+            return refuse(NOT_LEADER_OR_FOLLOWER); // nobody follows a lone broker
+        }
+        let Ok(max_bytes) = usize::try_from(wanted.max_bytes) else {
+            return refuse(UNKNOWN_SERVER_ERROR);
+        };
+        let read = entry.partition.read(
+            wanted.fetch_offset,
+            max_bytes.min(left_bytes),
+            limits.isolation,
+            min_one,
+            wanted.current_leader_epoch,
+            wanted.last_fetched_epoch,
+        );
+        match read {
+            Err(error) => refuse(error.kafka_code()),
+            Ok(read) => {
+                let ReadResult {
+                    high_watermark,
+                    last_stable_offset,
+                    log_start_offset,
+                    ..
+                } = read;
+                let response = PartitionResponse {
+                    partition: wanted.partition,
+                    error_code: 0,
+                    high_watermark,
+                    last_stable_offset,
+                    log_start_offset,
+                    aborted: read.aborted,
+                    diverging: read.diverging,
+                    current_leader: None,
+                    records: read.slices,
+                };
+                (response, read.from_older_segment)
+            }
+        }
+    }
+
+    fn park(&mut self, session_id: SessionId, slot_id: u64, mut parked: ParkedFetch, now: Now) {
+        let isolation = parked.limits.isolation;
+        for (topic, wanted) in &parked.fetch.wanted {
+            let Ok(partition_id) = self.table.resolve(topic, wanted.partition) else {
+                continue;
+            };
+            let Some(entry) = self.table.get_mut(partition_id) else {
+                continue;
+            };
+            let max_bytes = u64::try_from(wanted.max_bytes).unwrap_or(0);
+            let available_bytes = entry
+                .partition
+                .bytes_available(wanted.fetch_offset, isolation)
+                .min(max_bytes);
+            entry.attached.fetchers.insert(session_id, parked.watched.len());
+            parked.available_bytes += available_bytes;
+            parked.watched.push(Watched {
+                partition_id,
+                offset: wanted.fetch_offset,
+                max_bytes,
+                available_bytes,
+            });
+        }
+        self.metrics.fetches_parked += 1;
+        self.deadlines.insert((parked.deadline_ms, session_id, slot_id));
+        let has_enough = parked.available_bytes >= parked.limits.min_bytes;
+        if let Some(slot) = self
+            .sessions
+            .get_mut(&session_id)
+            .and_then(|session| session.slot(slot_id))
+        {
+            *slot = Slot::Fetch(Box::new(parked));
+        }
+        if has_enough {
+            self.complete_fetch(session_id, slot_id, now);
+        }
+    }
+
+    /// Take a waiting fetch out of everything that would wake it.
+    pub(super) fn unpark(&mut self, session_id: SessionId, slot_id: u64) -> Option<Box<ParkedFetch>> {
+        let slot = self.sessions.get_mut(&session_id)?.slot(slot_id)?;
+        if !matches!(slot, Slot::Fetch(_)) {
+            return None;
+        }
+        let Slot::Fetch(parked) = std::mem::replace(slot, Slot::Owed) else {
+            return None;
+        };
+        self.deadlines.remove(&(parked.deadline_ms, session_id, slot_id));
+        for watched in &parked.watched {
+            if let Some(entry) = self.table.get_mut(watched.partition_id) {
+                entry.attached.fetchers.remove(&session_id);
+            }
+        }
+        Some(parked)
+    }
+
+    /// A partition has more to read (or, with `at_once`, something that no fetch should wait for): answer the fetches
+    /// that have enough. Costs one look at this partition for each fetch that watches it.
+    pub(super) fn wake_fetchers(&mut self, id: PartitionId, at_once: bool, now: Now) {
+        let Some(entry) = self.table.get(id) else { return };
+        let mut ready = Vec::new();
+        for (&session_id, &index) in &entry.attached.fetchers {
+            let Some(session) = self.sessions.get_mut(&session_id) else {
+                continue;
+            };
+            let Some((slot_id, parked)) = session.parked() else {
+                continue;
+            };
+            let watched = &mut parked.watched[index];
+            let available_bytes = entry.partition.bytes_available(watched.offset, parked.limits.isolation);
+            let available_bytes = available_bytes.min(watched.max_bytes);
+            parked.available_bytes = parked.available_bytes - watched.available_bytes + available_bytes;
+            watched.available_bytes = available_bytes;
+            if at_once || parked.available_bytes >= parked.limits.min_bytes {
+                ready.push((session_id, slot_id));
+            }
+        }
+        for (session_id, slot_id) in ready {
+            self.complete_fetch(session_id, slot_id, now);
+        }
+    }
+
+    /// The sessions whose fetches watch a partition.
+    pub(super) fn take_fetchers(&mut self, id: PartitionId) -> Vec<(SessionId, u64)> {
+        let Some(entry) = self.table.get_mut(id) else {
+            return Vec::new();
+        };
+        let fetchers = std::mem::take(&mut entry.attached.fetchers);
+        let sessions = fetchers.into_keys();
+        sessions
+            .filter_map(|session_id| {
+                let (slot_id, _) = self.sessions.get_mut(&session_id)?.parked()?;
+                Some((session_id, slot_id))
+            })
+            .collect()
+    }
+
+    /// Answer a fetch that waited, with what there is.
+    pub(super) fn complete_fetch(&mut self, session_id: SessionId, slot_id: u64, now: Now) {
+        let Some(parked) = self.unpark(session_id, slot_id) else {
+            return;
+        };
+        let ParkedFetch {
+            call, fetch, limits, ..
+        } = *parked;
+        let look = self.look(&fetch.wanted, limits);
+        let response = self.fetch_sessions.finish(fetch, look.responses, now.now_ms);
+        self.answer_fetch(session_id, slot_id, call, response, now);
+        self.touch(session_id);
+    }
+
+    fn answer_fetch(&mut self, session_id: SessionId, slot_id: u64, call: Call, response: FetchResponse, now: Now) {
+        let errors = response
+            .partitions
+            .iter()
+            .filter(|(_, partition)| partition.error_code != 0)
+            .count();
+        let record_bytes: usize = response
+            .partitions
+            .iter()
+            .map(|(_, partition)| partition.records_bytes())
+            .sum();
+        let metrics = &mut self.metrics.fetch;
+        metrics.errors += errors as u64 + u64::from(response.error_code != 0);
+        metrics.record_bytes += record_bytes as u64;
+        metrics.observe(call.size_bytes, now.stopwatch_us.saturating_sub(call.started_us));
+        if let Some(session) = self.sessions.get_mut(&session_id) {
+            session.complete(slot_id, response.into_chunks(call.version, call.correlation_id));
+        }
+    }
+}

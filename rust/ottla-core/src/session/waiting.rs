@@ -1,0 +1,129 @@
+//! What a reply waits for.
+
+use super::fetch_session::Fetch;
+use super::produce::TopicResponse;
+use crate::partition::Appended;
+use crate::storage::log_dir::PartitionId;
+use crate::types::Isolation;
+
+/// What every answer needs of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Version of request and response.
+    pub version: i16,
+    /// Returned in the response.
+    pub correlation_id: i32,
+    /// When the request was taken up, on the stopwatch, in µs.
+    pub started_us: u64,
+    /// Size of the request in bytes.
+    pub size_bytes: usize,
+}
+
+/// A partition of a Produce request whose records are to be checked and appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Where its response is: index of the topic.
+    pub topic: usize,
+    /// Index of the partition within the topic.
+    pub partition: usize,
+    /// The partition to append to.
+    pub partition_id: PartitionId,
+}
+
+/// A Produce request whose records are not checked yet.
+#[derive(Debug)]
+pub struct PreparedProduce {
+    /// The request.
+    pub call: Call,
+    /// 0, 1 or -1.
+    pub acks: i16,
+    /// How long to wait for acknowledgements.
+    pub timeout_ms: i32,
+    /// The response so far.
+    pub topics: Vec<TopicResponse>,
+    /// The partitions that were not refused, in the order of the request.
+    pub targets: Vec<Target>,
+}
+
+/// An append that is not acknowledged yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Unacknowledged {
+    /// Where its response is: index of the topic.
+    pub topic: usize,
+    /// Index of the partition within the topic.
+    pub partition: usize,
+    /// The partition it went to.
+    pub partition_id: PartitionId,
+    /// What the append was given.
+    pub appended: Appended,
+}
+
+/// A Produce request whose records are in the logs' tails: the response, as it will be if all goes well.
+#[derive(Debug)]
+pub struct PendingProduce {
+    /// The request.
+    pub call: Call,
+    /// When to give up.
+    pub deadline_ms: i64,
+    /// The response so far.
+    pub topics: Vec<TopicResponse>,
+    /// What is still missing.
+    pub unacknowledged: Vec<Unacknowledged>,
+}
+
+/// The bounds of a Fetch request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchLimits {
+    /// Answer as soon as so many bytes are there.
+    pub min_bytes: u64,
+    /// Bound of all records in bytes.
+    pub max_bytes: usize,
+    /// What may be seen.
+    pub isolation: Isolation,
+    /// A broker id asks as a follower; -1 from consumers.
+    pub replica_id: i32,
+}
+
+/// One partition that a parked fetch watches.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched {
+    /// Which.
+    pub partition_id: PartitionId,
+    /// First offset wanted.
+    pub offset: i64,
+    /// Bound of this partition's records in bytes.
+    pub max_bytes: u64,
+    /// What it adds to the fetch's bytes by now.
+    pub available_bytes: u64,
+}
+
+/// A Fetch request that waits for bytes or its deadline.
+#[derive(Debug)]
+pub struct ParkedFetch {
+    /// The request.
+    pub call: Call,
+    /// When to answer with what there is.
+    pub deadline_ms: i64,
+    /// What to read, and how to answer.
+    pub fetch: Fetch,
+    /// Its bounds.
+    pub limits: FetchLimits,
+    /// The partitions it waits for.
+    pub watched: Vec<Watched>,
+    /// Sum of `available_bytes` of all.
+    pub available_bytes: u64,
+}
+
+impl ParkedFetch {
+    /// A fetch that watches nothing yet.
+    pub fn new(call: Call, deadline_ms: i64, fetch: Fetch, limits: FetchLimits) -> Self {
+        Self {
+            call,
+            deadline_ms,
+            fetch,
+            limits,
+            watched: Vec::new(),
+            available_bytes: 0,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `Partition`: one partition for coordinators and admin handlers.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_core::partition::{EpochEndOffset, Partition as CorePartition, PartitionOffsets as CoreOffsets};
+use ottla_core::record::validate::{Origin, validate_produce};
+use ottla_core::types::Isolation;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::errors::{into_py, kafka_error};
+use crate::plane::Plane;
+
+#[pyclass(frozen, module = "ottla._native")]
+#[derive(Debug)]
+pub struct Partition {
+    plane: Arc<Plane>,
+    core: Arc<CorePartition>,
+    log_dir: usize,
+}
+
+#[pyclass(frozen, get_all, eq, module = "ottla._native")]
+#[derive(Debug, PartialEq, Eq)]
+pub struct PartitionOffsets {
+    log_start_offset: i64,
+    high_watermark: i64,
+    last_stable_offset: i64,
+    log_end_offset: i64,
+    written_offset: i64,
+    leader_epoch: i32,
+}
+
+#[pymethods]
+impl PartitionOffsets {
+    fn __repr__(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Partition {
+    pub fn new(plane: Arc<Plane>, core: Arc<CorePartition>, log_dir: usize) -> Self {
+        Self { plane, core, log_dir }
+    }
+}
+
+#[pymethods]
+impl Partition {
+    #[getter]
+    fn topic(&self) -> &str {
+        &self.core.topic_partition().topic
+    }
+
+    #[getter]
+    fn partition(&self) -> i32 {
+        self.core.topic_partition().partition
+    }
+
+    #[getter]
+    fn topic_id(&self) -> [u8; 16] {
+        self.core.topic_id().0
+    }
+
+    #[getter]
+    fn log_dir(&self) -> usize {
+        self.log_dir
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Partition {}>", self.core.topic_partition())
+    }
+
+    #[pyo3(signature = (batch, *, wall_ms, leader_epoch=None))]
+    fn append_batch(
+        &self,
+        py: Python<'_>,
+        batch: &[u8],
+        wall_ms: i64,
+        leader_epoch: Option<i32>,
+    ) -> PyResult<(i64, i64)> {
+        let rules = {
+            let inner = self.plane.lock();
+            inner
+                .core
+                .entry(self.core.id())
+                .map(|entry| entry.attached.rules().clone())
+                .unwrap_or_default()
+        };
+        let context = rules.context(Origin::Coordinator, i16::MAX, wall_ms);
+        let validated = validate_produce(BytesMut::from(batch), &context)
+            .map_err(|rejection| kafka_error(py, rejection.code, &rejection.message))?;
+        let appended = self.core.append_as_leader(validated, leader_epoch, wall_ms);
+        let appended = appended.map_err(|error| into_py(py, &error))?;
+        Ok((appended.base_offset, appended.last_offset))
+    }
+
+    #[pyo3(signature = (offset, *, max_bytes))]
+    fn read_records<'py>(&self, py: Python<'py>, offset: i64, max_bytes: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let read = py.detach(|| {
+            let read = self
+                .core
+                .read(offset, max_bytes, Isolation::ReadUncommitted, true, -1, -1)?;
+            let mut bytes = vec![0; read.size_bytes()];
+            let mut rest = &mut bytes[..];
+            for slice in &read.slices {
+                let (now, later) = rest.split_at_mut(slice.len);
+                slice
+                    .file
+                    .read_exact_at(now, slice.position)
+                    .map_err(ottla_core::error::Error::storage("reading records"))?;
+                rest = later;
+            }
+            Ok(bytes)
+        });
+        let bytes = read.map_err(|error: ottla_core::error::Error| into_py(py, &error))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    fn offsets(&self) -> PartitionOffsets {
+        let CoreOffsets {
+            log_start_offset,
+            high_watermark,
+            last_stable_offset,
+            log_end_offset,
+            written_offset,
+            leader_epoch,
+        } = self.core.offsets();
+        PartitionOffsets {
+            log_start_offset,
+            high_watermark,
+            last_stable_offset,
+            log_end_offset,
+            written_offset,
+            leader_epoch,
+        }
+    }
+
+    #[pyo3(signature = (is_watched=true))]
+    fn watch(&self, is_watched: bool) {
+        self.plane.lock().core.watch(self.core.id(), is_watched);
+    }
+
+    #[pyo3(
+        signature = (timestamp, *, isolation_level=None, current_leader_epoch=-1),
+        text_signature = "($self, timestamp, *, isolation_level=None, current_leader_epoch=-1)"
+    )]
+    fn list_offset(
+        &self,
+        py: Python<'_>,
+        timestamp: i64,
+        isolation_level: Option<i8>,
+        current_leader_epoch: i32,
+    ) -> PyResult<(i64, i64, i32)> {
+        let isolation = match isolation_level {
+            None => None,
+            Some(0) => Some(Isolation::ReadUncommitted),
+            Some(1) => Some(Isolation::ReadCommitted),
+            Some(other) => return Err(PyValueError::new_err(format!("isolation level {other}"))),
+        };
+        let listed = py.detach(|| self.core.list_offset(timestamp, isolation, current_leader_epoch));
+        let listed = listed.map_err(|error| into_py(py, &error))?;
+        Ok((listed.timestamp, listed.offset, listed.leader_epoch))
+    }
+
+    #[pyo3(
+        signature = (leader_epoch, *, current_leader_epoch=-1),
+        text_signature = "($self, leader_epoch, *, current_leader_epoch=-1)"
+    )]
+    fn end_offset_for_epoch(
+        &self,
+        py: Python<'_>,
+        leader_epoch: i32,
+        current_leader_epoch: i32,
+    ) -> PyResult<(i32, i64)> {
+        let EpochEndOffset {
+            leader_epoch,
+            end_offset,
+        } = self
+            .core
+            .end_offset_for_epoch(leader_epoch, current_leader_epoch)
+            .map_err(|error| into_py(py, &error))?;
+        Ok((leader_epoch, end_offset))
+    }
+
+    fn delete_records(&self, py: Python<'_>, offset: i64) -> PyResult<i64> {
+        self.core.delete_records(offset).map_err(|error| into_py(py, &error))
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.core.size_bytes()
+    }
+
+    fn flush(&self, py: Python<'_>) -> PyResult<i64> {
+        py.detach(|| self.core.flush()).map_err(|error| into_py(py, &error))
+    }
+
+    fn reopen(&self, py: Python<'_>, wall_ms: i64) -> PyResult<()> {
+        py.detach(|| self.core.reopen(wall_ms))
+            .map_err(|error| into_py(py, &error))
+    }
+}
