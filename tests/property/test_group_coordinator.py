@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup, GroupState
 from ottla.coordinator.group.config import GroupConfig
 from ottla.errors import ErrorCode
@@ -64,6 +65,7 @@ class GroupCoordinatorModel(RuleBasedStateMachine):
         self.acknowledged: dict[int, int] = {}
         self.next_offset = 1
         self.generation_seen = 0
+        self.checked = 0
 
     clients_at = st.integers(0, CLIENTS)
 
@@ -282,6 +284,12 @@ class GroupCoordinatorModel(RuleBasedStateMachine):
     @invariant()
     def a_restart_finds_what_is_committed(self) -> None:
         assert self.group.restarted().durable() == self.group.durable()
+
+    @invariant()
+    def records_say_what_was_replayed(self) -> None:
+        for record in self.group.log[self.checked :]:
+            assert records.decode(record.key, record.value) == record.content
+        self.checked = len(self.group.log)
 
     @invariant()
     def memory_agrees_with_the_log(self) -> None:

@@ -44,15 +44,19 @@ class CoordinatorRecord(NamedTuple):
 
     key: bytes
     value: bytes | None
+    content: object | None = None
+    """What the bytes say, where the maker has it at hand, so that replaying need not decode them."""
 
 
 class LoadedRecord(NamedTuple):
-    """A record read back from the log, with what its batch says about it."""
+    """A record in the log, with what its batch says about it."""
 
     offset: int
     key: bytes
     value: bytes | None
     producer_id: int = -1
+    content: object | None = None
+    """As in `CoordinatorRecord`; nothing in records that were read back."""
 
 
 class TransactionMarker(NamedTuple):
@@ -224,7 +228,7 @@ class Shard(Generic[M]):
         write = self._queue.popleft()
         assert base_offset >= self._end_offset, "offsets only rise"
         for offset, record in enumerate(write.records, base_offset):
-            self.machine.replay(LoadedRecord(offset, record.key, record.value))
+            self.machine.replay(LoadedRecord(offset, record.key, record.value, -1, record.content))
         self._end_offset = base_offset + len(write.records)
         self._park(write, now)
         self._park_recordless(now)

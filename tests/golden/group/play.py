@@ -73,6 +73,8 @@ def settle_order(api: ApiKey, answer: Any, names: Mapping[str, Any]) -> Any:
             for topic in group["topics"]:
                 topic["partitions"] = sorted(topic["partitions"], key=str)
     if api is ApiKey.DESCRIBE_GROUPS:
+        for group in answer["groups"]:
+            group["members"] = sorted(group["members"], key=str)
         answer["groups"] = sorted(answer["groups"], key=str)
     if api is ApiKey.DELETE_GROUPS:
         answer["results"] = sorted(answer["results"], key=str)

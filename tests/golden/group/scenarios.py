@@ -415,6 +415,7 @@ SCENARIOS: dict[str, list[Step]] = {
     "describe": [
         *[step for v in range(7) for step in describe("$g-none", version=v)],
         *describe("$g-none", version=5, operations=True),
+        *commit((0, 5), group_id=""),
         *describe("", version=5),
         *describe("", version=6),
         *STABLE,
@@ -446,6 +447,8 @@ SCENARIOS: dict[str, list[Step]] = {
     ],
     "delete groups": [
         *delete_groups("$g-none"),
+        *commit((0, 5), group_id=""),
+        *delete_groups(""),
         *delete_groups(""),
         *STABLE,
         *commit((0, 5), member_id="$m", generation_id=1),

@@ -31,7 +31,7 @@ class Directory:
 
     def describe(self, group_id: str, *, api_version: int) -> DescribedGroup:
         group = self._table.groups.get(group_id)
-        if group is None or not self._table.is_committed(group_id):
+        if group is None or not self._table.is_known(group_id):
             if api_version >= GROUP_ID_NOT_FOUND_VERSION_MIN:
                 return DescribedGroup(
                     group_id=group_id,
@@ -40,7 +40,7 @@ class Directory:
                     error_message=f"Group {group_id} not found.",
                 )
             return DescribedGroup(group_id=group_id, group_state=GroupState.DEAD)
-        # What members brought along is only told of a finished generation: before, it is about to change.
+        # What members brought along is told of a finished generation alone: before, no protocol is chosen.
         is_stable = group.state is GroupState.STABLE
         return DescribedGroup(
             group_id=group_id,
@@ -63,7 +63,7 @@ class Directory:
                 group_state=group.state,
                 group_type=GROUP_TYPE,
             )
-            for group in self._table.committed_groups()
+            for group in self._table.known_groups()
             if not wanted_states or group.state.lower() in wanted_states
         ]
 
@@ -105,5 +105,5 @@ def _described(group: ClassicGroup, member: Member, *, in_full: bool) -> Describ
         client_id=member.client_id,
         client_host=member.client_host,
         member_metadata=member.metadata(group.protocol_name) if in_full else b"",
-        member_assignment=member.assignment if in_full else b"",
+        member_assignment=member.assignment,
     )

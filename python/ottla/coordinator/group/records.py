@@ -219,42 +219,44 @@ Key: TypeAlias = OffsetCommitKey | GroupMetadataKey | int
 """A decoded key; of a kind that is not ours, its number alone."""
 
 
+class RecordContent(NamedTuple):
+    """A record decoded. No value: a tombstone."""
+
+    key: OffsetCommitKey | GroupMetadataKey
+    value: OffsetCommitValue | GroupMetadataValue | None
+
+
 def decode_key(key: bytes) -> Key:
     """Raises: MalformedRecord."""
-    if len(key) < 2:
-        raise MalformedRecord(f"a key of {len(key)} bytes")
-    kind = int.from_bytes(key[:2], "big", signed=True)
+    kind = _version(key)
     # Kind 0 is the offset commit of Kafka 0.8: the same fields.
-    if kind in (RecordKind.OFFSET_COMMIT, RecordKind.LEGACY_OFFSET_COMMIT):
+    if kind in (1, 0):
         return _read(OffsetCommitKey, key)  # type: ignore[no-any-return]
-    if kind == RecordKind.GROUP_METADATA:
+    if kind == 2:
         return _read(GroupMetadataKey, key)  # type: ignore[no-any-return]
     return kind
 
 
 def decode_offset_commit_value(value: bytes, *, record_offset: int = -1) -> OffsetCommitValue:
     """Raises: MalformedRecord."""
-    match _version(value):
-        case 4:
-            v = _read(_OffsetCommitValue4, value)
-            return OffsetCommitValue(
-                v.offset, v.leader_epoch, v.metadata, v.commit_timestamp_ms, -1, v.topic_id, record_offset
-            )
-        case 3:
-            v = _read(_OffsetCommitValue3, value)
-            return OffsetCommitValue(
-                v.offset, v.leader_epoch, v.metadata, v.commit_timestamp_ms, record_offset=record_offset
-            )
-        case 1:
-            v = _read(_OffsetCommitValue1, value)
-            return OffsetCommitValue(
-                v.offset, -1, v.metadata, v.commit_timestamp_ms, v.expire_timestamp_ms, record_offset=record_offset
-            )
-        case 0 | 2:
-            v = _read(_OffsetCommitValue0, value)
-            return OffsetCommitValue(v.offset, -1, v.metadata, v.commit_timestamp_ms, record_offset=record_offset)
-        case version:
-            raise MalformedRecord(f"an offset commit of version {version}")
+    version = _version(value)
+    if version == 4:
+        v = _read(_OffsetCommitValue4, value)
+        return OffsetCommitValue(
+            v.offset, v.leader_epoch, v.metadata, v.commit_timestamp_ms, -1, v.topic_id, record_offset
+        )
+    if version == 3:
+        v = _read(_OffsetCommitValue3, value)
+        return OffsetCommitValue(v.offset, v.leader_epoch, v.metadata, v.commit_timestamp_ms, -1, None, record_offset)
+    if version == 1:
+        v = _read(_OffsetCommitValue1, value)
+        return OffsetCommitValue(
+            v.offset, -1, v.metadata, v.commit_timestamp_ms, v.expire_timestamp_ms, None, record_offset
+        )
+    if version in (0, 2):
+        v = _read(_OffsetCommitValue0, value)
+        return OffsetCommitValue(v.offset, -1, v.metadata, v.commit_timestamp_ms, -1, None, record_offset)
+    raise MalformedRecord(f"an offset commit of version {version}")
 
 
 def decode_group_metadata_value(value: bytes) -> GroupMetadataValue:
@@ -300,6 +302,8 @@ def offset_commit(group_id: str, topic: str, partition: int, value: OffsetCommit
                 _TWO_LONGS.pack(value.commit_timestamp_ms, value.expire_timestamp_ms),
             )
         )
+        # Version 1 has no place for these.
+        value = value._replace(leader_epoch=-1, topic_id=None)
     else:
         body = b"".join(
             (
@@ -311,11 +315,13 @@ def offset_commit(group_id: str, topic: str, partition: int, value: OffsetCommit
                 b"\0" if value.topic_id is None else b"\1\0\x10" + value.topic_id.bytes,
             )
         )
-    return CoordinatorRecord(_offset_commit_key(group_id, topic, partition), body)
+    key = OffsetCommitKey(group=group_id, topic=topic, partition=partition)
+    return CoordinatorRecord(_offset_commit_key(group_id, topic, partition), body, RecordContent(key, value))
 
 
 def offset_commit_tombstone(group_id: str, topic: str, partition: int) -> CoordinatorRecord:
-    return CoordinatorRecord(_offset_commit_key(group_id, topic, partition), None)
+    key = OffsetCommitKey(group=group_id, topic=topic, partition=partition)
+    return CoordinatorRecord(_offset_commit_key(group_id, topic, partition), None, RecordContent(key, None))
 
 
 def group_metadata(group_id: str, value: GroupMetadataValue) -> CoordinatorRecord:
@@ -323,7 +329,8 @@ def group_metadata(group_id: str, value: GroupMetadataValue) -> CoordinatorRecor
     out = io.BytesIO(b"\0\3")
     out.seek(2)
     _write_group_metadata(out, value)
-    return CoordinatorRecord(_group_metadata_key(group_id), out.getvalue())
+    content = RecordContent(GroupMetadataKey(group=group_id), value)
+    return CoordinatorRecord(_group_metadata_key(group_id), out.getvalue(), content)
 
 
 def empty_group_metadata(group_id: str, *, wall_ms: int) -> CoordinatorRecord:
@@ -337,7 +344,20 @@ def empty_group_metadata(group_id: str, *, wall_ms: int) -> CoordinatorRecord:
 
 
 def group_metadata_tombstone(group_id: str) -> CoordinatorRecord:
-    return CoordinatorRecord(_group_metadata_key(group_id), None)
+    content = RecordContent(GroupMetadataKey(group=group_id), None)
+    return CoordinatorRecord(_group_metadata_key(group_id), None, content)
+
+
+def decode(key: bytes, value: bytes | None, *, record_offset: int = -1) -> RecordContent | int:
+    """A whole record; of a kind that is not ours, its number alone. Raises: MalformedRecord."""
+    decoded_key = decode_key(key)
+    if isinstance(decoded_key, int):
+        return decoded_key
+    if value is None:
+        return RecordContent(decoded_key, None)
+    if isinstance(decoded_key, OffsetCommitKey):
+        return RecordContent(decoded_key, decode_offset_commit_value(value, record_offset=record_offset))
+    return RecordContent(decoded_key, decode_group_metadata_value(value))
 
 
 _SHORT_LONG: Final = struct.Struct(">hq")
@@ -380,10 +400,11 @@ def _read(schema: type, data: bytes) -> Any:
         raise MalformedRecord(f"{schema.__name__.strip('_')}: {error}") from error
 
 
-def _version(value: bytes) -> int:
-    if len(value) < 2:
-        raise MalformedRecord(f"a value of {len(value)} bytes")
-    return int.from_bytes(value[:2], "big", signed=True)
+def _version(data: bytes) -> int:
+    """The int16 in front."""
+    if len(data) < 2:
+        raise MalformedRecord(f"{len(data)} bytes")
+    return data[1] if data[0] == 0 else int.from_bytes(data[:2], "big", signed=True)
 
 
 def _short_bytes(data: bytes) -> bytes:

@@ -13,7 +13,13 @@ from collections.abc import Iterator
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup
 from ottla.coordinator.group.offset_store import OffsetStore
-from ottla.coordinator.group.records import GroupMetadataKey, GroupMetadataValue, MalformedRecord, OffsetCommitKey
+from ottla.coordinator.group.records import (
+    GroupMetadataValue,
+    MalformedRecord,
+    OffsetCommitKey,
+    OffsetCommitValue,
+    RecordContent,
+)
 from ottla.coordinator.shard import LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timeline import Timeline, TimelineDict
 from ottla.errors import ErrorCode
@@ -29,6 +35,8 @@ class GroupTable:
         self.metadata: TimelineDict[str, GroupMetadataValue] = TimelineDict(self.timeline)
         self.offsets = OffsetStore(self.timeline)
         self.groups: dict[str, ClassicGroup] = {}
+        self._simple: set[str] = set()
+        """Groups that offsets have made. They stay, empty, when the last offset is deleted, until they expire."""
         self.is_live = False
         """Whether loading is over, so that `groups` follows each record."""
         self.foreign_records: dict[int, int] = {}
@@ -37,37 +45,43 @@ class GroupTable:
         """How many records could not be read. They are passed over: the other groups must not suffer for them."""
 
     def replay(self, record: LoadedRecord) -> None:
-        try:
-            self._replay(record)
-        except MalformedRecord:
-            self.malformed_records += 1
-
-    def _replay(self, record: LoadedRecord) -> None:
-        key = records.decode_key(record.key)
+        content = record.content
+        if content is None:
+            try:
+                content = records.decode(record.key, record.value, record_offset=record.offset)
+            except MalformedRecord:
+                self.malformed_records += 1
+                return
+        if not isinstance(content, RecordContent):
+            assert isinstance(content, int)
+            self.foreign_records[content] = self.foreign_records.get(content, 0) + 1
+            return
+        key, value = content
         if isinstance(key, OffsetCommitKey):
-            self._replay_offset(key, record)
-        elif isinstance(key, GroupMetadataKey):
-            self._replay_metadata(key.group, record)
+            assert value is None or isinstance(value, OffsetCommitValue)
+            self._replay_offset(key, value, record)
         else:
-            self.foreign_records[key] = self.foreign_records.get(key, 0) + 1
+            assert value is None or isinstance(value, GroupMetadataValue)
+            self._replay_metadata(key.group, value, record.offset)
 
     def replay_marker(self, marker: TransactionMarker) -> None:
         self.offsets.end_transaction(marker.producer_id, commit=marker.commit, offset=marker.offset)
 
-    def _replay_offset(self, key: OffsetCommitKey, record: LoadedRecord) -> None:
-        if record.value is None:
+    def _replay_offset(self, key: OffsetCommitKey, value: OffsetCommitValue | None, record: LoadedRecord) -> None:
+        if value is None:
             self.offsets.remove(key, offset=record.offset)
             return
-        value = records.decode_offset_commit_value(record.value, record_offset=record.offset)
+        if value.record_offset < 0:
+            value = value._replace(record_offset=record.offset)
         self.offsets.put(key, value, producer_id=record.producer_id, offset=record.offset)
         if self.is_live and key.group not in self.groups:
-            self.create(key.group, wall_ms=value.commit_timestamp_ms)
+            self._create_simple(key.group, wall_ms=value.commit_timestamp_ms)
 
-    def _replay_metadata(self, group_id: str, record: LoadedRecord) -> None:
-        if record.value is not None:
-            self.metadata.put(group_id, records.decode_group_metadata_value(record.value), offset=record.offset)
+    def _replay_metadata(self, group_id: str, value: GroupMetadataValue | None, offset: int) -> None:
+        if value is not None:
+            self.metadata.put(group_id, value, offset=offset)
             return
-        self.metadata.remove(group_id, offset=record.offset)
+        self.metadata.remove(group_id, offset=offset)
         if self.is_live:
             self._drop(group_id)
 
@@ -93,21 +107,30 @@ class GroupTable:
                 self.groups[group_id] = ClassicGroup.from_record(group_id, value)
         for group_id in self.offsets.group_ids():
             if group_id not in self.groups:
-                self.create(group_id, wall_ms=-1)
+                self._create_simple(group_id, wall_ms=-1)
 
     def create(self, group_id: str, *, wall_ms: int) -> ClassicGroup:
         group = self.groups[group_id] = ClassicGroup(group_id, state_timestamp_ms=wall_ms)
         return group
 
+    def _create_simple(self, group_id: str, *, wall_ms: int) -> None:
+        self.create(group_id, wall_ms=wall_ms)
+        self._simple.add(group_id)
+
     def is_durable(self, group_id: str) -> bool:
         """Whether the log, committed or not yet, knows the group."""
         return group_id in self.metadata or self.offsets.has_group(group_id)
 
-    def is_committed(self, group_id: str) -> bool:
-        return self.metadata.get_committed(group_id) is not None or self.offsets.has_committed_group(group_id)
+    def is_known(self, group_id: str) -> bool:
+        """Whether the group may be spoken of: it is committed, or was."""
+        return (
+            self.metadata.get_committed(group_id) is not None
+            or group_id in self._simple
+            or self.offsets.has_committed_group(group_id)
+        )
 
-    def committed_groups(self) -> Iterator[ClassicGroup]:
-        return (group for group_id, group in self.groups.items() if self.is_committed(group_id))
+    def known_groups(self) -> Iterator[ClassicGroup]:
+        return (group for group_id, group in self.groups.items() if self.is_known(group_id))
 
     def static_member_id(self, group_id: str, group_instance_id: str) -> str | None:
         """The member id of a static member as the log, committed or not yet, has it."""
@@ -128,6 +151,7 @@ class GroupTable:
         self._drop(group_id)
 
     def _drop(self, group_id: str) -> None:
+        self._simple.discard(group_id)
         group = self.groups.pop(group_id, None)
         if group is not None:
             for member_id in [*group.members, *group.pending_members]:

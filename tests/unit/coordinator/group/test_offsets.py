@@ -268,7 +268,9 @@ class TestTransactions:
         group = GroupContext()
         self.begun(group)
         group.log += [records.offset_commit_tombstone("x", "x", 0)]
-        group.machine.replay(LoadedRecord(1, *records.offset_commit(GROUP, "topic", 0, records.OffsetCommitValue(11))))
+        group.machine.replay(
+            LoadedRecord(1, *records.offset_commit(GROUP, "topic", 0, records.OffsetCommitValue(11))[:2])
+        )
         group.machine.replay_marker(TransactionMarker(2, 42, True))
         group.machine.commit(3)
         assert group.fetch_offsets(T0) == {T0: 11}

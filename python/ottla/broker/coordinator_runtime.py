@@ -1,0 +1,345 @@
+"""Runs the shards of one internal topic: appends what they decide, parks their replies, wakes them in time.
+
+A shard (`ottla.coordinator.shard`) decides everything; this module gives it a partition to write to, the high
+watermark, and a clock. `CoordinatorRuntime.ask` is the whole life of a request: the machine decides, records are
+appended and replayed at once, and the caller sleeps until the reply's token comes up, which may be in the same call,
+when the high watermark has moved, when another member has spoken or when a deadline has passed.
+
+A shard that breaks (a bug of ours, a log that cannot be read) is given up and, if its log can be read, loaded
+again: its clients are told to look for their coordinator, and the others are not touched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+import trio
+
+from ottla.broker.clock import now_ms, trio_time, wall_ms
+from ottla.broker.event_log import EventLog
+from ottla.coordinator.shard import (
+    CoordinatorRecord,
+    Instant,
+    LoadedRecord,
+    Machine,
+    Outcome,
+    Reply,
+    Shard,
+    TransactionMarker,
+    coordinator_error,
+)
+from ottla.errors import ErrorCode, KafkaError
+
+if TYPE_CHECKING:
+    from ottla._native import RecordBatch
+
+log = EventLog("coordinator")
+
+M = TypeVar("M", bound=Machine)
+R = TypeVar("R")
+
+LOAD_BYTES: Final = 1 << 20
+REPLAY_RECORDS_PER_TURN: Final = 500
+"""Records replayed before other tasks may run: about a millisecond."""
+LOADS_AT_ONCE: Final = 2
+
+
+class PartitionLog(Protocol):
+    """What a shard needs of its partition."""
+
+    def append(self, records: Sequence[CoordinatorRecord], *, wall_ms: int) -> int:
+        """Append one batch; returns its base offset. Touches no disk. Raises: KafkaError."""
+
+    async def read(self, offset: int, *, bytes_max: int) -> Sequence[RecordBatch]:
+        """Committed batches from `offset` on; none at the high watermark. Raises: KafkaError, OSError, ValueError."""
+
+    def offsets(self) -> tuple[int, int, int]:
+        """(log start offset, high watermark, log end offset)."""
+
+
+class _Slot:
+    """Where a request sleeps until its reply is there."""
+
+    __slots__ = ("event", "partition", "reply")
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.reply: Reply | None = None
+        self.event = trio.Event()
+
+
+class _Served(Generic[M]):
+    """One partition that this broker coordinates."""
+
+    __slots__ = ("is_broken", "log", "moved", "partition", "scope", "shard")
+
+    def __init__(self, partition: int, partition_log: PartitionLog, shard: Shard[M]) -> None:
+        self.partition = partition
+        self.log = partition_log
+        self.shard = shard
+        self.is_broken = False
+        """The log cannot be read: nothing can be answered from it."""
+        self.moved = trio.Event()
+        """Set, and replaced, when the high watermark has moved."""
+        self.scope = trio.CancelScope()
+        """Ends the loading."""
+
+
+class CoordinatorRuntime(Generic[M]):
+    """The shards of one internal topic on this broker."""
+
+    def __init__(
+        self,
+        topic: str,
+        make_machine: Callable[[], M],
+        *,
+        write_timeout_ms: int,
+        clock: Callable[[], Instant] = lambda: Instant(now_ms(), wall_ms()),
+        to_trio_time: Callable[[int], float] = trio_time,
+    ) -> None:
+        """
+        Args:
+            topic: For the log.
+            make_machine: Makes an empty machine for a shard that is about to be loaded.
+            write_timeout_ms: As for `Shard`.
+            clock: Both clocks now.
+            to_trio_time: The moment of a monotonic deadline on Trio's clock.
+        """
+        self._topic = topic
+        self._make_machine = make_machine
+        self._write_timeout_ms = write_timeout_ms
+        self._clock = clock
+        self._to_trio_time = to_trio_time
+        self._served: dict[int, _Served[M]] = {}
+        self._slots: dict[int, _Slot] = {}
+        self._last_token = 0
+        self._nursery: trio.Nursery | None = None
+        self._loads = trio.CapacityLimiter(LOADS_AT_ONCE)
+        self._timer = trio.CancelScope()
+        self._armed_ms: float = math.inf
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Load shards and keep their deadlines, until cancelled. Replies parked then are given up."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await self._keep_deadlines()
+        finally:
+            self._nursery = None
+            for partition in list(self._served):
+                self.stop(partition)
+
+    # Shards come and go
+
+    def start(self, partition: int, partition_log: PartitionLog) -> None:
+        """Coordinate a partition from now on: load it in the background, then serve."""
+        assert self._nursery is not None, "the runtime does not run"
+        self.stop(partition)
+        served = _Served(partition, partition_log, self._new_shard())
+        self._served[partition] = served
+        self._nursery.start_soon(self._load, served)
+
+    def stop(self, partition: int, error: ErrorCode = ErrorCode.NOT_COORDINATOR) -> None:
+        """Coordinate a partition no more; whoever waits is answered with `error`."""
+        served = self._served.pop(partition, None)
+        if served is not None:
+            served.scope.cancel()
+            self._deliver(
+                [Reply(t, None, error) for t, s in self._slots.items() if s.partition == partition and s.reply is None]
+            )
+
+    def partitions(self) -> list[int]:
+        return list(self._served)
+
+    def is_ready(self, partition: int) -> bool:
+        """Whether requests for the partition are answered."""
+        served = self._served.get(partition)
+        return served is not None and served.shard.loaded
+
+    def _new_shard(self) -> Shard[M]:
+        return Shard(self._make_machine(), write_timeout_ms=self._write_timeout_ms)
+
+    async def _load(self, served: _Served[M]) -> None:
+        where = {"topic": self._topic, "partition": served.partition}
+        with served.scope:
+            try:
+                async with self._loads:
+                    started_ms = self._clock().now_ms
+                    await self._replay_log(served)
+            except (KafkaError, OSError, ValueError) as error:
+                # Not retried: what is in the way (damage, a dead disk) needs the partition to be repaired first.
+                served.is_broken = True
+                log.error("coordinator_load_failed", **where, error=error)
+                return
+            now = self._clock()
+            replies = served.shard.finish_loading(now)
+            self._carry_out(served, replies, now)
+            log.info("coordinator_loaded", **where, end_offset=served.shard.end_offset, ms=now.now_ms - started_ms)
+
+    async def _replay_log(self, served: _Served[M]) -> None:
+        """Replay all that was in the log when this began, waiting for what of it is not yet committed."""
+        offset, _, end_offset = served.log.offsets()
+        shard = served.shard
+        shard.load((), end_offset=offset, high_watermark=offset)
+        while offset < end_offset:
+            moved = served.moved
+            batches = await served.log.read(offset, bytes_max=LOAD_BYTES)
+            if not batches:
+                await moved.wait()
+                continue
+            for batch in batches:
+                next_offset = batch.last_offset + 1
+                for records in _in_turns(batch, from_offset=offset):
+                    # Everything read is committed. Loading it as such keeps no history to undo.
+                    shard.load(records, end_offset=next_offset, high_watermark=next_offset)
+                    await trio.lowlevel.checkpoint()
+                shard.load((), end_offset=next_offset, high_watermark=next_offset)
+                offset = next_offset
+
+    def _give_up(self, served: _Served[M], error: Exception) -> None:
+        """Something in the machine went wrong: start over from what is in the log."""
+        log.error("coordinator_failed", topic=self._topic, partition=served.partition, error=error)
+        if self._served.get(served.partition) is served:
+            self.start(served.partition, served.log)
+
+    # Requests
+
+    async def ask(self, partition: int, decide: Callable[[M, int, Instant], Outcome]) -> object:
+        """Let the partition's machine decide on a request and return its reply once it may leave.
+
+        Args:
+            decide: Called with the machine, the token that names the reply, and both clocks.
+        Raises: KafkaError (NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, what became of the write).
+        """
+        served = self._serving(partition)
+        self._last_token += 1
+        token = self._last_token
+        slot = self._slots[token] = _Slot(partition)
+        try:
+            now = self._clock()
+            self._carry_out(served, served.shard.submit(decide(served.shard.machine, token, now), now), now)
+            if slot.reply is None:
+                await slot.event.wait()
+        finally:
+            del self._slots[token]
+        reply = slot.reply
+        assert reply is not None
+        if reply.error is not ErrorCode.NONE:
+            raise KafkaError(coordinator_error(reply.error))
+        return reply.response
+
+    def look(self, partition: int, read: Callable[[M, Instant], R]) -> R:
+        """Answer from the machine at once: for committed state, and for what rests on nothing durable.
+
+        Raises: KafkaError (NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS).
+        """
+        return read(self._serving(partition).shard.machine, self._clock())
+
+    def command(self, partition: int, decide: Callable[[M, Instant], Outcome]) -> None:
+        """Let the machine decide on something that nobody waits for. A partition that is not served is left alone."""
+        served = self._served.get(partition)
+        if served is not None and served.shard.loaded:
+            now = self._clock()
+            self._carry_out(served, served.shard.submit(decide(served.shard.machine, now), now), now)
+
+    def _serving(self, partition: int) -> _Served[M]:
+        served = self._served.get(partition)
+        if served is None:
+            raise KafkaError(ErrorCode.NOT_COORDINATOR)
+        if not served.shard.loaded:
+            is_broken = served.is_broken
+            raise KafkaError(
+                ErrorCode.COORDINATOR_NOT_AVAILABLE if is_broken else ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+            )
+        return served
+
+    def _carry_out(self, served: _Served[M], replies: list[Reply], now: Instant) -> None:
+        """Deliver replies and append records until the shard wants nothing more."""
+        shard = served.shard
+        while True:
+            self._deliver(replies)
+            records = shard.next_append()
+            if records is None:
+                break
+            try:
+                base_offset = served.log.append(records, wall_ms=now.wall_ms)
+            except KafkaError as error:
+                replies = shard.on_append_failed(error.code, now)
+            else:
+                replies = shard.on_appended(base_offset, now)
+        self._arm(shard.next_deadline_ms())
+
+    def _deliver(self, replies: Sequence[Reply]) -> None:
+        for reply in replies:
+            slot = self._slots.get(reply.token)
+            if slot is not None:  # else its connection is gone
+                slot.reply = reply
+                slot.event.set()
+
+    # The world moves
+
+    def on_partition_moved(self, partition: int) -> None:
+        """The partition's high watermark has moved, or appends to it were lost."""
+        served = self._served.get(partition)
+        if served is None:
+            return
+        served.moved.set()
+        served.moved = trio.Event()
+        if not served.shard.loaded:
+            return
+        _, high_watermark, end_offset = served.log.offsets()
+        now = self._clock()
+        try:
+            if end_offset < served.shard.end_offset:
+                error = ErrorCode.KAFKA_STORAGE_ERROR
+                self._carry_out(served, served.shard.on_rolled_back(end_offset, error, now), now)
+            self._carry_out(served, served.shard.on_high_watermark(high_watermark, now), now)
+        except Exception as error:
+            self._give_up(served, error)
+
+    def _arm(self, deadline_ms: int | None) -> None:
+        if deadline_ms is not None and deadline_ms < self._armed_ms:
+            self._armed_ms = deadline_ms
+            self._timer.deadline = self._to_trio_time(deadline_ms)
+
+    async def _keep_deadlines(self) -> None:
+        while True:
+            deadlines = [s.shard.next_deadline_ms() for s in self._served.values() if s.shard.loaded]
+            self._armed_ms = min((d for d in deadlines if d is not None), default=math.inf)
+            is_set = self._armed_ms < math.inf
+            self._timer = trio.CancelScope(deadline=self._to_trio_time(int(self._armed_ms)) if is_set else math.inf)
+            with self._timer:
+                await trio.sleep_forever()
+            self._armed_ms = -math.inf  # nothing needs to wake this task: it is about to look for itself
+            now = self._clock()
+            for served in list(self._served.values()):
+                deadline_ms = served.shard.next_deadline_ms() if served.shard.loaded else None
+                if deadline_ms is None or deadline_ms > now.now_ms:
+                    continue
+                try:
+                    self._carry_out(served, served.shard.on_tick(now), now)
+                except Exception as error:
+                    self._give_up(served, error)
+
+
+def _in_turns(batch: RecordBatch, *, from_offset: int) -> Iterator[list[LoadedRecord | TransactionMarker]]:
+    """A batch's records in portions small enough to be replayed at once. Batches may begin before `from_offset`."""
+    if batch.control:
+        # A control record's key: version and type, both int16 (0 abort, 1 commit).
+        yield [
+            TransactionMarker(offset, batch.producer_id, key[2:4] == b"\0\1")
+            for offset, _, key, _, _ in batch.records
+            if key is not None and offset >= from_offset and key[2:4] in (b"\0\0", b"\0\1")
+        ]
+        return
+    producer_id = batch.producer_id if batch.transactional else -1
+    found: list[LoadedRecord | TransactionMarker] = [
+        LoadedRecord(offset, key or b"", value, producer_id)
+        for offset, _, key, value, _ in batch.records
+        if offset >= from_offset
+    ]
+    for start in range(0, len(found), REPLAY_RECORDS_PER_TURN):
+        yield found[start : start + REPLAY_RECORDS_PER_TURN]

@@ -1,0 +1,452 @@
+"""The APIs of groups: FindCoordinator, membership, offsets, and what administrators ask.
+
+What is decided here is what the coordinator's machine cannot know (which topics exist, who leads what) and how an
+error is put into each API's response; the rest is the machine's.
+
+Source: Kafka's `KafkaApis` and `GroupCoordinatorService`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from ottla.broker.context import RequestContext
+from ottla.common.topics import CONSUMER_OFFSETS
+from ottla.coordinator.group.machine import GroupMachine
+from ottla.coordinator.group.membership import Caller
+from ottla.coordinator.group.offsets import commit_error
+from ottla.coordinator.shard import Instant, Outcome
+from ottla.errors import ErrorCode, KafkaError
+from ottla.protocol.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
+from ottla.protocol.messages.describe_groups import DescribedGroup, DescribeGroupsRequest, DescribeGroupsResponse
+from ottla.protocol.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
+from ottla.protocol.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
+from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupResponse
+from ottla.protocol.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse
+from ottla.protocol.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
+from ottla.protocol.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestTopic,
+    OffsetCommitResponse,
+    OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+)
+from ottla.protocol.messages.offset_delete import (
+    OffsetDeleteRequest,
+    OffsetDeleteRequestTopic,
+    OffsetDeleteResponse,
+    OffsetDeleteResponsePartition,
+    OffsetDeleteResponseTopic,
+)
+from ottla.protocol.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopics,
+    OffsetFetchResponse,
+    OffsetFetchResponseGroup,
+    OffsetFetchResponsePartition,
+    OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+)
+from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupResponse
+from ottla.protocol.versions import ApiKey
+
+if TYPE_CHECKING:
+    from ottla.broker.group_coordinator import GroupCoordinator
+
+KEY_TYPE_GROUP: Final = 0
+KEY_TYPE_SHARE: Final = 2
+NO_OPERATIONS: Final = -(2**31)
+GROUP_OPERATIONS: Final = sum(1 << bit for bit in (3, 6, 8, 10, 11))
+"""Everything that can be done to a group: the answer without an authorizer (bits are Kafka's `AclOperation`)."""
+
+_BATCHED_KEYS_VERSION: Final = 4
+_SHARE_KEYS_VERSION: Final = 6
+_NULLABLE_PROTOCOL_NAME_VERSION: Final = 7
+_MANDATORY_PROTOCOL_VERSION: Final = 5
+_GROUPS_VERSION: Final = 8
+_TOPIC_IDS_VERSION: Final = 10
+
+
+def _coordinator(context: RequestContext) -> GroupCoordinator:
+    return cast("GroupCoordinator", context.broker.coordinator)
+
+
+def _caller(context: RequestContext, token: int, *, unique_id: str = "") -> Caller:
+    return Caller(
+        token=token,
+        api_version=context.version,
+        client_id=context.client_id or "",
+        client_host=f"/{context.connection.peer[0]}",
+        unique_id=unique_id,
+    )
+
+
+async def _ask(
+    context: RequestContext, group_id: str, decide: Callable[[GroupMachine, Caller, Instant], Outcome]
+) -> Any:
+    """Let the machine of the group's partition decide. Raises: KafkaError."""
+    coordinator = _coordinator(context)
+    partition = coordinator.partition_for(group_id)
+    return await coordinator.runtime.ask(
+        partition, lambda machine, token, now: decide(machine, _caller(context, token), now)
+    )
+
+
+# Finding the coordinator
+
+
+async def handle_find_coordinator(context: RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse:
+    if context.version >= _BATCHED_KEYS_VERSION:
+        found = [await _find(context, request.key_type, key) for key in request.coordinator_keys]
+        return FindCoordinatorResponse(coordinators=tuple(found))
+    one = await _find(context, request.key_type, request.key)
+    return FindCoordinatorResponse(
+        error_code=one.error_code,
+        # Kafka names the error here even if there is none, but not in batches.
+        error_message=one.error_code.name if one.error_code is ErrorCode.NONE else one.error_message,
+        node_id=one.node_id,
+        host=one.host,
+        port=one.port,
+    )
+
+
+async def _find(context: RequestContext, key_type: int, key: str) -> Coordinator:
+    def nobody(error: ErrorCode, reason: str = "") -> Coordinator:
+        return Coordinator(key=key, node_id=-1, port=-1, error_code=error, error_message=reason)
+
+    if key_type == KEY_TYPE_SHARE and _BATCHED_KEYS_VERSION <= context.version < _SHARE_KEYS_VERSION:
+        return nobody(ErrorCode.INVALID_REQUEST)
+    if key_type != KEY_TYPE_GROUP:
+        return nobody(ErrorCode.INVALID_REQUEST, f"there is no coordinator for keys of type {key_type}")
+    coordinator = _coordinator(context)
+    try:
+        await coordinator.ensure_topic()
+        leader = coordinator.leader_of(coordinator.partition_for(key))
+    except KafkaError as error:
+        return nobody(error.code, f"{CONSUMER_OFFSETS} cannot be created now")
+    if leader != context.broker.node_id:
+        return nobody(ErrorCode.COORDINATOR_NOT_AVAILABLE, "the group's partition has no leader")
+    host, port = context.advertised_endpoint()
+    return Coordinator(key=key, node_id=leader, host=host, port=port, error_message="")
+
+
+# Membership
+
+
+async def handle_join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
+    unique_id = str(uuid.uuid4())
+    coordinator = _coordinator(context)
+    try:
+        response = cast(
+            JoinGroupResponse,
+            await coordinator.runtime.ask(
+                coordinator.partition_for(request.group_id),
+                lambda machine, token, now: machine.membership.join(
+                    request, _caller(context, token, unique_id=unique_id), now
+                ),
+            ),
+        )
+    except KafkaError as error:
+        response = JoinGroupResponse(error_code=error.code)
+    if response.protocol_name is None and context.version < _NULLABLE_PROTOCOL_NAME_VERSION:
+        return replace(response, protocol_name="")
+    return response
+
+
+async def handle_sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse:
+    if context.version >= _MANDATORY_PROTOCOL_VERSION and (
+        request.protocol_type is None or request.protocol_name is None
+    ):
+        return SyncGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
+    return cast(
+        SyncGroupResponse,
+        await _ask(
+            context, request.group_id, lambda machine, caller, now: machine.membership.sync(request, caller, now)
+        ),
+    )
+
+
+async def handle_heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
+    coordinator = _coordinator(context)
+    try:
+        error = coordinator.runtime.look(
+            coordinator.partition_for(request.group_id),
+            lambda machine, now: machine.membership.heartbeat(
+                request.group_id, request.member_id, request.group_instance_id, request.generation_id, now
+            ),
+        )
+    except KafkaError as failure:
+        # Members get a whole session when loading is over: no reason to alarm them before.
+        is_loading = failure.code is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+        error = ErrorCode.NONE if is_loading else failure.code
+    return HeartbeatResponse(error_code=error)
+
+
+async def handle_leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse:
+    return cast(
+        LeaveGroupResponse,
+        await _ask(
+            context, request.group_id, lambda machine, caller, now: machine.membership.leave(request, caller, now)
+        ),
+    )
+
+
+# Offsets
+
+
+async def handle_offset_commit(context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse:
+    image = context.broker.metadata.image
+    refused: list[OffsetCommitResponseTopic] = []
+    accepted: list[OffsetCommitRequestTopic] = []
+    for asked in request.topics:
+        if context.version >= _TOPIC_IDS_VERSION:
+            topic = None if asked.topic_id is None else image.topics.get(asked.topic_id)
+            missing = ErrorCode.UNKNOWN_TOPIC_ID
+        else:
+            topic = image.topic(asked.name)
+            missing = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        existing = {} if topic is None else topic.partitions
+        error = missing if topic is None else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        unknown = [p.partition_index for p in asked.partitions if p.partition_index not in existing]
+        if unknown or not asked.partitions:
+            refused.append(
+                OffsetCommitResponseTopic(
+                    name=asked.name,
+                    topic_id=asked.topic_id,
+                    partitions=tuple(
+                        OffsetCommitResponsePartition(partition_index=p, error_code=error) for p in unknown
+                    ),
+                )
+            )
+        known = tuple(p for p in asked.partitions if p.partition_index in existing)
+        if known:
+            assert topic is not None
+            accepted.append(replace(asked, name=topic.name, topic_id=topic.topic_id, partitions=known))
+    if not accepted:
+        return OffsetCommitResponse(topics=tuple(refused))
+    passed_on = replace(request, topics=tuple(accepted))
+    try:
+        response = cast(
+            OffsetCommitResponse,
+            await _ask(
+                context, request.group_id, lambda machine, caller, now: machine.offsets.commit(passed_on, caller, now)
+            ),
+        )
+    except KafkaError as failure:
+        response = commit_error(passed_on, failure.code)
+    return OffsetCommitResponse(topics=_merge(refused, response.topics))
+
+
+def _merge(
+    refused: Sequence[OffsetCommitResponseTopic], answered: Sequence[OffsetCommitResponseTopic]
+) -> tuple[OffsetCommitResponseTopic, ...]:
+    """One entry a topic: what was refused first, as Kafka has it."""
+    if not refused:
+        return tuple(answered)
+    merged = {(t.name or t.topic_id): t for t in refused}
+    for topic in answered:
+        before = merged.get(topic.name) or merged.get(topic.topic_id)
+        key = topic.name if before is None else (before.name or before.topic_id)
+        partitions = topic.partitions if before is None else before.partitions + topic.partitions
+        merged[key] = replace(topic, partitions=partitions)
+    return tuple(merged.values())
+
+
+async def handle_offset_fetch(context: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse:
+    if context.version >= _GROUPS_VERSION:
+        groups = [await _fetch(context, group, is_stable=request.require_stable) for group in request.groups]
+        return OffsetFetchResponse(groups=tuple(groups))
+    topics = None
+    if request.topics is not None:
+        topics = tuple(
+            OffsetFetchRequestTopics(name=t.name, partition_indexes=t.partition_indexes) for t in request.topics
+        )
+    asked = OffsetFetchRequestGroup(group_id=request.group_id, topics=topics)
+    return _as_before_groups(context, await _fetch(context, asked, is_stable=request.require_stable))
+
+
+def _as_before_groups(context: RequestContext, group: OffsetFetchResponseGroup) -> OffsetFetchResponse:
+    """Versions before 8 are about one group, and version 1 has no place for its error but the partitions."""
+    is_in_partitions = context.version < 2 and group.error_code is not ErrorCode.NONE
+
+    def partition(p: OffsetFetchResponsePartitions) -> OffsetFetchResponsePartition:
+        if is_in_partitions:
+            return OffsetFetchResponsePartition(
+                partition_index=p.partition_index, committed_offset=-1, metadata="", error_code=group.error_code
+            )
+        return OffsetFetchResponsePartition(
+            partition_index=p.partition_index,
+            committed_offset=p.committed_offset,
+            committed_leader_epoch=p.committed_leader_epoch,
+            metadata=p.metadata,
+            error_code=p.error_code,
+        )
+
+    return OffsetFetchResponse(
+        error_code=group.error_code,
+        topics=tuple(
+            OffsetFetchResponseTopic(name=t.name, partitions=tuple([partition(p) for p in t.partitions]))
+            for t in group.topics
+        ),
+    )
+
+
+async def _fetch(
+    context: RequestContext, asked: OffsetFetchRequestGroup, *, is_stable: bool
+) -> OffsetFetchResponseGroup:
+    unknown: list[OffsetFetchResponseTopics] = []
+    if context.version >= _TOPIC_IDS_VERSION and asked.topics is not None:
+        asked, unknown = _with_names(context, asked)
+    coordinator = _coordinator(context)
+    try:
+        partition = coordinator.partition_for(asked.group_id)
+        if is_stable:
+            answered = await _ask(
+                context, asked.group_id, lambda machine, caller, _: machine.offsets.fetch_stable(asked, caller)
+            )
+        else:
+            answered = coordinator.runtime.look(partition, lambda machine, _: machine.offsets.fetch(asked))
+    except KafkaError as failure:
+        return _fetch_error(asked, failure.code)
+    found = cast(OffsetFetchResponseGroup, answered)
+    if context.version >= _TOPIC_IDS_VERSION:
+        topic_ids = context.broker.metadata.image.topic_ids
+        topics = [replace(t, topic_id=topic_ids[t.name]) for t in found.topics if t.name in topic_ids]
+        found = replace(found, topics=(*topics, *unknown))
+    return found
+
+
+def _with_names(
+    context: RequestContext, asked: OffsetFetchRequestGroup
+) -> tuple[OffsetFetchRequestGroup, list[OffsetFetchResponseTopics]]:
+    """Replace topic ids by names; returns the answer for ids that do not exist beside."""
+    topics = context.broker.metadata.image.topics
+    known: list[OffsetFetchRequestTopics] = []
+    unknown: list[OffsetFetchResponseTopics] = []
+    for wanted in asked.topics or ():
+        topic = None if wanted.topic_id is None else topics.get(wanted.topic_id)
+        if topic is not None:
+            known.append(replace(wanted, name=topic.name))
+        else:
+            unknown.append(_fetched_error(wanted, ErrorCode.UNKNOWN_TOPIC_ID))
+    return replace(asked, topics=tuple(known)), unknown
+
+
+def _fetched_error(wanted: OffsetFetchRequestTopics, error: ErrorCode) -> OffsetFetchResponseTopics:
+    return OffsetFetchResponseTopics(
+        name=wanted.name,
+        topic_id=wanted.topic_id,
+        partitions=tuple(
+            OffsetFetchResponsePartitions(partition_index=p, committed_offset=-1, metadata="", error_code=error)
+            for p in wanted.partition_indexes
+        ),
+    )
+
+
+def _fetch_error(asked: OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchResponseGroup:
+    """The group's error. The topics are repeated without one: version 1 puts the group's into them."""
+    topics = tuple(_fetched_error(t, ErrorCode.NONE) for t in asked.topics or ())
+    return OffsetFetchResponseGroup(group_id=asked.group_id, error_code=error, topics=topics)
+
+
+async def handle_offset_delete(context: RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse:
+    image = context.broker.metadata.image
+    refused: list[OffsetDeleteResponseTopic] = []
+    accepted: list[OffsetDeleteRequestTopic] = []
+    for asked in request.topics:
+        topic = image.topic(asked.name)
+        existing = {} if topic is None else topic.partitions
+        unknown = tuple(
+            OffsetDeleteResponsePartition(
+                partition_index=p.partition_index, error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            )
+            for p in asked.partitions
+            if p.partition_index not in existing
+        )
+        if unknown:
+            refused.append(OffsetDeleteResponseTopic(name=asked.name, partitions=unknown))
+        known = tuple(p for p in asked.partitions if p.partition_index in existing)
+        if known:
+            accepted.append(replace(asked, partitions=known))
+    passed_on = replace(request, topics=tuple(accepted))
+    response = cast(
+        OffsetDeleteResponse,
+        await _ask(context, request.group_id, lambda machine, caller, _: machine.offsets.delete(passed_on, caller)),
+    )
+    if response.error_code is not ErrorCode.NONE:
+        return response
+    merged = {t.name: t for t in refused}
+    for answered in response.topics:
+        before = merged.get(answered.name)
+        partitions = answered.partitions if before is None else before.partitions + answered.partitions
+        merged[answered.name] = replace(answered, partitions=partitions)
+    return replace(response, topics=tuple(merged.values()))
+
+
+# Administration
+
+
+async def handle_describe_groups(context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
+    coordinator = _coordinator(context)
+    described = []
+    for group_id in request.groups:
+        try:
+            group = coordinator.runtime.look(
+                coordinator.partition_for(group_id),
+                lambda machine, _, group_id=group_id: machine.directory.describe(  # type: ignore[misc]
+                    group_id, api_version=context.version
+                ),
+            )
+        except KafkaError as failure:
+            group = DescribedGroup(group_id=group_id, error_code=failure.code)
+        if request.include_authorized_operations and group.error_code is ErrorCode.NONE:
+            group = replace(group, authorized_operations=GROUP_OPERATIONS)
+        described.append(group)
+    return DescribeGroupsResponse(groups=tuple(described))
+
+
+async def handle_list_groups(context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
+    runtime = _coordinator(context).runtime
+    groups: list[ListedGroup] = []
+    try:
+        for partition in runtime.partitions():
+            groups += runtime.look(
+                partition, lambda machine, _: machine.directory.list(request.states_filter, request.types_filter)
+            )
+    except KafkaError as failure:
+        return ListGroupsResponse(error_code=failure.code)
+    return ListGroupsResponse(groups=tuple(groups))
+
+
+async def handle_delete_groups(context: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse:
+    results: list[DeletableGroupResult] = []
+    for group_id in dict.fromkeys(request.groups_names):
+        try:
+            results += await _ask(
+                context,
+                group_id,
+                lambda machine, caller, _, group_id=group_id: machine.directory.delete([group_id], caller),  # type: ignore[misc]
+            )
+        except KafkaError as failure:
+            results.append(DeletableGroupResult(group_id=group_id, error_code=failure.code))
+    return DeleteGroupsResponse(results=tuple(results))
+
+
+HANDLERS: Final = {
+    ApiKey.FIND_COORDINATOR: handle_find_coordinator,
+    ApiKey.JOIN_GROUP: handle_join_group,
+    ApiKey.SYNC_GROUP: handle_sync_group,
+    ApiKey.HEARTBEAT: handle_heartbeat,
+    ApiKey.LEAVE_GROUP: handle_leave_group,
+    ApiKey.OFFSET_COMMIT: handle_offset_commit,
+    ApiKey.OFFSET_FETCH: handle_offset_fetch,
+    ApiKey.OFFSET_DELETE: handle_offset_delete,
+    ApiKey.DESCRIBE_GROUPS: handle_describe_groups,
+    ApiKey.LIST_GROUPS: handle_list_groups,
+    ApiKey.DELETE_GROUPS: handle_delete_groups,
+}
