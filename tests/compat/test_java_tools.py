@@ -1,0 +1,176 @@
+"""Apache Kafka's command-line tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.compat.test_java_clients import version
+from tests.compat.tools import JavaTools, run_alone
+
+CLIENT = ("Java tools", version)
+
+
+@pytest.fixture(scope="module")
+def tools() -> Iterator[JavaTools]:
+    with JavaTools() as running:
+        yield running
+
+
+def table(printed: str) -> list[dict[str, str]]:
+    """Read a table with a heading in capitals."""
+    lines = [line.split() for line in printed.splitlines() if line.strip()]
+    start = next(index for index, line in enumerate(lines) if line[0] in {"GROUP", "COORDINATOR"})
+    return [dict(zip(lines[start], line, strict=False)) for line in lines[start + 1 :]]
+
+
+def test_topics(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-topics creates, lists, describes, extends and deletes topics."""
+    topic, where = unique("tool-topics"), ("--bootstrap-server", bootstrap)
+    name = ("--topic", topic)
+    created = tools.run("topics", *where, "--create", *name, "--partitions", "2", "--config", "retention.ms=1000000")
+    assert f"Created topic {topic}" in created
+    assert "already exists" in tools.run("topics", *where, "--create", *name, status=1)
+    assert topic in tools.run("topics", *where, "--list").splitlines()
+    described = tools.run("topics", *where, "--describe", *name)
+    assert "PartitionCount: 2\tReplicationFactor: 1" in described
+    assert "retention.ms=1000000" in described
+    assert described.count("Isr: ") == 2
+    tools.run("topics", *where, "--alter", *name, "--partitions", "3")
+    assert "PartitionCount: 3" in tools.run("topics", *where, "--describe", *name)
+    for selection in ("--under-replicated-partitions", "--unavailable-partitions", "--under-min-isr-partitions"):
+        assert topic not in tools.run("topics", *where, "--describe", selection)
+    tools.run("topics", *where, "--delete", *name)
+    assert topic not in tools.run("topics", *where, "--list").splitlines()
+
+
+def test_configs(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-configs describes and alters topics and brokers."""
+    topic, where = unique("tool-configs"), ("--bootstrap-server", bootstrap)
+    entity = ("--entity-type", "topics", "--entity-name", topic)
+    tools.run("topics", *where, "--create", "--topic", topic)
+    tools.run(
+        "configs", *where, *entity, "--alter", "--add-config", "retention.ms=5000,cleanup.policy=[compact,delete]"
+    )
+    described = tools.run("configs", *where, *entity, "--describe")
+    assert "retention.ms=5000 sensitive=false" in described
+    assert "cleanup.policy=compact,delete" in described
+    tools.run("configs", *where, *entity, "--alter", "--delete-config", "retention.ms")
+    assert "retention.ms=5000" not in tools.run("configs", *where, *entity, "--describe")
+    every = tools.run("configs", *where, *entity, "--describe", "--all")
+    assert "retention.ms=604800000" in every
+    assert "DEFAULT_CONFIG:log.cleaner.delete.retention.ms=86400000" in every
+    assert "nonsense" in tools.run("configs", *where, *entity, "--alter", "--add-config", "nonsense=1", status=1)
+    default = ("--entity-type", "brokers", "--entity-default")
+    tools.run("configs", *where, *default, "--alter", "--add-config", "log.cleaner.threads=2")
+    assert "log.cleaner.threads=2" in tools.run("configs", *where, *default, "--describe")
+    tools.run("configs", *where, *default, "--alter", "--delete-config", "log.cleaner.threads")
+
+
+def test_console(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-console-producer and kafka-console-consumer pass keys, values and headers."""
+    topic, where = unique("tool-console"), ("--bootstrap-server", bootstrap)
+    lines = "".join(f"h:{number}\tkey{number}\tvalue {number}\n" for number in range(20))
+    properties = ["parse.key=true", "parse.headers=true"]
+    options = [part for text in properties for part in ("--reader-property", text)]
+    tools.run("console-producer", *where, "--topic", topic, *options, text=lines)
+    options = [part for text in ("print.key=true", "print.headers=true") for part in ("--formatter-property", text)]
+    printed = tools.run(
+        "console-consumer", *where, "--topic", topic, "--from-beginning", "--max-messages", "20", *options
+    )
+    assert printed == lines
+    ranged = ("--partition", "0", "--offset", "15", "--max-messages", "5")
+    assert len(tools.run("console-consumer", *where, "--topic", topic, *ranged).splitlines()) == 5
+
+
+def test_offsets(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-get-offsets knows both ends and offsets by time; kafka-delete-records moves the start."""
+    topic, where = unique("tool-offsets"), ("--bootstrap-server", bootstrap)
+    tools.run("console-producer", *where, "--topic", topic, text="a\nb\nc\n")
+
+    def offset(when: str) -> str:
+        return tools.run("get-offsets", *where, "--topic", topic, "--time", when).strip()
+
+    assert offset("latest") == f"{topic}:0:3"
+    assert offset("earliest") == f"{topic}:0:0"
+    assert offset("max-timestamp").startswith(f"{topic}:0:")
+    assert offset("0") == f"{topic}:0:0"
+    assert offset("earliest-local") == f"{topic}:0:0"
+    path = Path(f"/tmp/{topic}.json")
+    path.write_text(json.dumps({"partitions": [{"topic": topic, "partition": 0, "offset": 2}], "version": 1}))
+    try:
+        assert "low_watermark: 2" in tools.run("delete-records", *where, "--offset-json-file", str(path))
+    finally:
+        path.unlink()
+    assert offset("earliest") == f"{topic}:0:2"
+
+
+def test_consumer_groups(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-consumer-groups describes lag, resets offsets and deletes groups; kafka-groups lists them."""
+    topic, group, where = unique("tool-groups"), unique("tool-group"), ("--bootstrap-server", bootstrap)
+    tools.run("console-producer", *where, "--topic", topic, text="a\nb\nc\nd\n")
+    reading = ("--topic", topic, "--group", group, "--from-beginning", "--max-messages", "4")
+    tools.run("console-consumer", *where, *reading)
+    assert group in tools.run("consumer-groups", *where, "--list").split()
+    assert group in tools.run("groups", *where, "--list")
+    described = table(tools.run("consumer-groups", *where, "--describe", "--group", group))
+    assert [(row["CURRENT-OFFSET"], row["LOG-END-OFFSET"], row["LAG"]) for row in described] == [("4", "4", "0")]
+    assert "Empty" in tools.run("consumer-groups", *where, "--describe", "--group", group, "--state")
+    reset = ("--reset-offsets", "--group", group, "--topic", topic)
+    assert "1" in tools.run("consumer-groups", *where, *reset, "--to-offset", "1", "--dry-run")
+    tools.run("consumer-groups", *where, *reset, "--shift-by", "-3", "--execute")
+    described = table(tools.run("consumer-groups", *where, "--describe", "--group", group))
+    assert [(row["CURRENT-OFFSET"], row["LAG"]) for row in described] == [("1", "3")]
+    tools.run("consumer-groups", *where, "--delete-offsets", "--group", group, "--topic", topic)
+    tools.run("consumer-groups", *where, *reset, "--to-earliest", "--execute")
+    tools.run("consumer-groups", *where, "--delete", "--group", group)
+    assert group not in tools.run("consumer-groups", *where, "--list").split()
+
+
+def test_performance(tools: JavaTools, bootstrap: str, unique: Callable[[str], str], tmp_path: Path) -> None:
+    """kafka-producer-perf-test, kafka-consumer-perf-test and kafka-e2e-latency run to their end."""
+    topic, where = unique("tool-perf"), ("--bootstrap-server", bootstrap)
+    tools.run("topics", *where, "--create", "--topic", topic, "--partitions", "3")
+    sending = ("--topic", topic, "--num-records", "50000", "--record-size", "100", "--throughput", "-1")
+    sent = tools.run("producer-perf-test", *where, *sending, "--command-property", "acks=all")
+    assert "50000 records sent" in sent
+    read = tools.run("consumer-perf-test", *where, "--topic", topic, "--num-records", "50000", "--timeout", "20000")
+    assert int(read.splitlines()[-1].split(", ")[4]) >= 50000
+    tools.run("topics", *where, "--create", "--topic", topic + "-e2e")
+    measuring = ("--topic", topic + "-e2e", "--num-records", "500", "--producer-acks", "all", "--record-size", "100")
+    assert "Avg latency" in tools.run("e2e-latency", *where, *measuring)
+
+
+def test_verifiable_clients(bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-verifiable-producer and kafka-verifiable-consumer agree on every record."""
+    topic, where = unique("tool-verify"), ("--bootstrap-server", bootstrap)
+    produced = run_alone("verifiable-producer", *where, "--topic", topic, "--max-messages", "2000", "--acks", "-1")
+    events = [json.loads(line) for line in produced.splitlines() if line.startswith("{")]
+    assert sorted(event["offset"] for event in events if event["name"] == "producer_send_success") == list(range(2000))
+    reading = ("--topic", topic, "--group-id", unique("g"), "--max-messages", "2000", "--reset-policy", "earliest")
+    consumed = run_alone("verifiable-consumer", *where, *reading)
+    events = [json.loads(line) for line in consumed.splitlines() if line.startswith("{")]
+    assert sum(event["count"] for event in events if event["name"] == "records_consumed") == 2000
+    committed = [event for event in events if event["name"] == "offsets_committed"]
+    assert committed
+    assert all(event["success"] for event in committed)
+
+
+def test_cluster_tools(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-broker-api-versions, -cluster, -log-dirs, -metadata-quorum, -features and -leader-election are answered."""
+    topic, where = unique("tool-cluster"), ("--bootstrap-server", bootstrap)
+    tools.run("topics", *where, "--create", "--topic", topic)
+    assert "Produce(0): 0 to 13" in tools.run("broker-api-versions", *where)
+    assert "Cluster ID: " in tools.run("cluster", "cluster-id", *where)
+    assert topic in tools.run("log-dirs", *where, "--describe", "--topic-list", topic)
+    status = tools.run("metadata-quorum", *where, "describe", "--status")
+    assert "LeaderId:" in status
+    assert "Leader" in tools.run("metadata-quorum", *where, "describe", "--replication")
+    assert "metadata.version" in tools.run("features", *where, "describe")
+    elected = tools.run(
+        "leader-election", *where, "--election-type", "preferred", "--topic", topic, "--partition", "0", status=None
+    )
+    assert topic in elected
