@@ -202,3 +202,8 @@ class KafkaError(Exception):
     @property
     def retriable(self) -> bool:
         return self.code.retriable
+
+
+def code_of(error: KafkaError | OSError) -> ErrorCode:
+    """The code that tells a client of a failed operation on a log."""
+    return error.code if isinstance(error, KafkaError) else ErrorCode.KAFKA_STORAGE_ERROR

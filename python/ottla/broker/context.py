@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from ottla.broker.connection import Connection
     from ottla.broker.metadata_publisher import MetadataPublisher
     from ottla.broker.metrics import Metrics
+    from ottla.broker.producer_ids import ProducerIds
     from ottla.common.endpoints import Endpoint
 
 
@@ -19,7 +21,10 @@ class Controller(Protocol):
     """Where requests that change metadata are decided (`controller_runtime`)."""
 
     async def handle(self, request: Any) -> Any:
-        """Return the response to a request of the admin APIs, once what it rests on is committed and applied here."""
+        """Return the response to a request of the admin APIs, once what it rests on is committed and applied here.
+
+        Raises: KafkaError with NOT_CONTROLLER.
+        """
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,10 +34,11 @@ class Broker:
     node_id: int
     cluster_id: str
     plane: DataPlane
+    log_dirs: Sequence[str]
     metadata: MetadataPublisher
-    controller: Any
-    """A `Controller`."""
+    controller: Controller
     coordinator: Any
+    producer_ids: ProducerIds
     metrics: Metrics
     listeners: dict[str, Endpoint]
     """What is listened on, by listener name, with the ports that were bound."""

@@ -11,7 +11,9 @@ import trio
 from ottla.broker.data_dirs import InvalidDataDirectory
 from ottla.broker.event_log import configure_logging
 from ottla.broker.server import SWITCH_INTERVAL_S, Ready, Server, the_error
+from ottla.common.config import InvalidConfig
 from ottla.common.endpoints import InvalidEndpoint
+from ottla.errors import KafkaError
 
 
 async def serve(settings: Mapping[str, str]) -> None:
@@ -43,7 +45,7 @@ def run(settings: Mapping[str, str]) -> int:
         trio.run(serve, settings)
     except BaseException as raised:
         error = the_error(raised)
-        if not isinstance(error, (OSError, InvalidDataDirectory, InvalidEndpoint)):
+        if not isinstance(error, (OSError, InvalidConfig, InvalidDataDirectory, InvalidEndpoint, KafkaError)):
             raise
         print(f"cannot start: {error}", file=sys.stderr)
         return 1

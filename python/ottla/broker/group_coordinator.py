@@ -143,7 +143,8 @@ class GroupCoordinator:
         for partition, leader_epoch in led.items():
             if self._leader_epochs.get(partition) != leader_epoch:
                 native = self._plane.partition(CONSUMER_OFFSETS, partition)
-                assert native is not None, "metadata is published after its partitions are served"
+                if native is None:
+                    continue  # it could not be opened: nobody coordinates its groups
                 native.watch()
                 codec = CODECS[self._topic_config.compression_codec]
                 self.runtime.start(partition, NativePartitionLog(native, compression=codec, leader_epoch=leader_epoch))

@@ -7,28 +7,41 @@ Stopping goes the other way round: no new connections, connections end, logs are
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
 
 from ottla._native import DataPlane
+from ottla.broker.broker_lifecycle import BrokerLifecycle
+from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.connection import Connection
 from ottla.broker.context import Broker
-from ottla.broker.data_dirs import open_data_dirs
+from ottla.broker.controller_runtime import ControllerRuntime
+from ottla.broker.data_dirs import DataDirs, open_data_dirs
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.event_log import EventLog
+from ottla.broker.group_coordinator import GroupCoordinator, group_config, offsets_topic_config
 from ottla.broker.http import Page, serve_pages
 from ottla.broker.janitor import look_after
 from ottla.broker.listener import ConnectionLimits, open_listener, serve_listener
+from ottla.broker.log_maintenance import maintain_logs
 from ottla.broker.metadata_publisher import MetadataPublisher
 from ottla.broker.metrics import Metrics, render
 from ottla.broker.poller import Poller
+from ottla.broker.producer_ids import ProducerIds
+from ottla.broker.quorum_runtime import QuorumSettings
+from ottla.common.config import BROKER_KEYS, BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
+from ottla.metadata.records import Endpoint as RegisteredEndpoint
 
 log = EventLog("server")
 
+METADATA_PARTITION: Final = "__cluster_metadata-0"
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the event loop may have to wait for the GIL when a worker thread runs Python."""
 
@@ -56,12 +69,18 @@ class Ready:
         return next(iter(self.listeners.values())).port
 
 
+def _registered(endpoint: Endpoint) -> RegisteredEndpoint:
+    """A listener as the metadata keeps it. No host: clients are told what they connected to, others this machine."""
+    return RegisteredEndpoint(name=endpoint.name, host=endpoint.host or "localhost", port=endpoint.port)
+
+
 class Server:
     """One broker."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        """Args: settings: Configuration by Kafka's keys, as text."""
-        self.settings = settings
+        """Args: settings: Configuration by Kafka's keys, as text. Raises: InvalidConfig."""
+        self.config = BrokerConfig.load(settings)
+        check_broker_config(self.config)
         self.connections: dict[int, Connection] = {}
         self._stop = trio.Event()
         self._stopped = trio.Event()
@@ -75,53 +94,110 @@ class Server:
         await self._stopped.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[Ready] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `stop`. Raises: OSError (an address, a directory), InvalidDataDirectory."""
+        """Serve until `stop`.
+
+        Raises: OSError (an address, a directory), InvalidConfig, InvalidEndpoint, InvalidDataDirectory, KafkaError (a
+        directory that is damaged or in use), QuorumDamagedError.
+        """
         with contextlib.ExitStack() as resources:
             await self._run(resources, task_status)
         log.info("stopped")
         self._stopped.set()
 
     async def _run(self, resources: contextlib.ExitStack, task_status: trio.TaskStatus[Ready]) -> None:
-        settings = self.settings
-        log_dirs = [d.strip() for d in (settings.get("log.dirs") or settings["log.dir"]).split(",")]
-        node = settings.get("node.id") or settings.get("broker.id")
-        identity = open_data_dirs(log_dirs, node_id=int(node) if node else None)
-        plane = DataPlane(broker_id=identity.node_id, log_dirs=log_dirs, options=dict(settings))
-        sockets, listeners = self._open_listeners(settings.get("listeners") or "PLAINTEXT://:9092", resources)
+        config = self.config
+        sockets, listeners = self._open_listeners(resources)
+        log_dirs = list(config.names("log.dirs") or config.names("log.dir"))
+        node_id = config.integer("node.id") if "node.id" in config.static else None
+        identity = await trio.to_thread.run_sync(partial(open_data_dirs, log_dirs, node_id=node_id))
+        plane = await trio.to_thread.run_sync(partial(self._open_plane, identity, log_dirs))
+        publisher = MetadataPublisher(plane, node_id=identity.node_id, config=config)
+        controller = self._controller(identity, publisher, log_dirs)
+        texts = {name: text for name in BROKER_KEYS if (text := config.text(name)) is not None}
+        coordinator = GroupCoordinator(
+            plane,
+            node_id=identity.node_id,
+            image=lambda: publisher.image,
+            create_topics=controller.handle,
+            group_config=group_config(texts),
+            topic_config=offsets_topic_config(texts),
+            is_alone=True,
+        )
+        publisher.follow(lambda published: coordinator.on_metadata(published.delta.base, published.image))
+        advertised = {e.name: e for e in parse_endpoints(config.text("advertised.listeners") or "")}
+        lifecycle = BrokerLifecycle(
+            controller,
+            publisher,
+            node_id=identity.node_id,
+            cluster_id=identity.cluster_id,
+            directory_ids=identity.directory_ids,
+            endpoints=[_registered(advertised.get(e.name, e)) for e in listeners.values()],
+            heartbeat_interval_ms=config.integer("broker.heartbeat.interval.ms"),
+        )
         broker = Broker(
             node_id=identity.node_id,
             cluster_id=identity.cluster_id,
             plane=plane,
-            metadata=MetadataPublisher(),
-            controller=None,
-            coordinator=None,
+            log_dirs=log_dirs,
+            metadata=publisher,
+            controller=controller,
+            coordinator=coordinator,
+            producer_ids=ProducerIds(lifecycle.allocate_producer_ids),
             metrics=Metrics(),
             listeners=listeners,
-            advertised={e.name: e for e in parse_endpoints(settings.get("advertised.listeners") or "")},
+            advertised=advertised,
         )
-        poller = Poller(plane, self.connections, on_high_watermark=lambda _topic, _partition: None)
-        async with trio.open_nursery() as services:
-            services.start_soon(poller.run)
-            http = self._open_http(broker, services, resources)
-            async with trio.open_nursery() as connections:
-                self._serve_clients(broker, poller, sockets, connections)
-                self._is_ready = True
-                for endpoint in listeners.values():
-                    log.info("listener_opened", listener=endpoint.name, host=endpoint.host, port=endpoint.port)
-                task_status.started(
-                    Ready(node_id=identity.node_id, cluster_id=identity.cluster_id, listeners=listeners, http=http)
-                )
-                await self._stop.wait()
-                self._is_ready = False
-                log.info("stopping", connections=len(self.connections))
-                connections.cancel_scope.cancel()
-            services.cancel_scope.cancel()
+        poller = Poller(plane, self.connections, on_high_watermark=coordinator.on_high_watermark)
+        try:
+            async with trio.open_nursery() as services:
+                services.start_soon(poller.run)
+                services.start_soon(publisher.run)
+                await services.start(coordinator.run)
+                await services.start(controller.run)
+                await lifecycle.start()
+                services.start_soon(lifecycle.run)
+                services.start_soon(partial(maintain_logs, plane))
+                http = self._open_http(broker, services, resources)
+                async with trio.open_nursery() as connections:
+                    self._serve_clients(broker, poller, sockets, connections)
+                    self._is_ready = True
+                    for endpoint in listeners.values():
+                        log.info("listener_opened", listener=endpoint.name, host=endpoint.host, port=endpoint.port)
+                    task_status.started(
+                        Ready(node_id=identity.node_id, cluster_id=identity.cluster_id, listeners=listeners, http=http)
+                    )
+                    await self._stop.wait()
+                    self._is_ready = False
+                    log.info("stopping", connections=len(self.connections))
+                    connections.cancel_scope.cancel()
+                services.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(plane.close, now_ms(), wall_ms())
+
+    def _open_plane(self, identity: DataDirs, log_dirs: Sequence[str]) -> DataPlane:
+        """SLOW: opens and locks the directories."""
+        return DataPlane(broker_id=identity.node_id, log_dirs=log_dirs, options=self.config.static)
+
+    def _controller(
+        self, identity: DataDirs, publisher: MetadataPublisher, log_dirs: Sequence[str]
+    ) -> ControllerRuntime:
+        directory = self.config.text("metadata.log.dir") or log_dirs[0]
+        settings = QuorumSettings(
+            directory=str(Path(directory) / METADATA_PARTITION), node_id=identity.node_id, voters=[identity.node_id]
+        )
+        return ControllerRuntime(
+            settings, publisher, config=self.config, cluster_id=identity.cluster_id, random=random.SystemRandom()
+        )
 
     def _open_listeners(
-        self, text: str, resources: contextlib.ExitStack
+        self, resources: contextlib.ExitStack
     ) -> tuple[list[tuple[str, trio.socket.SocketType]], dict[str, Endpoint]]:
         sockets, listeners = [], {}
-        for endpoint in parse_endpoints(text):
+        controllers = self.config.names("controller.listener.names")
+        for endpoint in parse_endpoints(self.config.text("listeners") or ""):
+            if endpoint.name in controllers:
+                continue  # for other voters, of which there are none
             sock = resources.enter_context(open_listener(endpoint))
             sockets.append((endpoint.name, sock))
             port = sock.getsockname()[1]
@@ -135,10 +211,9 @@ class Server:
         sockets: list[tuple[str, trio.socket.SocketType]],
         nursery: trio.Nursery,
     ) -> None:
-        settings = self.settings
         limits = ConnectionLimits(
-            connections_max=int(settings.get("max.connections", 2**31 - 1)),
-            connections_per_ip_max=int(settings.get("max.connections.per.ip", 2**31 - 1)),
+            connections_max=self.config.integer("max.connections"),
+            connections_per_ip_max=self.config.integer("max.connections.per.ip"),
         )
         dispatch = Dispatcher(broker)
 
@@ -166,10 +241,10 @@ class Server:
         nursery.start_soon(self._look_after_connections)
 
     async def _look_after_connections(self) -> None:
-        await look_after(self.connections, idle_ms_max=int(self.settings.get("connections.max.idle.ms", 600_000)))
+        await look_after(self.connections, idle_ms_max=self.config.integer("connections.max.idle.ms"))
 
     def _open_http(self, broker: Broker, nursery: trio.Nursery, resources: contextlib.ExitStack) -> Endpoint | None:
-        text = self.settings.get("ottla.http.listeners")
+        text = self.config.static.get("ottla.http.listeners")
         if not text:
             return None
         (endpoint,) = parse_endpoints(text)

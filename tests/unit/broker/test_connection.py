@@ -42,7 +42,7 @@ class ScriptedPlane:
         self.calls.append(("reply", request_id, response))
         return self.script.pop(0)
 
-    def refuse(self, _session_id: int, reason: str) -> int:
+    def refuse(self, _session_id: int, reason: str, *_now: int) -> int:
         self.calls.append(("refuse", reason))
         return CLOSED
 

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from ottla.broker.context import RequestContext
+from ottla.broker.event_log import EventLog
 from ottla.common.topics import is_internal, is_valid_name
-from ottla.errors import ErrorCode
+from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import PartitionRegistration, TopicImage
+from ottla.protocol.messages.create_topics import CreatableTopic, CreateTopicsRequest, CreateTopicsResponse
 from ottla.protocol.messages.describe_cluster import (
     DescribeClusterBroker,
     DescribeClusterRequest,
@@ -23,6 +25,8 @@ from ottla.protocol.messages.metadata import (
     MetadataResponseTopic,
 )
 from ottla.protocol.versions import ApiKey
+
+log = EventLog("metadata")
 
 NO_OPERATIONS: Final = -(2**31)
 """Authorised operations were not asked for."""
@@ -45,6 +49,8 @@ async def handle_metadata(context: RequestContext, request: MetadataRequest) -> 
         complaint = _complaint(context, request.topics)
         if complaint is not None:
             return _refused(request.topics, complaint)
+        if request.allow_auto_topic_creation and broker.metadata.config.boolean("auto.create.topics.enable"):
+            await _create_missing(context, request.topics)
         topics = tuple(_asked(context, request.topics, operations))
     host, port = context.advertised_endpoint()
     return MetadataResponse(
@@ -71,6 +77,34 @@ def _complaint(context: RequestContext, asked: Iterable[MetadataRequestTopic]) -
 def _refused(asked: Iterable[MetadataRequestTopic], code: ErrorCode) -> MetadataResponse:
     topics = tuple(MetadataResponseTopic(error_code=code, name=t.name or "", topic_id=t.topic_id) for t in asked)
     return MetadataResponse(topics=topics, error_code=code)
+
+
+async def _create_missing(context: RequestContext, asked: Iterable[MetadataRequestTopic]) -> None:
+    """Create topics that are asked for by name and do not exist, and wait until they are served.
+
+    Kafka answers UNKNOWN_TOPIC_OR_PARTITION at first and has the client ask again; here the first answer has the topic.
+    """
+    image = context.broker.metadata.image
+    names = {
+        wanted.name: None
+        for wanted in asked
+        if wanted.topic_id is None and wanted.name and is_valid_name(wanted.name) and image.topic(wanted.name) is None
+    }
+    topics = tuple(
+        CreatableTopic(name=name, num_partitions=-1, replication_factor=-1) for name in names if not is_internal(name)
+    )
+    if not topics:
+        return
+    try:
+        created: CreateTopicsResponse = await context.broker.controller.handle(CreateTopicsRequest(topics=topics))
+    except KafkaError as error:
+        log.warning("topics_not_created", reason=str(error), client_id=context.client_id)
+        return
+    for topic in created.topics:
+        if topic.error_code is ErrorCode.NONE:
+            log.info("topic_created", topic=topic.name, client_id=context.client_id)
+        elif topic.error_code is not ErrorCode.TOPIC_ALREADY_EXISTS:
+            log.warning("topic_not_created", topic=topic.name, reason=topic.error_message or topic.error_code.name)
 
 
 def _asked(

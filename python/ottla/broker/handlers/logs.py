@@ -1,0 +1,100 @@
+"""DeleteRecords and DescribeLogDirs: the logs themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import trio
+
+from ottla.broker.context import RequestContext
+from ottla.common.topics import is_internal
+from ottla.errors import ErrorCode, KafkaError, code_of
+from ottla.protocol.messages.delete_records import (
+    DeleteRecordsPartition,
+    DeleteRecordsPartitionResult,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
+    DeleteRecordsTopicResult,
+)
+from ottla.protocol.messages.describe_log_dirs import (
+    DescribeLogDirsPartition,
+    DescribeLogDirsRequest,
+    DescribeLogDirsResponse,
+    DescribeLogDirsResult,
+    DescribeLogDirsTopic,
+)
+from ottla.protocol.versions import ApiKey
+
+NO_LOW_WATERMARK: Final = -1
+
+
+async def handle_delete_records(context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
+    topics: dict[str, dict[int, DeleteRecordsPartition]] = {}
+    for topic in request.topics:
+        # As in Kafka the last of several entries of one partition counts.
+        topics.setdefault(topic.name, {}).update((p.partition_index, p) for p in topic.partitions)
+    return DeleteRecordsResponse(
+        topics=tuple(
+            DeleteRecordsTopicResult(
+                name=name, partitions=tuple(_delete(context, name, wanted) for wanted in partitions.values())
+            )
+            for name, partitions in topics.items()
+        )
+    )
+
+
+def _delete(context: RequestContext, topic: str, wanted: DeleteRecordsPartition) -> DeleteRecordsPartitionResult:
+    partition = context.broker.plane.partition(topic, wanted.partition_index)
+    code, low_watermark = ErrorCode.NONE, NO_LOW_WATERMARK
+    if is_internal(topic):
+        code = ErrorCode.INVALID_TOPIC_EXCEPTION
+    elif partition is None:
+        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    else:
+        try:
+            low_watermark = partition.delete_records(wanted.offset)
+        except (KafkaError, OSError) as error:
+            code = code_of(error)
+    return DeleteRecordsPartitionResult(
+        partition_index=wanted.partition_index, low_watermark=low_watermark, error_code=code
+    )
+
+
+async def handle_describe_log_dirs(context: RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse:
+    broker = context.broker
+    wanted: Mapping[str, Collection[int]]
+    if request.topics is None:
+        wanted = {topic.name: topic.partitions.keys() for topic in broker.metadata.image.topics.values()}
+    else:
+        wanted = {topic.topic: topic.partitions for topic in request.topics}
+    found: dict[str, dict[str, list[DescribeLogDirsPartition]]] = {log_dir: {} for log_dir in broker.log_dirs}
+    for name, indexes in wanted.items():
+        for index in indexes:
+            partition = broker.plane.partition(name, index)
+            if partition is not None:
+                size = DescribeLogDirsPartition(partition_index=index, partition_size=partition.size_bytes())
+                found[broker.log_dirs[partition.log_dir]].setdefault(name, []).append(size)
+    # A stalled disk may hold this up: never on the event loop.
+    results = [await trio.to_thread.run_sync(_describe, log_dir, topics) for log_dir, topics in found.items()]
+    return DescribeLogDirsResponse(results=tuple(results))
+
+
+def _describe(log_dir: str, topics: Mapping[str, list[DescribeLogDirsPartition]]) -> DescribeLogDirsResult:
+    try:
+        space = os.statvfs(log_dir)
+    except OSError:
+        return DescribeLogDirsResult(log_dir=log_dir, error_code=ErrorCode.KAFKA_STORAGE_ERROR)
+    return DescribeLogDirsResult(
+        log_dir=log_dir,
+        topics=tuple(DescribeLogDirsTopic(name=name, partitions=tuple(found)) for name, found in topics.items()),
+        total_bytes=space.f_blocks * space.f_frsize,
+        usable_bytes=space.f_bavail * space.f_frsize,
+    )
+
+
+HANDLERS: Final = {
+    ApiKey.DELETE_RECORDS: handle_delete_records,
+    ApiKey.DESCRIBE_LOG_DIRS: handle_describe_log_dirs,
+}
