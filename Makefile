@@ -29,7 +29,7 @@ check: $(NATIVE)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest ottla._native
+	$(BIN)/python -m mypy.stubtest --ignore-unused-allowlist --allowlist tests/arch/stubtest-allowlist.txt ottla._native
 	$(BIN)/lint-imports
 	$(BIN)/python -m ottla.protocol.generate --check
 	cargo fmt --check

@@ -314,12 +314,15 @@ QuorumEvent: TypeAlias = (
     QuorumSnapshotEvent | QuorumCommittedEvent | QuorumLeaderEvent | QuorumClaimedEvent | QuorumResignedEvent
 )
 
+@final
 class QuorumJob:
     """What `QuorumLog.run` must make durable."""
 
+@final
 class QuorumJobDone:
     """What a job brings back, for `Quorum.on_persisted`, once."""
 
+@final
 class QuorumLog:
     """The writer of one quorum's log directory."""
 
@@ -332,6 +335,7 @@ class QuorumLog:
     def close(self) -> None:
         """Sync what a clean stop leaves. SLOW. Raises: OSError, QuorumFailedError."""
 
+@final
 class Quorum:
     """One voter of the metadata quorum: raft over a log in Kafka's format, without clock, tasks or writes.
 
@@ -353,7 +357,8 @@ class Quorum:
     ) -> tuple[Quorum, QuorumLog, tuple[int, list[str], int]]:
         """Open or create a log directory (`__cluster_metadata-0`), recover it and start. SLOW.
 
-        A lone voter campaigns at once. The last item reports (bytes of a torn tail cut off, damaged snapshots that were not needed, batches read).
+        A lone voter campaigns at once. The last item reports (bytes of a torn tail cut off, damaged snapshots that were
+        not needed, batches read).
         Raises: QuorumDamagedError, ValueError (configuration), OSError, QuorumNoSpaceError.
         """
 
@@ -420,6 +425,7 @@ def build_batch(
     that are not UTF-8 are written with surrogateescape. Raises: ValueError (codec or level), TypeError, OverflowError.
     """
 
+@final
 class RecordBatch:
     """One batch as `decode_batches` found it. Timestamps are Unix milliseconds; -1: none."""
 

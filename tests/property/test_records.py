@@ -36,7 +36,7 @@ def decode_one(data: bytes) -> RecordBatch:
     producer=st.tuples(st.integers(-1, 2**63 - 1), st.integers(-1, 2**15 - 1), st.integers(-1, 2**31 - 1)),
     transactional=st.booleans(),
 )
-def test_what_is_built_is_decoded(  # noqa: PLR0917 - hypothesis passes them by name
+def test_what_is_built_is_decoded(
     records: Sequence[NewRecord],
     compression: str,
     base_offset: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -138,4 +138,4 @@ def _metadata_record(key: bytes | None, value: bytes | None) -> Row:
         record = decode_record(value or b"")
     except MalformedRecord as error:
         return text_of("value", value) | {"malformed": str(error)}
-    return {"type": type(record).__name__, **asdict(record)}
+    return {"type": type(record).__name__, **asdict(cast(Any, record))}

@@ -83,7 +83,7 @@ class Connection:
 
     async def run(self) -> None:
         """Read answers until the peer closes. Never raises for a lost peer: the callers are told."""
-        reason = "closed the connection"
+        reason = "was given up"
         try:
             while True:
                 for correlation_id, response in self._wire.receive(await self._stream.receive(RECV_BYTES_MAX)):
@@ -91,7 +91,7 @@ class Connection:
                     answer.value = response
                     answer.event.set()
         except (anyio.EndOfStream, anyio.ClosedResourceError):
-            pass
+            reason = "closed the connection"
         except (OSError, anyio.BrokenResourceError, WireError, MalformedMessage) as error:
             reason = str(error)
         finally:

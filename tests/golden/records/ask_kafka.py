@@ -3,8 +3,8 @@
 Run against an Apache Kafka: `python tests/golden/records/ask_kafka.py 127.0.0.1:9092 > produce_checks.tsv`. The file is
 checked in (made with Apache Kafka 4.3.1); `rust/ottla-core/tests/produce_checks.rs` holds our validation to it.
 
-Columns: name, Produce version, topic configs, wall clock in ms, records of the request (hex), error code ("silent": no answer
-came), record errors (indexes), log_append_time_ms, base offset, the batch as stored (hex; "=" if that of the
+Columns: name, Produce version, topic configs, wall clock in ms, records of the request (hex), error code ("silent": no
+answer came), record errors (indexes), log_append_time_ms, base offset, the batch as stored (hex; "=" if that of the
 request but for base offset and leader epoch, "-" if nothing was stored).
 """
 

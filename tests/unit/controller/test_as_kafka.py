@@ -20,8 +20,8 @@ from tests.golden.admin.scenario import SETTINGS, STEPS, Step
 from tests.unit.controller.helpers import Cluster
 
 DIFFERENT: Final = {
-    "grow: 10001 more": "Kafka fails with UNKNOWN_SERVER_ERROR beyond 10000 new partitions; we say POLICY_VIOLATION, as "
-    "for CreateTopics.",
+    "grow: 10001 more": "Kafka fails with UNKNOWN_SERVER_ERROR beyond 10000 new partitions; we say POLICY_VIOLATION, "
+    "as for CreateTopics.",
     "describe: broker": "Kafka forgets log.retention.hours of its file while log.retention.ms is set dynamically.",
 }
 """Steps answered in another way on purpose."""
