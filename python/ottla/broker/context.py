@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ottla.broker.metadata_publisher import MetadataPublisher
     from ottla.broker.metrics import Metrics
     from ottla.broker.producer_ids import ProducerIds
+    from ottla.broker.quorum_runtime import QuorumStatus
     from ottla.common.endpoints import Endpoint
 
 
@@ -37,6 +38,7 @@ class Broker:
     log_dirs: Sequence[str]
     metadata: MetadataPublisher
     controller: Controller
+    quorum_status: Callable[[], QuorumStatus]
     coordinator: Any
     producer_ids: ProducerIds
     metrics: Metrics

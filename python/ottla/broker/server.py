@@ -141,6 +141,7 @@ class Server:
             log_dirs=log_dirs,
             metadata=publisher,
             controller=controller,
+            quorum_status=controller.quorum_status,
             coordinator=coordinator,
             producer_ids=ProducerIds(lifecycle.allocate_producer_ids),
             metrics=Metrics(),

@@ -35,6 +35,7 @@ FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "logs": (ApiKey.DELETE_RECORDS, ApiKey.DESCRIBE_LOG_DIRS),
     "offsets": (ApiKey.LIST_OFFSETS, ApiKey.OFFSET_FOR_LEADER_EPOCH),
     "producer_ids": (ApiKey.INIT_PRODUCER_ID,),
+    "quorum": (ApiKey.DESCRIBE_QUORUM,),
     "topic_partitions": (ApiKey.DESCRIBE_TOPIC_PARTITIONS,),
     "security": (
         ApiKey.DESCRIBE_ACLS,
