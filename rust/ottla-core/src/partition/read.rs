@@ -41,7 +41,8 @@ struct Plan {
     trim: Option<u64>,
     /// Where to go on if the segment holds nothing at or above the offset.
     next_base_offset: Option<i64>,
-    is_older: bool,
+    /// Of the active segment: how many index entries are only in the file.
+    in_file: Option<usize>,
     index_interval_bytes: u32,
     aborted: Option<AbortedPlan>,
     head: ReadResult,
@@ -214,7 +215,7 @@ impl Partition {
             limit: (limit_is_here && !end_is_known).then_some(limit),
             trim: trim.map(u64::from),
             next_base_offset: next_base_offset.filter(|next| *next < limit),
-            is_older: number < log.closed.len(),
+            in_file: (number == log.closed.len()).then_some(log.active.offsets.dropped_len()),
             index_interval_bytes: log.config.index_interval_bytes,
             aborted,
             head,
@@ -237,16 +238,16 @@ impl Partition {
             ..
         } = plan;
         let file = segment.file(files, false)?;
-        let index = |trusted: bool| {
-            let size_bytes = if trusted { bound } else { u64::MAX };
-            segment.offset_index(files, size_bytes, plan.index_interval_bytes)
+        let index = || match plan.in_file {
+            None => segment.offset_index(files, bound, plan.index_interval_bytes),
+            Some(entries) => segment.flushed_offset_index(files, entries),
         };
         let found = match plan.start {
             Place::At(position) => Some(position).filter(|position| *position < bound),
             Place::From(position) => find_offset(&*file, position, bound, offset)?,
             Place::InIndex => {
                 let relative_offset = offset - segment.base_offset();
-                let position = index(plan.is_older)?.position_for(relative_offset);
+                let position = index()?.position_for(relative_offset);
                 find_offset(&*file, u64::from(position), bound, offset)?
             }
         };
@@ -258,7 +259,7 @@ impl Partition {
         let mut len = end - start;
         if len > max_bytes as u64 {
             let trim = match plan.trim {
-                None if plan.is_older => index(true)?
+                None if plan.in_file.is_none() => index()?
                     .floor_position((start + max_bytes as u64) as u32)
                     .map(u64::from),
                 trim => trim,

@@ -5,11 +5,8 @@
 //! once and is not any more.
 
 use std::io;
-use std::sync::Arc;
 
 use super::fs::LogFile;
-use super::segment::{Files, Segment};
-use super::walk::Walk;
 use crate::record::batch::{BATCH_OVERHEAD, BatchHeader, BatchView, MAGIC};
 
 const SECTOR_BYTES: usize = 512;
@@ -29,32 +26,19 @@ pub(crate) enum Verdict {
 
 /// Judge the bad bytes that begin at `bad_at`, where a batch at or above `next_offset` should begin.
 pub(crate) fn judge(
-    files: &Files,
     file: &dyn LogFile,
     bad_at: u64,
     size_bytes: u64,
     next_offset: i64,
-    later: &[(Arc<Segment>, u64)],
     after_power_failure: bool,
 ) -> io::Result<Verdict> {
-    let behind = find_batch(file, bad_at + 1, size_bytes, next_offset)?;
-    let mut good = behind.map(|position| format!("a whole batch follows at byte {position}"));
-    if good.is_none() {
-        for (segment, size_bytes) in later {
-            if *size_bytes > 0
-                && let Ok(file) = segment.file(files, false)
-                && matches!(Walk::new(&*file, 0, *size_bytes).next_batch(), Ok(Some(_)))
-            {
-                good = Some(format!("the segment at {} follows", segment.base_offset()));
-                break;
-            }
-        }
-    }
-    let Some(good) = good else { return Ok(Verdict::Torn) };
-    if after_power_failure && has_lost_sector(file, bad_at, behind.unwrap_or(size_bytes))? {
+    let Some(behind) = find_batch(file, bad_at + 1, size_bytes, next_offset)? else {
+        return Ok(Verdict::Torn);
+    };
+    if after_power_failure && has_lost_sector(file, bad_at, behind)? {
         return Ok(Verdict::Torn);
     }
-    Ok(Verdict::Damaged(good))
+    Ok(Verdict::Damaged(format!("a whole batch follows at byte {behind}")))
 }
 
 /// The first position in `from..end` at which a whole batch with a good checksum and a possible offset begins.
@@ -97,9 +81,16 @@ fn is_possible(header: &BatchHeader<'_>, next_offset: i64) -> bool {
         && header.record_count() >= 0
 }
 
-/// Whether a sector of zeros lies in `from..end`.
+/// Whether `from..end` holds a sector of zeros, or begins with zeros up to the end of a sector (one that was last written
+/// when the file ended at `from`).
 fn has_lost_sector(file: &dyn LogFile, from: u64, end: u64) -> io::Result<bool> {
     let sector = SECTOR_BYTES as u64;
+    let mut rest = vec![0; (from.next_multiple_of(sector).min(end) - from) as usize];
+    file.read_exact_at(&mut rest, from)?;
+    // Fewer zeros are nothing unusual: a batch begins with the high bytes of its offset.
+    if rest.len() >= size_of::<i64>() && rest.iter().all(|&byte| byte == 0) {
+        return Ok(true);
+    }
     let mut position = from.next_multiple_of(sector);
     let mut buffer = vec![0; CHUNK_BYTES];
     while position + sector <= end {

@@ -265,13 +265,10 @@ impl Log {
         let size_bytes = batch.bytes.len() as u32;
         let base_offset = self.next_offset;
         debug_assert!(base_offset <= batch.last_offset);
-        let (completed, producer) = match &batch.producer {
-            None => (None, None),
-            Some(info) => {
-                let (completed, undo) = self.producers.apply(info, batch.checks, &self.topic_partition)?;
-                (completed, Some(undo))
-            }
-        };
+        if let Some(info) = &batch.producer {
+            self.producers.check(info, batch.checks, &self.topic_partition)?;
+        }
+        // Before the producer moves: a roll writes down where all producers stand.
         let rolled = self
             .should_roll(size_bytes, batch.last_offset, batch.max_timestamp, wall_ms)
             .then(|| {
@@ -279,6 +276,12 @@ impl Log {
                 self.roll(wall_ms);
                 rolled
             });
+        let mut completed = None;
+        let producer = batch.producer.as_ref().map(|info| {
+            let (ended, undo) = self.producers.apply(info);
+            completed = ended;
+            undo
+        });
         let mark = self.active.mark();
         let epochs = self.assign_epoch(batch.leader_epoch, base_offset);
         let position = self.active.size_bytes;

@@ -237,6 +237,11 @@ impl LogDir {
             }
             Some(found) => found,
             None => {
+                // A fresh directory's own name, and those of the directories above it, must outlive a power failure.
+                for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+                    fs.sync_dir(above)
+                        .map_err(Error::storage("syncing the directory above the log directory"))?;
+                }
                 fs.replace(&path.join(META_PROPERTIES), options.meta.encode().as_bytes(), true)
                     .map_err(Error::storage("writing meta.properties"))?;
                 options.meta.clone()

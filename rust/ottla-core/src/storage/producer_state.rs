@@ -145,8 +145,6 @@ pub enum Checks {
     Client,
     /// Epoch is checked (coordinators have no sequences).
     Coordinator,
-    /// Nothing is checked: the batch is in the log already (recovery, replication).
-    None,
 }
 
 /// A transaction that a marker ended.
@@ -218,19 +216,13 @@ impl ProducerState {
             .copied()
     }
 
-    /// Check a batch against its producer and take it in. Nothing changes on error.
+    /// Check a batch against its producer.
     ///
     /// # Errors
     /// `InvalidProducerEpoch`, `OutOfOrderSequence`, `InvalidTxnState`, `TransactionCoordinatorFenced`.
-    pub fn apply(
-        &mut self,
-        info: &BatchInfo,
-        checks: Checks,
-        topic_partition: &TopicPartition,
-    ) -> Result<(Option<CompletedTxn>, Undo)> {
-        let previous = self.producers.get(&info.producer_id).copied();
-        let mut entry = previous.unwrap_or(ProducerEntry::EMPTY);
-        if checks != Checks::None && info.producer_epoch < entry.epoch {
+    pub fn check(&self, info: &BatchInfo, checks: Checks, topic_partition: &TopicPartition) -> Result<()> {
+        let entry = self.producers.get(&info.producer_id).unwrap_or(&ProducerEntry::EMPTY);
+        if info.producer_epoch < entry.epoch {
             return Err(Error::InvalidProducerEpoch {
                 topic_partition: topic_partition.clone(),
                 producer_id: info.producer_id,
@@ -238,15 +230,8 @@ impl ProducerState {
                 current: entry.epoch,
             });
         }
-        let mut undo = Undo {
-            producer_id: info.producer_id,
-            previous,
-            started_at: None,
-            completed_at: None,
-        };
-        let mut completed = None;
         if let Some(marker) = info.marker {
-            if checks != Checks::None && marker.coordinator_epoch < entry.coordinator_epoch {
+            if marker.coordinator_epoch < entry.coordinator_epoch {
                 return Err(Error::TransactionCoordinatorFenced {
                     topic_partition: topic_partition.clone(),
                     producer_id: info.producer_id,
@@ -254,9 +239,36 @@ impl ProducerState {
                     current: entry.coordinator_epoch,
                 });
             }
-            entry.set_epoch(info.producer_epoch);
+            return Ok(());
+        }
+        if checks == Checks::Client {
+            check_sequence(entry, info, topic_partition)?;
+        }
+        if entry.txn_first_offset.is_some() && !info.is_transactional {
+            return Err(Error::InvalidTxnState {
+                topic_partition: topic_partition.clone(),
+                producer_id: info.producer_id,
+                reason: "a transaction is open and the batch is not part of it",
+            });
+        }
+        Ok(())
+    }
+
+    /// Take a batch in that was checked, or that is in the log already.
+    pub fn apply(&mut self, info: &BatchInfo) -> (Option<CompletedTxn>, Undo) {
+        let previous = self.producers.get(&info.producer_id).copied();
+        let mut entry = previous.unwrap_or(ProducerEntry::EMPTY);
+        let mut undo = Undo {
+            producer_id: info.producer_id,
+            previous,
+            started_at: None,
+            completed_at: None,
+        };
+        let mut completed = None;
+        entry.set_epoch(info.producer_epoch);
+        entry.last_timestamp = info.timestamp;
+        if let Some(marker) = info.marker {
             entry.coordinator_epoch = marker.coordinator_epoch;
-            entry.last_timestamp = info.timestamp;
             // An empty transaction's marker touches neither the last stable offset nor the transaction index.
             if let Some(first_offset) = entry.txn_first_offset.take() {
                 self.ongoing.remove(&first_offset);
@@ -272,18 +284,6 @@ impl ProducerState {
                 });
             }
         } else {
-            if checks == Checks::Client {
-                check_sequence(&entry, info, topic_partition)?;
-            }
-            if checks != Checks::None && entry.txn_first_offset.is_some() && !info.is_transactional {
-                return Err(Error::InvalidTxnState {
-                    topic_partition: topic_partition.clone(),
-                    producer_id: info.producer_id,
-                    reason: "a transaction is open and the batch is not part of it",
-                });
-            }
-            entry.set_epoch(info.producer_epoch);
-            entry.last_timestamp = info.timestamp;
             entry.push(ProducerBatch {
                 last_sequence: info.last_sequence,
                 last_offset: info.last_offset,
@@ -297,7 +297,7 @@ impl ProducerState {
             }
         }
         self.producers.insert(info.producer_id, entry);
-        Ok((completed, undo))
+        (completed, undo)
     }
 
     /// Take back the newest of the batches applied and not taken back.

@@ -20,7 +20,7 @@ use super::leftovers;
 use super::log::{ActiveSegment, ClosedSegment, LogParts, batch_info, end_txn_marker};
 use super::log_dir::LastStop;
 use super::offset_index::OffsetEntry;
-use super::producer_state::{Checks, CompletedTxn, ProducerState};
+use super::producer_state::{CompletedTxn, ProducerState};
 use super::segment::{Files, IndexBuilder, Segment, file_name, parse_file_name, remove_if_there, write_whole};
 use super::time_index::TimeEntry;
 use super::txn_index::AbortedTxnRow;
@@ -71,6 +71,7 @@ pub(crate) fn load(context: &LoadContext<'_>) -> Result<(LogParts, RecoveryRepor
     let mut loader = Loader {
         context,
         report: RecoveryReport::default(),
+        has_removed: false,
     };
     let parts = loader.load()?;
     Ok((parts, loader.report))
@@ -95,6 +96,8 @@ pub(crate) fn empty(context: &LoadContext<'_>) -> (LogParts, RecoveryReport) {
 struct Loader<'a> {
     context: &'a LoadContext<'a>,
     report: RecoveryReport,
+    /// Files were removed since the directory was listed.
+    has_removed: bool,
 }
 
 /// The end of the last segment.
@@ -111,7 +114,7 @@ impl Loader<'_> {
             log_start_offset,
             ..
         } = *self.context;
-        let mut names = leftovers::clear(files, dir, &mut self.report.notes).map_err(reading)?;
+        let names = leftovers::clear(files, dir, &mut self.report.notes).map_err(reading)?;
         let mut segments = self.list_segments(&names).map_err(reading)?;
         let mut is_unsure = self.context.last_stop != LastStop::Clean;
         let mut tail = None;
@@ -155,13 +158,18 @@ impl Loader<'_> {
             {
                 remove_if_there(&*files.fs, &dir.join(name)).map_err(reading)?;
             }
-            names.retain(|name| parse_file_name(name).is_none());
             let segment = Segment::new(Arc::clone(dir), log_start_offset);
             tail = Tail {
                 active: ActiveSegment::new(segment, self.context.wall_ms),
                 next_offset: log_start_offset,
             };
         }
+        let names: Vec<String> = if self.has_removed {
+            let entries = files.fs.read_dir(dir).map_err(reading)?;
+            entries.into_iter().map(|entry| entry.name).collect()
+        } else {
+            names
+        };
         let closed: Vec<ClosedSegment> = segments
             .into_iter()
             .map(|(segment, size_bytes)| {
@@ -215,35 +223,37 @@ impl Loader<'_> {
             .partition_point(|(segment, _)| segment.base_offset() <= recovery_point)
             .saturating_sub(1);
         let checked_from = segments[first].0.base_offset();
-        for number in first..segments.len() {
-            let (segment, size_bytes) = segments[number].clone();
+        let mut kept = first;
+        let mut next_offset = checked_from;
+        // Segments above the recovery point follow each other without a gap (only durable ones are compacted): one that
+        // does not lost its predecessor's end.
+        while let Some((segment, size_bytes)) = segments
+            .get(kept)
+            .cloned()
+            .filter(|(segment, _)| segment.base_offset() == next_offset)
+        {
+            kept += 1;
             if size_bytes == 0 {
                 continue;
             }
             let mut builder = IndexBuilder::new(segment.base_offset(), self.context.config.index_interval_bytes);
-            let end = self.check(
-                &segment,
-                size_bytes,
-                0,
-                segment.base_offset(),
-                &mut builder,
-                &segments[number + 1..],
-            )?;
+            let end = self.check(&segment, size_bytes, 0, next_offset, &mut builder)?;
+            next_offset = builder.next_offset.unwrap_or(next_offset);
             builder
                 .finish()
                 .write(&*self.context.files.fs, &segment)
                 .map_err(reading)?;
+            segments[kept - 1].1 = end;
             if end < size_bytes {
-                segments[number].1 = end;
-                for (lost, size_bytes) in segments.drain(number + 1..) {
-                    self.report.notes.push(format!(
-                        "{} ({size_bytes} bytes) follows a torn write and was removed",
-                        file_name(lost.base_offset(), "log")
-                    ));
-                    self.remove_segment(&lost).map_err(reading)?;
-                }
                 break;
             }
+        }
+        for (lost, size_bytes) in segments.drain(kept..) {
+            self.report.notes.push(format!(
+                "{} ({size_bytes} bytes) follows records that were lost and was removed",
+                file_name(lost.base_offset(), "log")
+            ));
+            self.remove_segment(&lost).map_err(reading)?;
         }
         Ok(checked_from)
     }
@@ -257,7 +267,6 @@ impl Loader<'_> {
         position: u64,
         next_offset: i64,
         builder: &mut IndexBuilder,
-        later: &[(Arc<Segment>, u64)],
     ) -> Result<u64> {
         let files = self.context.files;
         let file = segment.file(files, false).map_err(reading)?;
@@ -289,16 +298,7 @@ impl Loader<'_> {
                 self.context.recovery_point
             ))
         } else {
-            damage::judge(
-                files,
-                &*file,
-                bad_at,
-                size_bytes,
-                next_offset,
-                later,
-                after_power_failure,
-            )
-            .map_err(reading)?
+            damage::judge(&*file, bad_at, size_bytes, next_offset, after_power_failure).map_err(reading)?
         };
         if let Verdict::Damaged(behind) = verdict {
             return Err(Error::Damaged {
@@ -364,7 +364,7 @@ impl Loader<'_> {
         let mut builder = IndexBuilder::new(base_offset, config.index_interval_bytes);
         builder.continue_from(active.times.last(), active.max_timestamp);
         let (end, next_offset) = if check {
-            let end = self.check(&segment, size_bytes, u64::from(start), start_offset, &mut builder, &[])?;
+            let end = self.check(&segment, size_bytes, u64::from(start), start_offset, &mut builder)?;
             (end, builder.next_offset.unwrap_or(base_offset))
         } else {
             let mut walk = Walk::new(&*file, u64::from(start), size_bytes);
@@ -404,7 +404,8 @@ impl Loader<'_> {
         Ok(Some(Tail { active, next_offset }))
     }
 
-    fn remove_segment(&self, segment: &Segment) -> io::Result<()> {
+    fn remove_segment(&mut self, segment: &Segment) -> io::Result<()> {
+        self.has_removed = true;
         for suffix in [
             "log",
             OffsetEntry::SUFFIX,
@@ -495,7 +496,7 @@ impl Loader<'_> {
                 } else {
                     batch_info(&header, None)
                 };
-                let (completed, _) = producers.apply(&info, Checks::None, self.context.topic_partition)?;
+                let (completed, _) = producers.apply(&info);
                 if let Some(completed) = completed.filter(|completed| completed.aborted) {
                     aborted.entry(segment.base_offset()).or_default().push(completed);
                 }

@@ -134,6 +134,31 @@ impl Segment {
         Ok(index)
     }
 
+    /// Of the active segment: the `entries` that are known to be in its index file (more may be, and may be half written).
+    pub(crate) fn flushed_offset_index(
+        self: &Arc<Self>,
+        files: &Files,
+        entries: usize,
+    ) -> io::Result<Arc<IndexEntries<OffsetEntry>>> {
+        let (index, loaded) = self.offset_index.get_or_fetch(|| {
+            let mut bytes = files.fs.read(&self.path(OffsetEntry::SUFFIX))?;
+            bytes.truncate(entries * OffsetEntry::SIZE_BYTES);
+            // Without them a search starts at the beginning of the segment.
+            let index = IndexEntries::from_bytes(bytes)
+                .filter(|index: &IndexEntries<OffsetEntry>| index.is_sane(u64::MAX))
+                .unwrap_or_default();
+            Ok::<_, io::Error>(Arc::new(index))
+        })?;
+        if loaded {
+            files.indexes.admit(
+                Arc::downgrade(self),
+                Part::OffsetIndex,
+                index.size_bytes() + size_of::<Self>(),
+            );
+        }
+        Ok(index)
+    }
+
     /// The time index, like `offset_index`.
     pub(crate) fn time_index(
         self: &Arc<Self>,

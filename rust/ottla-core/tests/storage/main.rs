@@ -6,5 +6,6 @@
 )]
 
 mod basics;
+mod crashes;
 mod model;
 mod support;
