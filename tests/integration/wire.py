@@ -7,7 +7,17 @@ import struct
 from types import TracebackType
 from typing import Any
 
+from ottla._native import build_batch, decode_batches
+from ottla.errors import ErrorCode
 from ottla.protocol.header import decode_response_frame, encode_request_frame
+from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic, PartitionData
+from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
+from ottla.protocol.messages.produce import (
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    TopicProduceData,
+)
 from ottla.protocol.versions import ApiKey
 
 
@@ -57,6 +67,42 @@ class Wire:
                 raise Closed
             found += chunk
         return found
+
+    def produce(self, topic: str, *values: bytes, partition: int = 0, acks: int = -1) -> PartitionProduceResponse:
+        """Produce a batch of values, the topic being known, and return the partition's answer."""
+        batch = build_batch([(None, value, 1_700_000_000_000, ()) for value in values])
+        data = TopicProduceData(
+            name=topic, partition_data=(PartitionProduceData(index=partition, records=batch),)
+        )
+        response = self.ask(ApiKey.PRODUCE, 9, ProduceRequest(acks=acks, timeout_ms=10_000, topic_data=(data,)))
+        return response.responses[0].partition_responses[0]  # type: ignore[no-any-return]
+
+    def fetch(self, topic: str, offset: int = 0, *, partition: int = 0, max_wait_ms: int = 0) -> PartitionData:
+        """Fetch a partition once, without a session."""
+        wanted = FetchPartition(partition=partition, fetch_offset=offset, partition_max_bytes=1 << 20)
+        request = FetchRequest(
+            max_wait_ms=max_wait_ms, min_bytes=1, topics=(FetchTopic(topic=topic, partitions=(wanted,)),)
+        )
+        response = self.ask(ApiKey.FETCH, 12, request)
+        return response.responses[0].partitions[0]  # type: ignore[no-any-return]
+
+    def values(self, topic: str, *, partition: int = 0) -> list[bytes]:
+        """Every value of a partition, from its start to its high watermark."""
+        found: list[bytes] = []
+        offset = 0
+        while True:
+            data = self.fetch(topic, offset, partition=partition)
+            assert data.error_code is ErrorCode.NONE, data.error_code
+            batches = decode_batches(data.records or b"")
+            if not batches:
+                return found
+            found += [record[3] or b"" for batch in batches for record in batch.records() if record[0] >= offset]
+            offset = batches[-1].last_offset + 1
+
+    def create(self, topic: str) -> None:
+        """Have a topic made by asking for it."""
+        response = self.ask(ApiKey.METADATA, 9, MetadataRequest(topics=(MetadataRequestTopic(name=topic),)))
+        assert response.topics[0].error_code is ErrorCode.NONE, response
 
     def close(self) -> None:
         self._socket.close()
