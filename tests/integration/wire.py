@@ -71,9 +71,7 @@ class Wire:
     def produce(self, topic: str, *values: bytes, partition: int = 0, acks: int = -1) -> PartitionProduceResponse:
         """Produce a batch of values, the topic being known, and return the partition's answer."""
         batch = build_batch([(None, value, 1_700_000_000_000, ()) for value in values])
-        data = TopicProduceData(
-            name=topic, partition_data=(PartitionProduceData(index=partition, records=batch),)
-        )
+        data = TopicProduceData(name=topic, partition_data=(PartitionProduceData(index=partition, records=batch),))
         response = self.ask(ApiKey.PRODUCE, 9, ProduceRequest(acks=acks, timeout_ms=10_000, topic_data=(data,)))
         return response.responses[0].partition_responses[0]  # type: ignore[no-any-return]
 
@@ -96,7 +94,7 @@ class Wire:
             batches = decode_batches(data.records or b"")
             if not batches:
                 return found
-            found += [record[3] or b"" for batch in batches for record in batch.records() if record[0] >= offset]
+            found += [record[3] or b"" for batch in batches for record in batch.records if record[0] >= offset]
             offset = batches[-1].last_offset + 1
 
     def create(self, topic: str) -> None:
