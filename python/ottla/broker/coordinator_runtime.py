@@ -73,12 +73,14 @@ class _Slot:
 class _Served(Generic[M]):
     """One partition that this broker coordinates."""
 
-    __slots__ = ("is_broken", "log", "moved", "partition", "scope", "shard")
+    __slots__ = ("commands", "is_broken", "log", "moved", "partition", "scope", "shard")
 
     def __init__(self, partition: int, partition_log: PartitionLog, shard: Shard[M]) -> None:
         self.partition = partition
         self.log = partition_log
         self.shard = shard
+        self.commands: list[Callable[[M, Instant], Outcome]] = []
+        """What is to be decided as soon as loading is over."""
         self.is_broken = False
         """The log cannot be read: nothing can be answered from it."""
         self.moved = trio.Event()
@@ -177,6 +179,9 @@ class CoordinatorRuntime(Generic[M]):
             now = self._clock()
             replies = served.shard.finish_loading(now)
             self._carry_out(served, replies, now)
+            for decide in served.commands:
+                self.command(served.partition, decide)
+            served.commands.clear()
             log.info("coordinator_loaded", **where, end_offset=served.shard.end_offset, ms=now.now_ms - started_ms)
 
     async def _replay_log(self, served: _Served[M]) -> None:
@@ -238,12 +243,21 @@ class CoordinatorRuntime(Generic[M]):
         """
         return read(self._serving(partition).shard.machine, self._clock())
 
+    def for_each_machine(self, act: Callable[[M], None]) -> None:
+        """Do something to all machines, loaded or not, that decides nothing."""
+        for served in self._served.values():
+            act(served.shard.machine)
+
     def command(self, partition: int, decide: Callable[[M, Instant], Outcome]) -> None:
-        """Let the machine decide on something that nobody waits for. A partition that is not served is left alone."""
+        """Let the machine decide on something that nobody waits for: now, or once it is loaded."""
         served = self._served.get(partition)
-        if served is not None and served.shard.loaded:
-            now = self._clock()
-            self._carry_out(served, served.shard.submit(decide(served.shard.machine, now), now), now)
+        if served is None:
+            return
+        if not served.shard.loaded:
+            served.commands.append(decide)
+            return
+        now = self._clock()
+        self._carry_out(served, served.shard.submit(decide(served.shard.machine, now), now), now)
 
     def _serving(self, partition: int) -> _Served[M]:
         served = self._served.get(partition)

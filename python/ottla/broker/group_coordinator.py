@@ -8,15 +8,16 @@ sleep.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import trio
 
 from ottla._native import DataPlane, Partition, RecordBatch, build_batch, decode_batches
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.broker.event_log import EventLog
+from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.machine import GroupMachine
@@ -36,18 +37,6 @@ log = EventLog("group_coordinator")
 CREATE_TIMEOUT_MS: Final = 30_000
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 """By the numbers of `offsets.topic.compression.codec`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OffsetsTopicConfig:
-    """How `__consumer_offsets` is made and written, by Kafka's names without `offsets.topic.`."""
-
-    num_partitions: int = 50
-    replication_factor: int = 3
-    segment_bytes: int = 104_857_600
-    compression_codec: int = 0
-    commit_timeout_ms: int = 5_000
-    """`offsets.commit.timeout.ms`."""
 
 
 class NativePartitionLog:
@@ -84,30 +73,31 @@ class GroupCoordinator:
         node_id: int,
         image: Callable[[], MetadataImage],
         create_topics: Callable[[CreateTopicsRequest], Awaitable[CreateTopicsResponse]],
-        group_config: GroupConfig,
-        topic_config: OffsetsTopicConfig,
+        config: BrokerConfig,
         is_alone: bool,
     ) -> None:
         """
         Args:
             image: The metadata now.
             create_topics: Has topics made; returns when they are served.
+            config: This broker's; later changes come with `configure`.
             is_alone: The node was formatted as a lone broker, so that one replica is all there can be.
         """
         self._plane = plane
         self._node_id = node_id
         self._image = image
         self._create_topics = create_topics
-        self._group_config = group_config
-        self._topic_config = topic_config
+        self._config = config
+        self._group_config = group_config(config)
         self._is_alone = is_alone
         self._creating = trio.Lock()
-        self._leader_epochs: dict[int, int] = {}
+        self._led: dict[int, tuple[uuid.UUID, int]] = {}
+        """Topic id and leader epoch of the partitions that this broker leads."""
         self._partition_count = 0
         self.runtime: CoordinatorRuntime[GroupMachine] = CoordinatorRuntime(
             CONSUMER_OFFSETS,
             lambda: GroupMachine(self._group_config),
-            write_timeout_ms=topic_config.commit_timeout_ms,
+            write_timeout_ms=config.integer("offsets.commit.timeout.ms"),
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -118,37 +108,48 @@ class GroupCoordinator:
         if topic == CONSUMER_OFFSETS:
             self.runtime.on_partition_moved(partition)
 
+    def configure(self, config: BrokerConfig) -> None:
+        """Take changed settings."""
+        self._config = config
+        changed = group_config(config)
+        if changed != self._group_config:
+            self._group_config = changed
+            self.runtime.for_each_machine(lambda machine: machine.configure(changed))
+
     def on_metadata(self, before: MetadataImage, after: MetadataImage) -> None:
         """Follow the metadata, once the partitions of `after` are served: lead, resign, forget what is deleted."""
         if before.topics is after.topics:
             return
         self._follow_leadership(after)
-        deleted = [
-            (topic.name, index)
-            for topic_id, topic in before.topics.items()
-            if topic_id not in after.topics
-            for index in topic.partitions
-        ]
+        deleted = {t.name: topic_id for topic_id, t in before.topics.items() if topic_id not in after.topics}
         if deleted:
             for partition in self.runtime.partitions():
-                self.runtime.command(partition, lambda machine, _: machine.on_partitions_deleted(deleted))
+                self.runtime.command(partition, lambda machine, _: machine.on_topics_deleted(deleted))
 
     def _follow_leadership(self, image: MetadataImage) -> None:
         topic = image.topic(CONSUMER_OFFSETS)
-        partitions = {} if topic is None else topic.partitions
-        self._partition_count = len(partitions)
-        led = {i: p.leader_epoch for i, p in partitions.items() if p.leader == self._node_id}
-        for partition in self._leader_epochs.keys() - led.keys():
+        led: dict[int, tuple[uuid.UUID, int]] = {}
+        if topic is not None:
+            led = {
+                i: (topic.topic_id, p.leader_epoch) for i, p in topic.partitions.items() if p.leader == self._node_id
+            }
+        self._partition_count = 0 if topic is None else len(topic.partitions)
+        for partition in self._led.keys() - led.keys():
             self.runtime.stop(partition)
-        for partition, leader_epoch in led.items():
-            if self._leader_epochs.get(partition) != leader_epoch:
-                native = self._plane.partition(CONSUMER_OFFSETS, partition)
-                if native is None:
-                    continue  # it could not be opened: nobody coordinates its groups
-                native.watch()
-                codec = CODECS[self._topic_config.compression_codec]
-                self.runtime.start(partition, NativePartitionLog(native, compression=codec, leader_epoch=leader_epoch))
-        self._leader_epochs = led
+        for partition, lead in led.items():
+            if self._led.get(partition) != lead:
+                self._start(partition, leader_epoch=lead[1])
+        self._led = led
+
+    def _start(self, partition: int, *, leader_epoch: int) -> None:
+        native = self._plane.partition(CONSUMER_OFFSETS, partition)
+        if native is None:
+            # It could not be opened, and whoever tried has said why: its groups have no coordinator until it can.
+            self.runtime.stop(partition)
+            return
+        native.watch()
+        codec = CODECS[self._config.integer("offsets.topic.compression.codec")]
+        self.runtime.start(partition, NativePartitionLog(native, compression=codec, leader_epoch=leader_epoch))
 
     # Finding the way
 
@@ -165,17 +166,17 @@ class GroupCoordinator:
         async with self._creating:
             if self._partition_count:
                 return
-            config = self._topic_config
+            config = self._config
             topic = CreatableTopic(
                 name=CONSUMER_OFFSETS,
-                num_partitions=config.num_partitions,
-                replication_factor=1 if self._is_alone else config.replication_factor,
+                num_partitions=config.integer("offsets.topic.num.partitions"),
+                replication_factor=1 if self._is_alone else config.integer("offsets.topic.replication.factor"),
                 configs=tuple(
                     CreatableTopicConfig(name=name, value=value)
                     for name, value in {
                         "cleanup.policy": "compact",
                         "compression.type": "producer",
-                        "segment.bytes": str(config.segment_bytes),
+                        "segment.bytes": str(config.integer("offsets.topic.segment.bytes")),
                     }.items()
                 ),
             )
@@ -192,39 +193,14 @@ class GroupCoordinator:
         return -1 if found is None else found.leader
 
 
-def group_config(settings: Mapping[str, Any]) -> GroupConfig:
-    """Read the group settings, given by Kafka's keys; what is missing has its default."""
-    default = GroupConfig()
-
-    def get(key: str, otherwise: int) -> int:
-        return int(settings.get(key, otherwise))
-
+def group_config(config: BrokerConfig) -> GroupConfig:
+    """The machine's settings out of the broker's."""
     return GroupConfig(
-        group_min_session_timeout_ms=get("group.min.session.timeout.ms", default.group_min_session_timeout_ms),
-        group_max_session_timeout_ms=get("group.max.session.timeout.ms", default.group_max_session_timeout_ms),
-        group_initial_rebalance_delay_ms=get(
-            "group.initial.rebalance.delay.ms", default.group_initial_rebalance_delay_ms
-        ),
-        group_max_size=get("group.max.size", default.group_max_size),
-        offset_metadata_max_bytes=get("offset.metadata.max.bytes", default.offset_metadata_max_bytes),
-        offsets_retention_ms=get("offsets.retention.minutes", default.offsets_retention_ms // 60_000) * 60_000,
-        offsets_retention_check_interval_ms=get(
-            "offsets.retention.check.interval.ms", default.offsets_retention_check_interval_ms
-        ),
-    )
-
-
-def offsets_topic_config(settings: Mapping[str, Any]) -> OffsetsTopicConfig:
-    """Read the settings of `__consumer_offsets`, as `group_config` does."""
-    default = OffsetsTopicConfig()
-
-    def get(key: str, otherwise: int) -> int:
-        return int(settings.get(key, otherwise))
-
-    return OffsetsTopicConfig(
-        num_partitions=get("offsets.topic.num.partitions", default.num_partitions),
-        replication_factor=get("offsets.topic.replication.factor", default.replication_factor),
-        segment_bytes=get("offsets.topic.segment.bytes", default.segment_bytes),
-        compression_codec=get("offsets.topic.compression.codec", default.compression_codec),
-        commit_timeout_ms=get("offsets.commit.timeout.ms", default.commit_timeout_ms),
+        group_min_session_timeout_ms=config.integer("group.min.session.timeout.ms"),
+        group_max_session_timeout_ms=config.integer("group.max.session.timeout.ms"),
+        group_initial_rebalance_delay_ms=config.integer("group.initial.rebalance.delay.ms"),
+        group_max_size=config.integer("group.max.size"),
+        offset_metadata_max_bytes=config.integer("offset.metadata.max.bytes"),
+        offsets_retention_ms=config.integer("offsets.retention.minutes") * 60_000,
+        offsets_retention_check_interval_ms=config.integer("offsets.retention.check.interval.ms"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -327,13 +328,30 @@ def test_a_bug_at_a_deadline_costs_that_shard_a_reload() -> None:
     run(test)
 
 
+def forget_topic(machine: GroupMachine, _now: Any) -> Outcome:
+    return machine.on_topics_deleted({"topic": uuid.UUID(int=1)})
+
+
 def test_commands_reach_served_shards_only() -> None:
     async def test(shell: Shell) -> None:
-        shell.runtime.command(0, lambda m, _: m.on_partitions_deleted([("topic", 0)]))
+        shell.runtime.command(0, forget_topic)
         await shell.serve()
         await shell.commit(5)
-        shell.runtime.command(0, lambda m, _: m.on_partitions_deleted([("topic", 0)]))
-        await trio.lowlevel.checkpoint()
+        shell.runtime.command(0, forget_topic)
+        await trio.sleep(1)
+        assert shell.committed() == -1
+
+    run(test)
+
+
+def test_commands_wait_until_loading_is_over() -> None:
+    async def test(shell: Shell) -> None:
+        shell.log.records = [offset_commit(1)]
+        shell.log.high_watermark = 1
+        shell.log.read_delay_s = 1
+        shell.runtime.start(0, shell.log)
+        shell.runtime.command(0, forget_topic)
+        await trio.sleep(5)
         assert shell.committed() == -1
 
     run(test)

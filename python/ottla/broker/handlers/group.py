@@ -300,8 +300,8 @@ async def _fetch(
     context: RequestContext, asked: OffsetFetchRequestGroup, *, is_stable: bool
 ) -> OffsetFetchResponseGroup:
     unknown: list[OffsetFetchResponseTopics] = []
-    if context.version >= _TOPIC_IDS_VERSION and asked.topics is not None:
-        asked, unknown = _with_names(context, asked)
+    if asked.topics is not None:
+        asked, unknown = _with_names_and_ids(context, asked)
     coordinator = _coordinator(context)
     try:
         partition = coordinator.partition_for(asked.group_id)
@@ -321,15 +321,18 @@ async def _fetch(
     return found
 
 
-def _with_names(
+def _with_names_and_ids(
     context: RequestContext, asked: OffsetFetchRequestGroup
 ) -> tuple[OffsetFetchRequestGroup, list[OffsetFetchResponseTopics]]:
-    """Replace topic ids by names; returns the answer for ids that do not exist beside."""
-    topics = context.broker.metadata.image.topics
+    """Complete names by ids and the other way round; returns the answer for ids that do not exist beside."""
+    image = context.broker.metadata.image
+    if context.version < _TOPIC_IDS_VERSION:
+        topic_ids = image.topic_ids
+        return replace(asked, topics=tuple(replace(t, topic_id=topic_ids.get(t.name)) for t in asked.topics or ())), []
     known: list[OffsetFetchRequestTopics] = []
     unknown: list[OffsetFetchResponseTopics] = []
     for wanted in asked.topics or ():
-        topic = None if wanted.topic_id is None else topics.get(wanted.topic_id)
+        topic = None if wanted.topic_id is None else image.topics.get(wanted.topic_id)
         if topic is not None:
             known.append(replace(wanted, name=topic.name))
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import uuid
+from collections.abc import Mapping
 from typing import assert_never
 
 from ottla.coordinator.group.config import GroupConfig
@@ -19,7 +20,6 @@ from ottla.coordinator.group.events import (
     WriteEvent,
 )
 from ottla.coordinator.group.membership import Membership
-from ottla.coordinator.group.offset_store import TopicPartition
 from ottla.coordinator.group.offsets import Offsets
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.table import GroupTable
@@ -76,10 +76,10 @@ class GroupMachine:
     def on_failed(self, then: object, error: ErrorCode, now: Instant) -> Outcome:
         return self.membership.on_failed(_write_event(then), error, now)
 
-    def on_partitions_deleted(self, deleted: Collection[TopicPartition]) -> Outcome:
-        """Partitions, as (topic, index), do not exist any more: nor shall their offsets."""
+    def on_topics_deleted(self, deleted: Mapping[str, uuid.UUID]) -> Outcome:
+        """Topics, by name with the id they had, do not exist any more: nor shall their offsets."""
         out = Outcome()
-        tombstones = self.offsets.tombstones_of_partitions(deleted)
+        tombstones = self.offsets.tombstones_of_topics(deleted)
         return out.write_each(tombstones) if tombstones else out
 
     def on_tick(self, now: Instant) -> Outcome:

@@ -7,12 +7,12 @@ Source: Kafka's `OffsetMetadataManager`, `ClassicGroup.validateOffsetCommit` and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import uuid
+from collections.abc import Iterable, Mapping
 
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup, GroupState
 from ottla.coordinator.group.membership import Caller
-from ottla.coordinator.group.offset_store import TopicPartition
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.records import OffsetCommitValue
 from ottla.coordinator.group.table import GroupTable
@@ -125,7 +125,7 @@ class Offsets:
                     topic_id=topic.topic_id,
                     partitions=tuple(
                         [
-                            _fetched(p, store.get_committed(request.group_id, topic.name, p))
+                            _fetched(p, store.get_committed(request.group_id, topic.name, p), topic.topic_id)
                             for p in topic.partition_indexes
                         ]
                     ),
@@ -159,7 +159,7 @@ class Offsets:
                             error_code=ErrorCode.UNSTABLE_OFFSET_COMMIT,
                         )
                         if (topic.name, p) in pending
-                        else _fetched(p, store.get(request.group_id, topic.name, p))
+                        else _fetched(p, store.get(request.group_id, topic.name, p), topic.topic_id)
                         for p in topic.partition_indexes
                     ]
                 ),
@@ -212,15 +212,14 @@ class Offsets:
         partitions.update(dict.fromkeys(store.pending_partitions(group_id)))
         return [records.offset_commit_tombstone(group_id, *at) for at in partitions]
 
-    def tombstones_of_partitions(self, deleted: Collection[TopicPartition]) -> list[CoordinatorRecord]:
-        """Offsets of partitions that do not exist any more."""
-        deleted = set(deleted)
+    def tombstones_of_topics(self, deleted: Mapping[str, uuid.UUID]) -> list[CoordinatorRecord]:
+        """Offsets of topics that do not exist any more, but not those of a new topic of the same name."""
         store = self._table.offsets
         return [
             records.offset_commit_tombstone(group_id, *at)
             for group_id in sorted(store.group_ids())
-            for at in {at for at, _ in store.items(group_id)} | store.pending_partitions(group_id)
-            if at in deleted
+            for at, value in store.items(group_id)
+            if at[0] in deleted and value.topic_id in (None, deleted[at[0]])
         ]
 
     def expire(self, group: ClassicGroup, *, wall_ms: int, tombstones: list[CoordinatorRecord]) -> bool:
@@ -267,8 +266,11 @@ def commit_error(request: OffsetCommitRequest, error: ErrorCode) -> OffsetCommit
     )
 
 
-def _fetched(partition: int, value: OffsetCommitValue | None) -> OffsetFetchResponsePartitions:
-    if value is None:
+def _fetched(
+    partition: int, value: OffsetCommitValue | None, topic_id: uuid.UUID | None = None
+) -> OffsetFetchResponsePartitions:
+    """`topic_id` is that of the topic as it exists now: what was committed for an earlier one does not count."""
+    if value is None or (topic_id is not None and value.topic_id not in (None, topic_id)):
         return OffsetFetchResponsePartitions(partition_index=partition, committed_offset=-1, metadata="")
     return OffsetFetchResponsePartitions(
         partition_index=partition,

@@ -7,6 +7,7 @@ commits at once unless `holding_commits`, and refuses appends while `append_erro
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -272,6 +273,7 @@ class GroupContext:
         metadata: str | None = "",
         leader_epoch: int = -1,
         retention_ms: int = -1,
+        topic_id: uuid.UUID | None = None,
         version: int = 9,
     ) -> int:
         caller = self.caller(version=version)
@@ -291,7 +293,9 @@ class GroupContext:
             group_instance_id=instance_id,
             generation_id_or_member_epoch=generation_id,
             retention_time_ms=retention_ms,
-            topics=tuple(OffsetCommitRequestTopic(name=t, partitions=tuple(p)) for t, p in topics.items()),
+            topics=tuple(
+                OffsetCommitRequestTopic(name=t, topic_id=topic_id, partitions=tuple(p)) for t, p in topics.items()
+            ),
         )
         self.run(self.machine.offsets.commit(request, caller, self.now))
         return caller.token

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from ottla.coordinator.group import records
 from ottla.coordinator.group.config import SEVEN_DAYS_MS, GroupConfig
 from ottla.coordinator.shard import LoadedRecord, TransactionMarker
 from ottla.errors import ErrorCode
+from ottla.protocol.messages.offset_fetch import OffsetFetchRequestGroup, OffsetFetchRequestTopics
 from tests.unit.coordinator.group.context import (
     GROUP,
     SESSION_MS,
@@ -18,6 +21,7 @@ from tests.unit.coordinator.group.context import (
 )
 
 T0 = ("topic", 0)
+OLD, NEW = uuid.UUID(int=1), uuid.UUID(int=2)
 CHECK_MS = GroupConfig().offsets_retention_check_interval_ms
 
 
@@ -211,13 +215,26 @@ def test_an_empty_group_without_offsets_goes_at_the_next_check_but_not_under_a_c
     assert group.list() == {}
 
 
-def test_offsets_go_with_their_partitions() -> None:
+def test_offsets_go_with_their_topics() -> None:
     group = GroupContext()
-    group.commit_offsets({T0: 5, ("topic", 1): 6, ("other", 0): 7})
+    group.commit_offsets({T0: 5, ("topic", 1): 6, ("other", 0): 7}, topic_id=OLD)
     group.commit_offsets({T0: 8}, group_id="second")
-    group.run(group.machine.on_partitions_deleted([T0, ("topic", 1)]))
+    group.commit_offsets({T0: 9}, group_id="third", topic_id=NEW)
+    group.run(group.machine.on_topics_deleted({"topic": OLD}))
     assert group.fetch_offsets() == {("other", 0): 7}
     assert group.fetch_offsets(group_id="second") == {}
+    assert group.fetch_offsets(group_id="third") == {T0: 9}
+
+
+def test_offsets_of_an_earlier_topic_of_the_same_name_do_not_count() -> None:
+    group = GroupContext()
+    group.commit_offsets({T0: 5}, topic_id=OLD)
+    for wanted, offset in ((OLD, 5), (NEW, -1), (None, 5)):
+        request = OffsetFetchRequestGroup(
+            group_id=GROUP,
+            topics=(OffsetFetchRequestTopics(name="topic", partition_indexes=(0,), topic_id=wanted),),
+        )
+        assert group.machine.offsets.fetch(request).topics[0].partitions[0].committed_offset == offset
 
 
 def test_groups_are_listed_by_state_and_type_whatever_the_case() -> None:
