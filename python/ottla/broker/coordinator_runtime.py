@@ -73,7 +73,7 @@ class _Slot:
 class _Served(Generic[M]):
     """One partition that this broker coordinates."""
 
-    __slots__ = ("commands", "is_broken", "log", "moved", "partition", "scope", "shard")
+    __slots__ = ("commands", "is_broken", "log", "moved", "partition", "scope", "settled", "shard")
 
     def __init__(self, partition: int, partition_log: PartitionLog, shard: Shard[M]) -> None:
         self.partition = partition
@@ -87,6 +87,8 @@ class _Served(Generic[M]):
         """Set, and replaced, when the high watermark has moved."""
         self.scope = trio.CancelScope()
         """Ends the loading."""
+        self.settled = trio.Event()
+        """Loading is over, one way or the other."""
 
 
 class CoordinatorRuntime(Generic[M]):
@@ -137,12 +139,17 @@ class CoordinatorRuntime(Generic[M]):
     # Shards come and go
 
     def start(self, partition: int, partition_log: PartitionLog) -> None:
-        """Coordinate a partition from now on: load it in the background, then serve."""
+        """Coordinate a partition from now on: at once if its log is empty, else once it is loaded in the background."""
         assert self._nursery is not None, "the runtime does not run"
         self.stop(partition)
         served = _Served(partition, partition_log, self._new_shard())
         self._served[partition] = served
-        self._nursery.start_soon(self._load, served)
+        start_offset, _, end_offset = partition_log.offsets()
+        if start_offset == end_offset:
+            served.shard.load((), end_offset=end_offset, high_watermark=end_offset)
+            self._finish_loading(served)
+        else:
+            self._nursery.start_soon(self._load, served)
 
     def stop(self, partition: int, error: ErrorCode = ErrorCode.NOT_COORDINATOR) -> None:
         """Coordinate a partition no more; whoever waits is answered with `error`."""
@@ -164,6 +171,11 @@ class CoordinatorRuntime(Generic[M]):
     def _new_shard(self) -> Shard[M]:
         return Shard(self._make_machine(), write_timeout_ms=self._write_timeout_ms)
 
+    async def wait_loaded(self) -> None:
+        """Return when no shard is being loaded."""
+        for served in list(self._served.values()):
+            await served.settled.wait()
+
     async def _load(self, served: _Served[M]) -> None:
         where = {"topic": self._topic, "partition": served.partition}
         with served.scope:
@@ -175,14 +187,19 @@ class CoordinatorRuntime(Generic[M]):
                 # Not retried: what is in the way (damage, a dead disk) needs the partition to be repaired first.
                 served.is_broken = True
                 log.error("coordinator_load_failed", **where, error=error)
-                return
-            now = self._clock()
-            replies = served.shard.finish_loading(now)
-            self._carry_out(served, replies, now)
-            for decide in served.commands:
-                self.command(served.partition, decide)
-            served.commands.clear()
-            log.info("coordinator_loaded", **where, end_offset=served.shard.end_offset, ms=now.now_ms - started_ms)
+            else:
+                self._finish_loading(served)
+                ms = self._clock().now_ms - started_ms
+                log.info("coordinator_loaded", **where, end_offset=served.shard.end_offset, ms=ms)
+        served.settled.set()
+
+    def _finish_loading(self, served: _Served[M]) -> None:
+        now = self._clock()
+        self._carry_out(served, served.shard.finish_loading(now), now)
+        for decide in served.commands:
+            self.command(served.partition, decide)
+        served.commands.clear()
+        served.settled.set()
 
     async def _replay_log(self, served: _Served[M]) -> None:
         """Replay all that was in the log when this began, waiting for what of it is not yet committed."""

@@ -17,6 +17,7 @@ import trio
 from ottla._native import DataPlane, Partition, RecordBatch, build_batch, decode_batches
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.broker.event_log import EventLog
+from ottla.broker.metadata_publisher import Published
 from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import GroupConfig
@@ -103,21 +104,19 @@ class GroupCoordinator:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.runtime.run(task_status=task_status)
 
+    async def wait_loaded(self) -> None:
+        """Return when no group is being loaded."""
+        await self.runtime.wait_loaded()
+
     def on_high_watermark(self, topic: str, partition: int) -> None:
         """A watched partition has moved."""
         if topic == CONSUMER_OFFSETS:
             self.runtime.on_partition_moved(partition)
 
-    def configure(self, config: BrokerConfig) -> None:
-        """Take changed settings."""
-        self._config = config
-        changed = group_config(config)
-        if changed != self._group_config:
-            self._group_config = changed
-            self.runtime.for_each_machine(lambda machine: machine.configure(changed))
-
-    def on_metadata(self, before: MetadataImage, after: MetadataImage) -> None:
-        """Follow the metadata, once the partitions of `after` are served: lead, resign, forget what is deleted."""
+    def on_published(self, published: Published) -> None:
+        """Follow the metadata, once its partitions are served: lead, resign, forget what is deleted, take settings."""
+        self._configure(published.config)
+        before, after = published.delta.base, published.image
         if before.topics is after.topics:
             return
         self._follow_leadership(after)
@@ -125,6 +124,15 @@ class GroupCoordinator:
         if deleted:
             for partition in self.runtime.partitions():
                 self.runtime.command(partition, lambda machine, _: machine.on_topics_deleted(deleted))
+
+    def _configure(self, config: BrokerConfig) -> None:
+        if config is self._config:
+            return
+        self._config = config
+        changed = group_config(config)
+        if changed != self._group_config:
+            self._group_config = changed
+            self.runtime.for_each_machine(lambda machine: machine.configure(changed))
 
     def _follow_leadership(self, image: MetadataImage) -> None:
         topic = image.topic(CONSUMER_OFFSETS)

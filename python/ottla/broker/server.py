@@ -25,7 +25,7 @@ from ottla.broker.controller_runtime import ControllerRuntime
 from ottla.broker.data_dirs import DataDirs, open_data_dirs
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.event_log import EventLog
-from ottla.broker.group_coordinator import GroupCoordinator, group_config, offsets_topic_config
+from ottla.broker.group_coordinator import GroupCoordinator
 from ottla.broker.http import Page, serve_pages
 from ottla.broker.janitor import look_after
 from ottla.broker.listener import ConnectionLimits, open_listener, serve_listener
@@ -35,13 +35,15 @@ from ottla.broker.metrics import Metrics, render
 from ottla.broker.poller import Poller
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
-from ottla.common.config import BROKER_KEYS, BrokerConfig, check_broker_config
+from ottla.common.config import BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
 from ottla.metadata.records import Endpoint as RegisteredEndpoint
 
 log = EventLog("server")
 
 METADATA_PARTITION: Final = "__cluster_metadata-0"
+GROUPS_PATIENCE_S: Final = 1
+"""How long opening the listeners may wait for groups to be loaded."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the event loop may have to wait for the GIL when a worker thread runs Python."""
 
@@ -113,17 +115,15 @@ class Server:
         plane = await trio.to_thread.run_sync(partial(self._open_plane, identity, log_dirs))
         publisher = MetadataPublisher(plane, node_id=identity.node_id, config=config)
         controller = self._controller(identity, publisher, log_dirs)
-        texts = {name: text for name in BROKER_KEYS if (text := config.text(name)) is not None}
         coordinator = GroupCoordinator(
             plane,
             node_id=identity.node_id,
             image=lambda: publisher.image,
             create_topics=controller.handle,
-            group_config=group_config(texts),
-            topic_config=offsets_topic_config(texts),
+            config=config,
             is_alone=True,
         )
-        publisher.follow(lambda published: coordinator.on_metadata(published.delta.base, published.image))
+        publisher.follow(coordinator.on_published)
         advertised = {e.name: e for e in parse_endpoints(config.text("advertised.listeners") or "")}
         lifecycle = BrokerLifecycle(
             controller,
@@ -157,6 +157,9 @@ class Server:
                 await services.start(controller.run)
                 await lifecycle.start()
                 services.start_soon(lifecycle.run)
+                # Clients that find their group loading sleep before they ask again: most are loaded in no time.
+                with trio.move_on_after(GROUPS_PATIENCE_S):
+                    await coordinator.wait_loaded()
                 services.start_soon(partial(maintain_logs, plane))
                 http = self._open_http(broker, services, resources)
                 async with trio.open_nursery() as connections:

@@ -355,3 +355,17 @@ def test_commands_wait_until_loading_is_over() -> None:
         assert shell.committed() == -1
 
     run(test)
+
+
+def test_one_can_wait_until_everything_is_loaded() -> None:
+    async def test(shell: Shell) -> None:
+        shell.log.records = [offset_commit(1)]
+        shell.log.high_watermark = 1
+        shell.log.read_delay_s = 3
+        shell.runtime.start(0, shell.log)
+        started = trio.current_time()
+        await shell.runtime.wait_loaded()
+        assert trio.current_time() - started == pytest.approx(3)
+        assert shell.committed() == 1
+
+    run(test)
