@@ -332,20 +332,19 @@ impl LogWriter {
     }
 
     fn set_recovery_point(&mut self, offset: i64, durable: bool) -> Result<(), QuorumError> {
-        let lost = |source| QuorumError::Storage {
-            doing: "writing the recovery point",
-            source,
-        };
+        let doing = "writing the recovery point";
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&offset.to_be_bytes());
         let crc = crc32c::crc32c(&bytes[..8]);
         bytes[8..].copy_from_slice(&crc.to_be_bytes());
         self.recovery_file
             .write_all_at(&[IoSlice::new(&bytes)], 0)
-            .map_err(lost)?;
+            .map_err(QuorumError::storage(doing))?;
         self.recovery_point = offset;
         if durable {
-            self.recovery_file.sync_data().map_err(lost)?;
+            self.recovery_file
+                .sync_data()
+                .map_err(|source| QuorumError::Storage { doing, source })?;
             self.jobs_since_sync = 0;
         }
         Ok(())

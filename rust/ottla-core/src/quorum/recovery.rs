@@ -87,6 +87,14 @@ pub(crate) fn recover(fs: &dyn LogFs, dir: &Path, cached_bytes: usize) -> Result
     snapshots.sort_unstable();
     segments.sort_unstable();
     let recovery_point = read_recovery_point(fs, dir)?;
+    if recovery_point.is_none() {
+        // the directory may be new, and what is synced in it is worth nothing while its own name is not
+        let parent = dir
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        fs.sync_dir(parent).map_err(storage("syncing the log directory"))?;
+    }
     let mut recovery = Recovery {
         fs,
         dir,

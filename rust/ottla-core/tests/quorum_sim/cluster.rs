@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_core::quorum::{CommittedBatch, Event, LogWriter, PersistJob, Quorum, QuorumConfig, QuorumError};
+use ottla_core::storage::sim_fs::{Crash, SimFs};
 
 use crate::chance::Chance;
-use crate::disk::Disk;
 
 const TICK_MS: u64 = 100;
 const DIR: &str = "/__cluster_metadata-0";
@@ -55,7 +55,7 @@ struct Running {
 }
 
 pub struct Node {
-    disk: Disk,
+    disk: SimFs,
     config: QuorumConfig,
     running: Option<Running>,
     /// Changes with each start, so that events of the past find nobody.
@@ -93,7 +93,7 @@ impl Cluster {
         let mut chance = Chance::new(seed);
         let ids: Vec<i32> = (0..voters as i32).collect();
         let node = |id: &i32, chance: &mut Chance| Node {
-            disk: Disk::default(),
+            disk: SimFs::new(chance.next()),
             config: QuorumConfig {
                 seed,
                 segment_bytes: chance.between(100, 4_000),
@@ -161,9 +161,9 @@ impl Cluster {
         let wall_ms = self.now_ms as i64;
         let (quorum, writer, _report) = match Quorum::open(disk, Path::new(DIR), &node.config, wall_ms) {
             Ok(opened) => opened,
-            Err(_) if node.disk.is_dead() => return self.crash(at),
+            Err(_) if node.disk.is_down() => return self.crash(at),
             Err(QuorumError::NoSpace { .. }) => {
-                node.disk.set_full(false);
+                node.disk.set_capacity(None);
                 return self.start(at);
             }
             Err(error) => panic!("seed {}: node {at} cannot start: {error}", self.seed),
@@ -189,9 +189,9 @@ impl Cluster {
         self.nodes[at].life += 1;
         self.waiting[at].clear();
         if self.disks.percent(50) {
-            self.nodes[at].disk.power_failed(&mut self.disks);
+            self.nodes[at].disk.restart(Crash::PowerFails);
         } else {
-            self.nodes[at].disk.process_died();
+            self.nodes[at].disk.restart(Crash::ProcessDies);
         }
     }
 
@@ -258,7 +258,7 @@ impl Cluster {
                 self.schedule(200, life, What::Persist(at));
             }
             Err(error) => {
-                assert!(self.nodes[at].disk.is_dead(), "seed {}: node {at}: {error}", self.seed);
+                assert!(self.nodes[at].disk.is_down(), "seed {}: node {at}: {error}", self.seed);
                 self.crash(at);
             }
         }
@@ -418,14 +418,18 @@ impl Cluster {
         let at = self.deeds.below(self.nodes.len() as u64) as usize;
         match self.deeds.below(8) {
             0 => self.crash(at),
-            1 => self.nodes[at].disk.die_after(self.disks.below(12)),
+            1 => {
+                let disk = &self.nodes[at].disk;
+                disk.crash_after(disk.changes() + self.disks.below(12));
+            }
             2 => {
                 self.cut_off.insert(at);
             }
             3 => self.cut_off.clear(),
             4 => {
                 let full = self.disks.percent(40);
-                self.nodes[at].disk.set_full(full);
+                let disk = &self.nodes[at].disk;
+                disk.set_capacity(full.then(|| disk.used_bytes()));
             }
             5 => self.snapshot(at),
             _ => {
@@ -461,11 +465,11 @@ impl Cluster {
         self.faults = Faults::NONE;
         self.cut_off.clear();
         for node in 0..self.nodes.len() {
-            self.nodes[node].disk.set_full(false);
-            if self.nodes[node].disk.is_dead() && self.nodes[node].running.is_some() {
+            self.nodes[node].disk.set_capacity(None);
+            self.nodes[node].disk.crash_after(u64::MAX);
+            if self.nodes[node].disk.is_down() && self.nodes[node].running.is_some() {
                 self.crash(node);
             }
-            self.nodes[node].disk.process_died();
             if self.nodes[node].running.is_none() {
                 self.start(node);
             }

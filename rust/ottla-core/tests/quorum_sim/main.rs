@@ -6,7 +6,7 @@
 
 mod chance;
 mod cluster;
-mod disk;
+mod lone;
 
 use cluster::Cluster;
 
@@ -84,4 +84,19 @@ fn a_seed_says_everything() {
         (first.trace, first.events, first.now_ms),
         (second.trace, second.events, second.now_ms)
     );
+}
+
+#[test]
+fn a_lone_voter_survives_a_crash_at_every_single_change_of_its_disk() {
+    let crashes = lone::crash_everywhere();
+    println!("{crashes} crashes");
+    assert!(crashes > 200);
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_harmless_or_refused_by_name() {
+    let (harmless, refused) = lone::flip_everywhere();
+    println!("{refused} flips refused, {harmless} harmless");
+    // most bytes are those of snapshots, each of which the other one and the log can replace
+    assert!(refused > 2_000);
 }
