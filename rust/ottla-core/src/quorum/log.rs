@@ -158,10 +158,10 @@ impl LogWriter {
             return Err(QuorumError::Failed { reason: reason.clone() });
         }
         let result = self.run_ops(job);
-        if let Err(error) = &result {
-            if !error.is_no_space() {
-                self.failed = Some(error.to_string());
-            }
+        if let Err(error) = &result
+            && !error.is_no_space()
+        {
+            self.failed = Some(error.to_string());
         }
         result
     }
@@ -230,10 +230,10 @@ impl LogWriter {
     }
 
     fn open(&mut self, segment: i64, create: bool) -> Result<Arc<dyn LogFile>, QuorumError> {
-        if let Some((open, file)) = &self.active {
-            if *open == segment {
-                return Ok(Arc::clone(file));
-            }
+        if let Some((open, file)) = &self.active
+            && *open == segment
+        {
+            return Ok(Arc::clone(file));
         }
         // a later segment must never be durable while an earlier one is not: recovery takes a bad batch in any but the
         // last segment for damage

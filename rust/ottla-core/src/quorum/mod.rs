@@ -17,13 +17,15 @@
 //! I/O except to read back old batches of its own log; [`LogWriter`] decides nothing.
 //!
 //! Files: [`entry`] batches, [`message`] the wire between voters, [`snapshot`] and [`state`] the files beside the log,
-//! `store` and `table` what raft sees of the log, [`log`] the writer, [`recovery`] opening, [`node`] the machine.
+//! `store` and `table` what raft sees of the log, [`log`] the writer, [`recovery`] opening, [`node`] the machine,
+//! `ready` what it makes of raft's wishes.
 
 pub mod entry;
 pub mod error;
 pub mod log;
 pub mod message;
 pub mod node;
+mod ready;
 pub mod recovery;
 pub mod snapshot;
 pub mod state;

@@ -260,13 +260,13 @@ impl Recovery<'_> {
         newest: Option<&SnapshotMeta>,
         unreadable: Option<&(SnapshotId, QuorumError)>,
     ) -> Result<(), QuorumError> {
-        if let Some((id, error)) = unreadable {
-            if self.table.end_offset() < id.end_offset {
-                let QuorumError::Damaged { file, position, reason } = error else {
-                    return Err(damaged(id.file_name(), 0, error.to_string()));
-                };
-                return Err(damaged(file.clone(), *position, reason.clone()));
-            }
+        if let Some((id, error)) = unreadable
+            && self.table.end_offset() < id.end_offset
+        {
+            let QuorumError::Damaged { file, position, reason } = error else {
+                return Err(damaged(id.file_name(), 0, error.to_string()));
+            };
+            return Err(damaged(file.clone(), *position, reason.clone()));
         }
         match newest {
             Some(meta) => self.join_snapshot(meta)?,

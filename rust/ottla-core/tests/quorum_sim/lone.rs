@@ -147,7 +147,7 @@ pub fn flip_everywhere() -> (u64, u64) {
             copy.flip_bit(&path, position, (position % 8) as u8).unwrap();
             match Lone::open(&copy) {
                 Ok((lone, _)) => {
-                    assert_eq!(lone.records, records, "{path:?} byte {position}");
+                    assert_eq!(lone.records, records, "{} byte {position}", path.display());
                     harmless += 1;
                 }
                 Err(QuorumError::Damaged { file, reason, .. }) => {
@@ -155,11 +155,12 @@ pub fn flip_everywhere() -> (u64, u64) {
                     let named = path.file_name().unwrap().to_str() == Some(&*file);
                     assert!(
                         named || reason.contains("epoch"),
-                        "{path:?} byte {position}: {file}: {reason}"
+                        "{} byte {position}: {file}: {reason}",
+                        path.display()
                     );
                     refused += 1;
                 }
-                Err(error) => panic!("{path:?} byte {position}: {error}"),
+                Err(error) => panic!("{} byte {position}: {error}", path.display()),
             }
         }
     }

@@ -17,14 +17,10 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// Seeds that once found something, beyond those that every run takes: a lost race of a truncation with a power
-/// failure (382), a catch-up that drowned in its own messages (133).
-const ONCE_FAILED: [u64; 2] = [133, 382];
-
 fn seeds() -> Vec<u64> {
     match number("OTTLA_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("OTTLA_SIM_RUNS").unwrap_or(40)).chain(ONCE_FAILED).collect(),
+        None => (0..number("OTTLA_SIM_RUNS").unwrap_or(40)).collect(),
     }
 }
 
