@@ -1,0 +1,117 @@
+"""What lies in a data directory, read by Apache Kafka's DumpLogSegments."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from ottla.testing.broker import BrokerProcess
+from tests.compat.test_confluent_kafka import consumer, create, poll
+from tests.compat.test_java_clients import version
+from tests.compat.tools import JavaTools
+
+CLIENT = ("DumpLogSegments", version)
+COMPLAINT = re.compile(
+    r"mismatch|non-consecutive|invalid|corrupt|isvalid: false|cannot be|exception|error", re.IGNORECASE
+)
+RECORD_COUNT = 3000
+
+
+@pytest.fixture(scope="module")
+def tools() -> Iterator[JavaTools]:
+    with JavaTools() as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["stopped", "killed"])
+def data_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a broker leaves behind that has served all codecs, rolled segments, compacted and kept a group's offsets."""
+    if os.environ.get("OTTLA_COMPAT_BOOTSTRAP"):
+        pytest.skip("the named broker's directory is not ours to read")
+    directory = tmp_path_factory.mktemp("dumped") / "data"
+    settings = {"log.index.interval.bytes": "1024", "log.cleaner.backoff.ms": "500"}
+    with BrokerProcess(directory, settings=settings) as broker:
+        bootstrap = broker.bootstrap_servers
+        create(bootstrap, "codecs", segment_bytes="1048576")
+        create(bootstrap, "compacted", cleanup_policy="compact", segment_ms="200", min_cleanable_dirty_ratio="0.01")
+        for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
+            producer = Producer({"bootstrap.servers": bootstrap, "compression.type": codec, "enable.idempotence": True})
+            for number in range(RECORD_COUNT):
+                producer.produce("codecs", os.urandom(400), key=str(number), headers=[("a", b"b")])
+                if number % 100 == 0:
+                    producer.produce("compacted", str(number), key=str(number % 700))
+                producer.poll(0)
+            assert producer.flush(30) == 0
+        with consumer(bootstrap, "readers", "codecs") as running:
+            message = poll(running, 5 * RECORD_COUNT)[-1]
+            running.commit(message=message, asynchronous=False)
+        if request.param == "killed":
+            broker.kill()
+    return directory
+
+
+def dump(tools: JavaTools, files: list[Path], *options: str) -> str:
+    assert files
+    return tools.run("dump-log", "--files", ",".join(map(str, files)), *options)
+
+
+def logs(data_dir: Path, partitions: str, suffix: str = "log") -> list[Path]:
+    return sorted(data_dir.glob(f"{partitions}/*.{suffix}"))
+
+
+def test_segments(tools: JavaTools, data_dir: Path) -> None:
+    """Segments of all codecs, read to the last record."""
+    files = logs(data_dir, "codecs-0")
+    assert len(files) > 3
+    printed = dump(tools, files, "--deep-iteration", "--print-data-log")
+    assert not COMPLAINT.findall(re.sub(r"payload: .*", "", printed))
+    assert printed.count("isvalid: true") == len(re.findall(r"^baseOffset: ", printed, re.MULTILINE)) > 10
+    assert len(re.findall(r"^\| offset: ", printed, re.MULTILINE)) == 5 * RECORD_COUNT
+
+
+def test_indexes(tools: JavaTools, data_dir: Path) -> None:
+    """Offset and time indexes are sane and match their segments."""
+    for suffix in ("index", "timeindex"):
+        files = logs(data_dir, "codecs-0", suffix)
+        assert any(file.stat().st_size for file in files)
+        for option in ("--index-sanity-check", "--verify-index-only"):
+            printed = dump(tools, files, option)
+            assert not COMPLAINT.findall(printed), printed
+        for file in files:  # each entry is looked up in the log
+            assert not COMPLAINT.findall(printed := dump(tools, [file])), printed
+
+
+def test_producer_snapshots(tools: JavaTools, data_dir: Path) -> None:
+    """Producer snapshots name the producers."""
+    printed = dump(tools, logs(data_dir, "codecs-0", "snapshot"))
+    assert "producerId: " in printed
+    assert not COMPLAINT.findall(printed)
+
+
+def test_compacted(tools: JavaTools, data_dir: Path) -> None:
+    """Compacted segments keep their offsets in order."""
+    printed = dump(tools, logs(data_dir, "compacted-0"), "--deep-iteration")
+    assert "isvalid: false" not in printed
+    offsets = [int(found) for found in re.findall(r"^\| offset: (\d+)", printed, re.MULTILINE)]
+    assert offsets == sorted(set(offsets))
+
+
+def test_offsets_topic(tools: JavaTools, data_dir: Path) -> None:
+    """The offsets topic holds groups and commits as Kafka writes them."""
+    printed = dump(tools, logs(data_dir, "__consumer_offsets-*"), "--offsets-decoder")
+    assert '"group":"readers"' in printed
+    assert f'"offset":{5 * RECORD_COUNT}' in printed
+    assert "Could not read" not in printed
+
+
+def test_metadata_log(tools: JavaTools, data_dir: Path) -> None:
+    """The metadata log holds Kafka's records."""
+    printed = dump(tools, logs(data_dir, "__cluster_metadata-0"), "--cluster-metadata-decoder")
+    assert '"type":"TOPIC_RECORD","version":0,"data":{"name":"codecs"' in printed
+    assert "Could not read" not in printed
+    assert "skipping" not in printed.lower()

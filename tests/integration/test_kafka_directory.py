@@ -1,0 +1,119 @@
+"""A partition directory that Apache Kafka wrote (`tests.golden.directory`) opens here and serves the same records."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ottla._native import RecordBatch, decode_batches
+from ottla.errors import ErrorCode
+from ottla.offline.check import Severity, Summary, check_directory
+from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+from ottla.protocol.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
+from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
+from ottla.protocol.versions import ApiKey
+from ottla.testing.broker import BrokerProcess
+from tests.golden.batch import T0_MS, Batch
+from tests.golden.lab import Lab
+
+WRITTEN_BY_KAFKA = Path(__file__).parents[1] / "golden" / "directory"
+CONFIGS = {"plain": {"segment_ms": "60000"}, "compact": {"segment_ms": "1000", "cleanup_policy": "compact"}}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A broker whose topics `plain-x` and `compact-x` lie on Kafka's files."""
+    data_dir = tmp_path_factory.mktemp("adopted") / "data"
+    broker = BrokerProcess(data_dir)
+    with broker:
+        lab = Lab(("127.0.0.1", broker.port), run="x")
+        for topic, configs in CONFIGS.items():
+            lab.topic(topic, **configs)
+    for topic in CONFIGS:
+        ours = data_dir / f"{topic}-x-0"
+        for file in ours.iterdir():
+            if file.name != "partition.metadata":  # the topic's id is the cluster's own
+                file.unlink()
+        for file in (WRITTEN_BY_KAFKA / f"{topic}-0").iterdir():
+            if file.name != "partition.metadata":
+                shutil.copy(file, ours)
+    with broker:
+        for topic in CONFIGS:
+            lab.wait_for_topic(f"{topic}-x")
+        yield lab
+
+
+def fetch_all(lab: Lab, topic: str) -> list[RecordBatch]:
+    batches: list[RecordBatch] = []
+    end = lab.end_offset(topic)
+    while not batches or batches[-1].last_offset + 1 < end:
+        offset = batches[-1].last_offset + 1 if batches else 0
+        partition = FetchPartition(fetch_offset=offset, partition_max_bytes=2000)
+        request = FetchRequest(max_wait_ms=100, topics=(FetchTopic(topic=topic, partitions=(partition,)),))
+        answer = lab.call(ApiKey.FETCH, request, version=12).responses[0].partitions[0]
+        assert answer.error_code is ErrorCode.NONE
+        found = decode_batches(answer.records or b"")
+        assert found, f"nothing at offset {offset} of {end}"
+        batches += found
+    return batches
+
+
+def expected(topic: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((WRITTEN_BY_KAFKA / f"{topic}.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("topic", CONFIGS)
+def test_serves_the_same_records(lab: Lab, topic: str) -> None:
+    found = []
+    for batch in fetch_all(lab, f"{topic}-x"):
+        for offset, time, key, value, headers in batch.records:
+            record = {"offset": offset, "time": time, "key": (key or b"").decode()}
+            record["value"] = None if value is None else value.decode()
+            if headers:
+                record["headers"] = [[name, None if data is None else data.decode()] for name, data in headers]
+            found.append(record)
+    assert found == expected(topic)
+
+
+@pytest.mark.parametrize("topic", CONFIGS)
+def test_ends_where_kafka_ended(lab: Lab, topic: str) -> None:
+    assert lab.end_offset(f"{topic}-x") == {"plain": 300, "compact": 60}[topic]
+
+
+@pytest.mark.parametrize("after_ms", [0, 5, 99_999, 100_019, 100_020, 200_001, 250_000, 360_019])
+def test_finds_offsets_by_time(lab: Lab, after_ms: int) -> None:
+    wanted = ListOffsetsPartition(partition_index=0, timestamp=T0_MS + after_ms)
+    request = ListOffsetsRequest(replica_id=-1, topics=(ListOffsetsTopic(name="plain-x", partitions=(wanted,)),))
+    answer = lab.call(ApiKey.LIST_OFFSETS, request).topics[0].partitions[0]
+    first = next(record for record in expected("plain") if record["time"] >= T0_MS + after_ms)
+    assert (answer.offset, answer.timestamp) == (first["offset"], first["time"])
+
+
+def test_knows_the_producers(lab: Lab) -> None:
+    """The idempotent producers of Kafka's clients go on where they were: from its snapshots and the log's tail."""
+    last = [batch for batch in fetch_all(lab, "plain-x") if batch.producer_id != -1][-1]
+    following = last.base_sequence + len(last.records)
+
+    def send(sequence: int) -> ErrorCode:
+        batch = Batch(producer_id=last.producer_id, producer_epoch=last.producer_epoch, base_sequence=sequence).encode()
+        data = TopicProduceData(name="plain-x", partition_data=(PartitionProduceData(index=0, records=batch),))
+        request = ProduceRequest(acks=-1, timeout_ms=5000, topic_data=(data,))
+        answer = lab.call(ApiKey.PRODUCE, request, version=12)
+        code: ErrorCode = answer.responses[0].partition_responses[0].error_code
+        return code
+
+    assert send(following + 5) is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+
+
+@pytest.mark.parametrize("topic", CONFIGS)
+def test_offline_check_finds_nothing(topic: str) -> None:
+    summary = Summary()
+    findings = list(check_directory(WRITTEN_BY_KAFKA / f"{topic}-0", summary))
+    assert [finding for finding in findings if finding.severity is Severity.DAMAGE] == []
+    assert summary.records == len(expected(topic))
