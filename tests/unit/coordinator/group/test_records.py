@@ -22,6 +22,8 @@ from ottla.coordinator.group.records import (
     RecordKind,
 )
 from ottla.coordinator.group.subscription import subscribed_topics
+from ottla.coordinator.shard import CoordinatorRecord
+from tests.unit.coordinator.group.context import GroupContext
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden/consumer_offsets/kafka-4.3.1.json").read_text())
 
@@ -178,3 +180,18 @@ def test_an_empty_group_has_no_protocol() -> None:
     assert records.decode_group_metadata_value(value) == GroupMetadataValue(
         protocol_type="", generation=0, protocol=None, leader=None, current_state_timestamp_ms=5, members=()
     )
+
+
+def test_a_log_written_by_kafka_makes_its_groups() -> None:
+    group = GroupContext(
+        [
+            CoordinatorRecord(bytes.fromhex(r["key"]), None if r["value"] is None else bytes.fromhex(r["value"]))
+            for r in GOLDEN
+        ]
+    )
+    assert set(group.list().values()) == {"Empty", "Stable"}
+    assert group.machine.table.malformed_records == 0
+    assert sum(group.machine.table.foreign_records.values()) > 10
+    group.advance(60_000)
+    assert set(group.list().values()) == {"Empty"}
+    assert group.restarted().durable() == group.durable()
