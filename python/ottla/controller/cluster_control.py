@@ -170,13 +170,14 @@ class ClusterControl:
         broker = self._metadata.brokers[request.broker_id]
         self._heard_ms[request.broker_id] = now_ms
         self._held_incarnations.add(broker.incarnation_id)
-        caught_up = request.metadata_offset >= broker.broker_epoch
+        # A broker on its way out comes back by registering anew only.
+        may_serve = request.metadata_offset >= broker.broker_epoch and not broker.in_controlled_shutdown
         fence = unfence = leave = 0
         if request.want_shut_down and not broker.fenced:
             leave = 0 if broker.in_controlled_shutdown else 1
         elif request.want_fence and not broker.fenced:
             fence = 1
-        elif broker.fenced and caught_up and not request.want_fence and not request.want_shut_down:
+        elif broker.fenced and may_serve and not request.want_fence and not request.want_shut_down:
             unfence = -1
         if not (fence or unfence or leave):
             return None

@@ -64,7 +64,7 @@ def change_partition(
     """Return the change that a broker's leaving (fenced) or returning (a new start, unfenced) makes, or an election.
 
     A leaving broker drops out of the ISR unless it is the last one there: then the partition waits for it without a
-    leader. A returning broker that leads gets a new leader epoch, as its log may have lost its tail (a restart). None:
+    leader. Where somebody leads, whoever is not live drops out. A returning broker that leads gets a new leader epoch, as its log may have lost its tail (a restart). None:
     nothing changes.
     """
     isr = partition.isr
@@ -73,6 +73,8 @@ def change_partition(
     leader, clean = elect(partition, isr=isr, is_live=is_live, election=election)
     if not clean:
         isr = (leader,)
+    elif leader != NO_LEADER:
+        isr = tuple(replica for replica in isr if is_live(replica))
     new_term = leader != partition.leader or (returning is not None and leader == returning)
     if not new_term and isr == partition.isr:
         return None

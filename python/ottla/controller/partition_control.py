@@ -57,17 +57,22 @@ class PartitionControl:
         return changes
 
     def on_broker_returned(self, broker_id: int) -> list[PartitionChangeRecord]:
-        """A broker is unfenced: it leads where nobody did, and where it still leads it gets a new leader epoch."""
+        """A broker is unfenced: it leads where nobody live did, and where it still leads it gets a new leader epoch."""
+
+        def is_live(replica: int) -> bool:
+            return replica == broker_id or self._cluster.is_live(replica)
+
         changes = []
         for topic in self._metadata.topics.values():
             for index, partition in topic.partitions.items():
-                if partition.leader not in (broker_id, NO_LEADER) or broker_id not in partition.replicas:
+                leader = partition.leader
+                if broker_id not in partition.replicas or (leader != broker_id and is_live(leader)):
                     continue
                 change = change_partition(
                     topic.topic_id,
                     index,
                     partition,
-                    is_live=lambda replica: replica == broker_id or self._cluster.is_live(replica),
+                    is_live=is_live,
                     returning=broker_id,
                 )
                 if change is not None:

@@ -74,6 +74,20 @@ def test_a_broker_that_falls_silent_is_fenced_and_others_lead() -> None:
     assert cluster.partition("t", 0).leader == 2, "leadership does not jump back by itself"
 
 
+def test_a_partition_kept_for_its_restarting_leader_goes_to_the_first_who_is_back() -> None:
+    cluster = Cluster().start(1, 2)
+    create(cluster, "t", (1, 2))
+    cluster.heartbeat(2, want_shut_down=True)
+    topic_id = cluster.image().topic_ids["t"]
+    cluster.take([PartitionChangeRecord(partition_id=0, topic_id=topic_id, isr=(1, 2))])
+    cluster.change_leader()
+    cluster.register(1)
+    cluster.register(2)
+    cluster.heartbeat(2)
+    partition = cluster.partition("t")
+    assert (partition.leader, partition.isr) == (2, (2,))
+
+
 def test_brokers_that_fall_silent_together_leave_nobody_dead_leading() -> None:
     cluster = Cluster().start(1, 2, 3)
     create(cluster, "t", (1, 2, 3), (2, 1, 3))

@@ -7,7 +7,7 @@ from typing import Final
 
 from ottla.broker.context import RequestContext
 from ottla.errors import ErrorCode
-from ottla.metadata.image import METADATA_VERSION_FEATURE
+from ottla.metadata.features import SUPPORTED_FEATURES
 from ottla.protocol.messages.api_versions import (
     ApiVersion,
     ApiVersionsRequest,
@@ -16,9 +16,6 @@ from ottla.protocol.messages.api_versions import (
     SupportedFeatureKey,
 )
 from ottla.protocol.versions import ApiKey
-
-SUPPORTED_FEATURES: Final = {METADATA_VERSION_FEATURE: (7, 30)}
-"""Feature to the lowest and highest level that works here. Kafka's lowest metadata.version is 7 (3.3-IV3)."""
 
 _SOFTWARE: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 _SOFTWARE_FROM_VERSION: Final = 3
