@@ -16,6 +16,13 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "api_versions": (ApiKey.API_VERSIONS,),
+    "configs": (
+        ApiKey.DESCRIBE_CONFIGS,
+        ApiKey.ALTER_CONFIGS,
+        ApiKey.INCREMENTAL_ALTER_CONFIGS,
+        ApiKey.LIST_CONFIG_RESOURCES,
+    ),
+    "topics": (ApiKey.CREATE_TOPICS, ApiKey.DELETE_TOPICS, ApiKey.CREATE_PARTITIONS),
     "cluster": (ApiKey.METADATA, ApiKey.DESCRIBE_CLUSTER),
     "elections": (ApiKey.ELECT_LEADERS, ApiKey.LIST_PARTITION_REASSIGNMENTS),
     "features": (ApiKey.UPDATE_FEATURES,),
