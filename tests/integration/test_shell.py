@@ -150,7 +150,7 @@ def test_pages_tell_health_and_metrics(data_dir: Path) -> None:
         assert page(port, "/livez") == (200, "ok\n")
         assert page(port, "/readyz") == (200, "ok\n")
         assert page(port, "/nothing")[0] == 404
-        assert 'ottla_request_duration_seconds_count{api="API_VERSIONS"} 1\n' in page(port, "/metrics")[1]
+        assert 'ottla_requests_total{api="API_VERSIONS"} 1\n' in page(port, "/metrics")[1]
 
 
 def test_sigterm_stops_cleanly_with_clients_connected(data_dir: Path) -> None:

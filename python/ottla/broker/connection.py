@@ -112,7 +112,7 @@ class Connection:
         self.closed_because: str | None = None
 
     async def run(self) -> None:
-        """Serve until the peer leaves or something ends the connection. Raises nothing but bugs and cancellation."""
+        """Serve until the peer leaves or something ends the connection. A bug of ours ends this connection only."""
         plane, session_id = self._plane, self.session_id
         try:
             while not self._flags & CLOSED:
@@ -138,6 +138,9 @@ class Connection:
                 if owed:
                     self._owe(owed)
                 self._after_pump()
+        except Exception as error:
+            self.closed_because = "internal error"
+            log.error("connection_failed", peer=f"{self.peer[0]}:{self.peer[1]}", error=error)
         finally:
             reason = self.closed_because or plane.close_reason(session_id)
             plane.close_session(session_id)

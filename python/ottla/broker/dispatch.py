@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-import dataclasses
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ottla.broker.clock import now_ms, wall_ms
+from ottla.broker.clock import wall_ms
 from ottla.broker.connection import Answer, Connection, Refuse
 from ottla.broker.context import Broker, RequestContext
 from ottla.broker.event_log import EventLog
 from ottla.broker.handlers import FAMILY_OF, Handler, handler_of
 from ottla.errors import ErrorCode, KafkaError
-from ottla.protocol.codec import decode_request, response_class
+from ottla.protocol.codec import decode_request, kio_class, response_class
 from ottla.protocol.errors import MalformedMessage
 from ottla.protocol.header import encode_response_frame
 from ottla.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
+from ottla.protocol.schema import shapes
 from ottla.protocol.versions import API_VERSIONS, ApiKey
 
 if TYPE_CHECKING:
@@ -53,23 +54,31 @@ class Dispatcher:
         try:
             message = decode_request(api, version, body)
         except MalformedMessage as error:
+            self._broker.metrics.malformed_requests += 1
             return Refuse(str(error))
         handler = self._handlers.get(api)
         if handler is None:
             handler = self._handlers[api] = handler_of(api)
-        started_ms = now_ms()
-        context = RequestContext(self._broker, connection, api, version, client_id, started_ms, wall_ms())
+        started_ns = time.monotonic_ns()
+        context = RequestContext(self._broker, connection, api, version, client_id, started_ns // 1_000_000, wall_ms())
+        failed = True
         try:
             response = await handler(context, message)
+            failed = False
         except KafkaError as error:
-            response = failure(api, error.code, error.message)
+            response = failure(api, version, error.code, error.message)
         except Exception as error:
             log.error("handler_failed", api=api.name, version=version, client_id=client_id, error=error)
-            response = failure(api, ErrorCode.UNKNOWN_SERVER_ERROR, None)
-        self._broker.metrics.on_request(api, now_ms() - started_ms)
+            response = failure(api, version, ErrorCode.UNKNOWN_SERVER_ERROR, None)
+        duration_us = (time.monotonic_ns() - started_ns) // 1000
+        self._broker.metrics.on_request(api, duration_us=duration_us, failed=failed)
         if isinstance(response, Refuse):
             return response
-        return encode_response_frame(api, version, response, correlation_id=correlation_id)
+        try:
+            return encode_response_frame(api, version, response, correlation_id=correlation_id)
+        except Exception as error:
+            log.error("response_not_encoded", api=api.name, version=version, client_id=client_id, error=error)
+            return Refuse(f"the response to {api.name} cannot be encoded")
 
 
 def _unsupported_api_versions(correlation_id: int) -> bytes:
@@ -82,10 +91,11 @@ def _unsupported_api_versions(correlation_id: int) -> bytes:
     return encode_response_frame(ApiKey.API_VERSIONS, 0, response, correlation_id=correlation_id)
 
 
-def failure(api: ApiKey, code: ErrorCode, message: str | None) -> Any:
-    """A response that says only that the whole request failed; Refuse where the API has no place for that."""
-    cls = response_class(api)
-    fields = {field.name for field in dataclasses.fields(cls)}
+def failure(api: ApiKey, version: int, code: ErrorCode, message: str | None) -> Any:
+    """A response that says only that the whole request failed; Refuse where this version has no place for that."""
+    fields = {shape.name for shape in shapes(kio_class(api, version, "response"))}
     if "error_code" not in fields:
         return Refuse(f"{api.name} failed with {code.name}")
-    return cls(error_code=code, **({"error_message": message} if message and "error_message" in fields else {}))
+    return response_class(api)(
+        error_code=code, **({"error_message": message} if message and "error_message" in fields else {})
+    )

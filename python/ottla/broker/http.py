@@ -22,6 +22,7 @@ _REASONS: Final = {
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
+    500: "Internal Server Error",
     503: "Service Unavailable",
 }
 
@@ -71,5 +72,9 @@ def _answer(head: bytes, pages: Mapping[str, Page]) -> tuple[int, str, bool]:
     page = pages.get(parts[1].split(b"?", 1)[0].decode("latin-1"))
     if page is None:
         return 404, "not found\n", with_body
-    status, text = page()
+    try:
+        status, text = page()
+    except Exception as error:
+        log.error("page_failed", path=parts[1].decode("latin-1"), error=error)
+        status, text = 500, "internal error\n"
     return status, text, with_body

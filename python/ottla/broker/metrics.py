@@ -1,82 +1,76 @@
-"""Counters and their Prometheus text form. No library: a broker has a few dozen series, all known here.
+"""What the Python side of a broker counts, and Prometheus' text form of any metric.
 
-Names follow Prometheus' rules (base units, `_total` on counters); the format is its text exposition 0.0.4.
+No library: a broker has a few dozen families, all known here and in `exposition`. Names follow Prometheus' rules (base
+units, `_total` on counters); the format is its text exposition 0.0.4.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ottla.protocol.versions import ApiKey
 
-LATENCY_BUCKETS_MS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+LATENCY_BUCKETS_US: Final = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+                             1_000_000, 5_000_000, 30_000_000)  # fmt: skip
 
 Labels = Mapping[str, str]
 
 
-class _Latency:
-    __slots__ = ("buckets", "count", "sum_ms")
+class ApiCounters:
+    """One API that Python answers."""
+
+    __slots__ = ("errors", "latency_counts", "latency_sum_us", "requests")
 
     def __init__(self) -> None:
-        self.buckets = [0] * (len(LATENCY_BUCKETS_MS) + 1)
-        self.count = 0
-        self.sum_ms = 0
-
-    def observe(self, duration_ms: int) -> None:
-        self.buckets[bisect_left(LATENCY_BUCKETS_MS, duration_ms)] += 1
-        self.count += 1
-        self.sum_ms += duration_ms
+        self.requests = 0
+        self.errors = 0
+        """Requests whose handler failed or that were refused."""
+        self.latency_counts = [0] * (len(LATENCY_BUCKETS_US) + 1)
+        self.latency_sum_us = 0
 
 
 class Metrics:
-    """What the Python side counts; the native side's own counters join in `exposition.render`."""
+    """Counters since the start."""
 
     def __init__(self) -> None:
-        self.latencies: dict[ApiKey, _Latency] = {}
-        self.errors: dict[tuple[ApiKey, str], int] = {}
+        self.apis: dict[ApiKey, ApiCounters] = {}
         self.connections_accepted = 0
-        self.connections_refused = 0
+        self.malformed_requests = 0
 
-    def on_request(self, api: ApiKey, duration_ms: int) -> None:
-        latency = self.latencies.get(api)
-        if latency is None:
-            latency = self.latencies[api] = _Latency()
-        latency.observe(duration_ms)
-
-    def families(self) -> Iterable[Family]:
-        durations = Family("ottla_request_duration_seconds", "histogram", "Time in handlers, waits included.")
-        for api, latency in self.latencies.items():
-            labels = {"api": api.name}
-            total = 0
-            for bound_ms, count in zip((*LATENCY_BUCKETS_MS, None), latency.buckets, strict=True):
-                total += count
-                bound = "+Inf" if bound_ms is None else f"{bound_ms / 1000:g}"
-                durations.add(total, labels | {"le": bound}, suffix="_bucket")
-            durations.add(latency.sum_ms / 1000, labels, suffix="_sum")
-            durations.add(latency.count, labels, suffix="_count")
-        yield durations
-        errors = Family("ottla_request_errors_total", "counter", "Requests whose handler failed.")
-        for (api, code), count in self.errors.items():
-            errors.add(count, {"api": api.name, "error": code})
-        yield errors
-        accepted = Family("ottla_connections_accepted_total", "counter", "Connections taken in.")
-        accepted.add(self.connections_accepted)
-        yield accepted
+    def on_request(self, api: ApiKey, *, duration_us: int, failed: bool) -> None:
+        counters = self.apis.get(api)
+        if counters is None:
+            counters = self.apis[api] = ApiCounters()
+        counters.requests += 1
+        counters.errors += failed
+        counters.latency_counts[bisect_left(LATENCY_BUCKETS_US, duration_us)] += 1
+        counters.latency_sum_us += duration_us
 
 
 class Family:
     """One metric: its help, its type and its samples."""
 
     def __init__(self, name: str, kind: str, about: str) -> None:
+        """Args: kind: counter, gauge or histogram."""
         self.name = name
         self._lines = [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
 
     def add(self, value: float, labels: Labels | None = None, *, suffix: str = "") -> Family:
         shown = ",".join(f'{key}="{_escaped(text)}"' for key, text in (labels or {}).items())
-        self._lines.append(f"{self.name}{suffix}{'{' + shown + '}' if shown else ''} {value:g}")
+        number = value if isinstance(value, int) else f"{value:.6g}"
+        self._lines.append(f"{self.name}{suffix}{'{' + shown + '}' if shown else ''} {number}")
         return self
+
+    def add_histogram(self, counts: Sequence[int], bounds_us: Sequence[int], sum_us: int, labels: Labels) -> Family:
+        """Add a histogram of seconds from counts by upper bound; the last count has no bound."""
+        total = 0
+        for bound_us, count in zip((*bounds_us, None), counts, strict=True):
+            total += count
+            bound = "+Inf" if bound_us is None else f"{bound_us / 1e6:g}"
+            self.add(total, {**labels, "le": bound}, suffix="_bucket")
+        return self.add(sum_us / 1e6, labels, suffix="_sum").add(total, labels, suffix="_count")
 
     def text(self) -> str:
         return "\n".join(self._lines) + "\n"

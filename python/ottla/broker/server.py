@@ -25,6 +25,7 @@ from ottla.broker.controller_runtime import ControllerRuntime
 from ottla.broker.data_dirs import DataDirs, open_data_dirs
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.event_log import EventLog
+from ottla.broker.exposition import families
 from ottla.broker.group_coordinator import GroupCoordinator
 from ottla.broker.http import Page, serve_pages
 from ottla.broker.janitor import look_after
@@ -254,7 +255,7 @@ class Server:
         (endpoint,) = parse_endpoints(text)
         sock = resources.enter_context(open_listener(endpoint))
         pages: dict[str, Page] = {
-            "/metrics": lambda: (200, render(broker.metrics.families())),
+            "/metrics": lambda: (200, render(families(broker, connections=len(self.connections)))),
             "/livez": lambda: (200, "ok\n"),
             "/readyz": lambda: (200, "ok\n") if self._is_ready else (503, "not ready\n"),
         }

@@ -167,3 +167,12 @@ def test_closing_from_outside_ends_the_task() -> None:
     plane = ScriptedPlane((0, []))
     assert run(plane, scenario).closed_because == "idle"
     assert plane.calls[-1] == "close"
+
+
+def test_a_bug_ends_one_connection_and_not_the_broker() -> None:
+    async def fail(_connection: Connection, _request: Any) -> Answer:
+        raise RuntimeError("a bug")
+
+    plane = ScriptedPlane((STALLED, [REQUEST]))
+    assert run(plane, dispatch=fail).closed_because == "internal error"
+    assert plane.calls[-1] == "close"
