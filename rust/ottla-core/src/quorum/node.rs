@@ -9,7 +9,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState, Message, MessageType};
 use raft::{RaftState, RawNode, SnapshotStatus};
 
-use super::entry::{self, MAX_BATCH_BYTES};
+use super::entry::{self, MAX_BATCH_BYTES, RECORD_OVERHEAD_MAX};
 use super::error::QuorumError;
 use super::log::{JobDone, LogWriter, Op, PersistJob};
 use super::message::{self, node_id, raft_id};
@@ -260,7 +260,11 @@ impl Quorum {
                 epoch,
             });
         };
-        let size_bytes = BATCH_OVERHEAD + records.iter().map(|record| record.len() + 24).sum::<usize>();
+        let size_bytes = BATCH_OVERHEAD
+            + records
+                .iter()
+                .map(|record| record.len() + RECORD_OVERHEAD_MAX)
+                .sum::<usize>();
         if records.is_empty() || size_bytes > MAX_BATCH_BYTES {
             return Err(QuorumError::ProposalSize {
                 records: records.len(),

@@ -256,8 +256,7 @@ impl Quorum {
             let records = if header.is_control() {
                 Vec::new()
             } else {
-                let records = entry::records(&entry.data).map_err(|error| failed(error.to_string()))?;
-                records.into_iter().map(|(_, value)| value).collect()
+                entry::values(&entry.data).map_err(|error| failed(error.to_string()))?
             };
             let epoch = header.partition_leader_epoch();
             self.high_watermark = header.next_offset();

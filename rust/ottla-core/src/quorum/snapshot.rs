@@ -11,15 +11,17 @@
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::entry::{self, ControlType, EntryError, KeyValue, get_uvarint, put_uvarint};
+use super::entry::{self, RECORD_OVERHEAD_MAX};
 use super::error::QuorumError;
 use crate::record::batch::Batches;
+use crate::record::control::ControlType;
 use crate::storage::fs::{LogFs, OpenMode};
+use crate::wire::{Reader, WireError, Writer};
 
 /// Tag of the field in `SnapshotHeader` that holds raft's index and the voters; Kafka's own tags are counted from 0.
-const RAFT_TAG: u64 = 10_000;
+const RAFT_TAG: u32 = 10_000;
 const BATCH_TARGET_BYTES: usize = 512 * 1024;
 const SUFFIX: &str = ".checkpoint";
 
@@ -69,19 +71,21 @@ pub fn encode(meta: &SnapshotMeta, records: &[Bytes]) -> Bytes {
     let mut out = BytesMut::new();
     let mut offset = 0;
     let timestamp_ms = meta.last_contained_log_timestamp_ms;
-    let mut field = Vec::with_capacity(12 + 4 * meta.voters.len());
-    field.put_u64(meta.index);
-    field.put_u32(meta.voters.len() as u32);
+    let mut field = Writer::default();
+    field.i64(meta.index as i64);
+    field.i32(meta.voters.len() as i32);
     for voter in &meta.voters {
-        field.put_i32(*voter);
+        field.i32(*voter);
     }
-    let mut header = Vec::with_capacity(field.len() + 16);
-    header.put_i16(0);
-    header.put_i64(timestamp_ms);
-    put_uvarint(&mut header, 1);
-    put_uvarint(&mut header, RAFT_TAG);
-    put_uvarint(&mut header, field.len() as u64);
-    header.put_slice(&field);
+    let field = field.into_bytes();
+    let mut header = Writer::default();
+    header.i16(0);
+    header.i64(timestamp_ms);
+    header.uvarint(1);
+    header.uvarint(RAFT_TAG);
+    header.uvarint(field.len() as u32);
+    header.raw(&field);
+    let header = header.into_bytes();
     let mut put = |batch: Bytes, count: usize| {
         out.put_slice(&batch);
         offset += count as i64;
@@ -98,7 +102,7 @@ pub fn encode(meta: &SnapshotMeta, records: &[Bytes]) -> Bytes {
         let count = rest
             .iter()
             .position(|record| {
-                size += record.len() + 24;
+                size += record.len() + RECORD_OVERHEAD_MAX;
                 size > BATCH_TARGET_BYTES
             })
             .unwrap_or(rest.len())
@@ -145,17 +149,16 @@ pub fn decode(id: SnapshotId, bytes: &Bytes) -> Result<(SnapshotMeta, Vec<Bytes>
         }
         next_offset = view.next_offset();
         let whole = bytes.slice_ref(view.bytes());
-        let records = entry::records(&whole).map_err(|error| damaged(error.to_string()))?;
         if !view.is_control() {
-            found.extend(records.into_iter().map(|(_, value)| value));
+            found.extend(entry::values(&whole).map_err(|error| damaged(error.to_string()))?);
             continue;
         }
-        for record in &records {
-            match control(record) {
-                Some((kind, value)) if kind == ControlType::SnapshotHeader as i16 && meta.is_none() => {
-                    meta = Some(header(id, value).map_err(|error| damaged(error.to_string()))?);
+        for (kind, value) in entry::control_records(&whole).map_err(|error| damaged(error.to_string()))? {
+            match kind {
+                ControlType::SnapshotHeader if meta.is_none() => {
+                    meta = Some(header(id, &value).map_err(damaged)?);
                 }
-                Some((kind, _)) if kind == ControlType::SnapshotFooter as i16 => footer = true,
+                ControlType::SnapshotFooter => footer = true,
                 // kraft.version and voters records of other writers
                 _ => {}
             }
@@ -174,47 +177,31 @@ pub fn decode(id: SnapshotId, bytes: &Bytes) -> Result<(SnapshotMeta, Vec<Bytes>
     }
 }
 
-fn control((key, value): &KeyValue) -> Option<(i16, &Bytes)> {
-    Some((entry::control_type(key.as_ref())?, value))
-}
-
-fn header(id: SnapshotId, value: &Bytes) -> Result<SnapshotMeta, EntryError> {
-    const CUT: EntryError = EntryError::Shape("the snapshot header is cut short");
-    let mut rest = value.clone();
-    if rest.len() < 10 {
-        return Err(CUT);
-    }
-    rest.advance(2);
-    let last_contained_log_timestamp_ms = rest.get_i64();
-    for _ in 0..get_uvarint(&mut rest).ok_or(CUT)? {
-        let tag = get_uvarint(&mut rest).ok_or(CUT)?;
-        let size = get_uvarint(&mut rest)
-            .and_then(|size| usize::try_from(size).ok())
-            .ok_or(CUT)?;
-        if size > rest.len() {
-            return Err(CUT);
-        }
-        let mut field = rest.split_to(size);
-        if tag != RAFT_TAG {
-            continue;
-        }
-        if field.len() < 12 {
-            return Err(CUT);
-        }
-        let index = field.get_u64();
-        let count = field.get_u32() as usize;
-        if field.len() != count * 4 {
-            return Err(CUT);
-        }
-        let voters = (0..count).map(|_| field.get_i32()).collect();
-        return Ok(SnapshotMeta {
-            id,
-            index,
-            voters,
-            last_contained_log_timestamp_ms,
-        });
-    }
-    Err(EntryError::Shape("the snapshot header does not carry raft's index"))
+fn header(id: SnapshotId, value: &[u8]) -> Result<SnapshotMeta, String> {
+    let mut found = None;
+    let mut read = || -> Result<i64, WireError> {
+        let mut reader = Reader::new(value);
+        reader.i16()?;
+        let timestamp_ms = reader.i64()?;
+        reader.tagged_fields(true, |tag, field| {
+            if tag != RAFT_TAG {
+                return Ok(false);
+            }
+            let index = field.i64()?;
+            let voters = (0..field.array_len(false, 4, "voters")?).map(|_| field.i32());
+            found = Some((index as u64, voters.collect::<Result<Vec<i32>, _>>()?));
+            Ok(true)
+        })?;
+        Ok(timestamp_ms)
+    };
+    let last_contained_log_timestamp_ms = read().map_err(|error| format!("snapshot header: {error}"))?;
+    let (index, voters) = found.ok_or("the snapshot header does not carry raft's index")?;
+    Ok(SnapshotMeta {
+        id,
+        index,
+        voters,
+        last_contained_log_timestamp_ms,
+    })
 }
 
 /// Writes a snapshot file durably: complete under its name or not there at all.
