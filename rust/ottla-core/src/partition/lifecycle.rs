@@ -242,6 +242,10 @@ impl Partition {
                 reason: "its last writes failed".to_owned(),
             });
         }
+        // The completions may be drained after this, or never; what they say is known.
+        let mut state = lock(&self.state);
+        state.log.on_written(next_offset);
+        state.advance_high_watermark();
         io.cell.closed_at.store(next_offset, Ordering::Release);
         Ok(())
     }

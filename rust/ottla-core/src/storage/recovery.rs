@@ -164,6 +164,12 @@ impl Loader<'_> {
                 next_offset: log_start_offset,
             };
         }
+        if tail.next_offset < self.context.recovery_point {
+            self.report.notes.push(format!(
+                "the log ends at {}, but everything below {} had been synced: the disk has lost it",
+                tail.next_offset, self.context.recovery_point
+            ));
+        }
         let names: Vec<String> = if self.has_removed {
             let entries = files.fs.read_dir(dir).map_err(reading)?;
             entries.into_iter().map(|entry| entry.name).collect()
@@ -272,20 +278,21 @@ impl Loader<'_> {
         let file = segment.file(files, false).map_err(reading)?;
         let mut next_offset = next_offset;
         let mut walk = Walk::new(&*file, position, size_bytes);
-        let (bad_at, reason) = loop {
+        let may_have_gaps = self.context.config.cleanup_policy.compact;
+        let (bad_at, reason, is_whole) = loop {
             match walk.next_batch() {
                 Ok(None) => {
                     self.report.scanned_bytes += size_bytes - position;
                     return Ok(size_bytes);
                 }
                 Ok(Some((position, batch))) => {
-                    if let Some(reason) = misplaced(&batch, segment.base_offset(), next_offset) {
-                        break (position, reason);
+                    if let Some(reason) = misplaced(&batch, segment.base_offset(), next_offset, may_have_gaps) {
+                        break (position, reason, true);
                     }
                     builder.add(position as u32, &batch);
                     next_offset = batch.next_offset();
                 }
-                Err(WalkError::Bad { position, error }) => break (position, error.to_string()),
+                Err(WalkError::Bad { position, error }) => break (position, error.to_string(), false),
                 Err(WalkError::Io(error)) => return Err(reading(error)),
             }
         };
@@ -297,6 +304,9 @@ impl Loader<'_> {
                 "{reason}; everything below offset {} had been synced",
                 self.context.recovery_point
             ))
+        } else if is_whole && !after_power_failure {
+            // No write that was interrupted leaves a batch with a good checksum and another one's offset.
+            Verdict::Damaged("its checksum is good".to_owned())
         } else {
             damage::judge(&*file, bad_at, size_bytes, next_offset, after_power_failure).map_err(reading)?
         };
@@ -646,13 +656,12 @@ fn reading(source: io::Error) -> Error {
     }
 }
 
-/// Why a batch that is whole cannot be at this place, if so.
-fn misplaced(batch: &BatchHeader<'_>, base_offset: i64, next_offset: i64) -> Option<String> {
-    if batch.base_offset() < next_offset {
-        return Some(format!(
-            "base offset {}, at least {next_offset} expected",
-            batch.base_offset()
-        ));
+/// Why a batch that is whole cannot be at this place, if so. Offsets are covered by no checksum, but follow each other
+/// unless the topic is compacted.
+fn misplaced(batch: &BatchHeader<'_>, base_offset: i64, next_offset: i64, may_have_gaps: bool) -> Option<String> {
+    let found = batch.base_offset();
+    if found < next_offset || (found > next_offset && !may_have_gaps) {
+        return Some(format!("base offset {found}, {next_offset} expected"));
     }
     if batch.last_offset_delta() < 0 || batch.last_offset() - base_offset > i64::from(i32::MAX) {
         return Some(format!(

@@ -260,7 +260,11 @@ impl Segment {
             indexes.add(position as u32, &header);
         }
         let indexes = indexes.finish();
-        indexes.write(&*files.fs, self)?;
+        if indexes.write(&*files.fs, self).is_err() {
+            // On a full disk readers go on all the same; what is half written must not be taken for an index.
+            remove_if_there(&*files.fs, &self.path(OffsetEntry::SUFFIX))?;
+            remove_if_there(&*files.fs, &self.path(TimeEntry::SUFFIX))?;
+        }
         Ok(indexes)
     }
 }

@@ -7,5 +7,7 @@
 
 mod basics;
 mod crashes;
+mod faults;
+mod kafka;
 mod model;
 mod support;
