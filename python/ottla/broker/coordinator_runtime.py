@@ -190,7 +190,8 @@ class CoordinatorRuntime(Generic[M]):
             else:
                 self._finish_loading(served)
                 ms = self._clock().now_ms - started_ms
-                log.info("coordinator_loaded", **where, end_offset=served.shard.end_offset, ms=ms)
+                report = served.shard.machine.load_report()
+                log.info("coordinator_loaded", **where, end_offset=served.shard.end_offset, ms=ms, **report)
         served.settled.set()
 
     def _finish_loading(self, served: _Served[M]) -> None:
@@ -299,6 +300,9 @@ class CoordinatorRuntime(Generic[M]):
                 base_offset = served.log.append(records, wall_ms=now.wall_ms)
             except KafkaError as error:
                 replies = shard.on_append_failed(error.code, now)
+            except Exception as error:
+                log.error("coordinator_append_failed", topic=self._topic, partition=served.partition, error=error)
+                replies = shard.on_append_failed(ErrorCode.UNKNOWN_SERVER_ERROR, now)
             else:
                 replies = shard.on_appended(base_offset, now)
         self._arm(shard.next_deadline_ms())

@@ -20,7 +20,7 @@ Kafka's `CoordinatorRuntime` and `CoordinatorShard` with replies named by token 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -129,6 +129,9 @@ class Machine(Protocol):
 
     def on_loaded(self, now: Instant) -> Outcome:
         """The whole log was replayed: build what lives in memory alone (sessions, timers)."""
+
+    def load_report(self) -> Mapping[str, object]:
+        """What the log held, in a few words for the operator. Called when loading is over."""
 
     def on_committed(self, then: object, now: Instant) -> Outcome:
         """A write that named `then` is committed."""

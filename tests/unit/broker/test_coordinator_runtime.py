@@ -220,6 +220,25 @@ def test_a_refused_append_and_a_lost_one_are_told_to_the_client() -> None:
     run(test)
 
 
+def test_a_bug_in_the_log_fails_that_write_alone() -> None:
+    async def test(shell: Shell) -> None:
+        await shell.serve()
+        append = shell.log.append
+
+        def fails(_records: Any, *, wall_ms: int) -> int:
+            raise RuntimeError("a bug")
+
+        shell.log.append = fails  # type: ignore[method-assign]
+        with pytest.raises(KafkaError) as failed:
+            await shell.commit(5)
+        assert failed.value.code is ErrorCode.UNKNOWN_SERVER_ERROR
+        shell.log.append = append  # type: ignore[method-assign]
+        await shell.commit(6)
+        assert shell.committed() == 6
+
+    run(test)
+
+
 def test_stopping_answers_whoever_waits() -> None:
     async def test(shell: Shell) -> None:
         await shell.serve()

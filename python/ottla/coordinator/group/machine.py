@@ -22,6 +22,7 @@ from ottla.coordinator.group.events import (
 from ottla.coordinator.group.membership import Membership
 from ottla.coordinator.group.offsets import Offsets
 from ottla.coordinator.group.rebalance import Rebalancing
+from ottla.coordinator.group.records import RecordKind
 from ottla.coordinator.group.table import GroupTable
 from ottla.coordinator.shard import Instant, LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timers import Deadline, Timers
@@ -69,6 +70,17 @@ class GroupMachine:
                 self._rebalancing.prepare(group, now, out)
         self._schedule_expiry(now)
         return out
+
+    def load_report(self) -> Mapping[str, object]:
+        """How many groups there are; and how many records of each kind that is not served here, or not readable."""
+        table = self.table
+        report: dict[str, object] = {"groups": len(table.groups)}
+        kinds = {kind: RecordKind(kind).name for kind in table.foreign_records if kind in list(RecordKind)}
+        for kind, count in sorted(table.foreign_records.items()):
+            report[f"ignored_{kinds.get(kind, f'kind_{kind}').lower()}"] = count
+        if table.malformed_records:
+            report["malformed"] = table.malformed_records
+        return report
 
     def on_committed(self, then: object, now: Instant) -> Outcome:
         return self.membership.on_committed(_write_event(then), now)
