@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from ottla.common.config import (
     BROKER_KEYS,
@@ -39,7 +39,7 @@ from ottla.protocol.messages.create_topics import CreatableTopicConfigs
 
 CLUSTER_BROKERS: Final = ConfigResource(ResourceType.BROKER, "")
 """What is set for all brokers."""
-_PER_LISTENER_PREFIXES: Final = ("ssl.", "sasl.", "principal.builder.class")
+_PER_LISTENER_PREFIXES: Final = ("ssl.", "sasl.", "principal.builder.")
 
 
 class Operation(IntEnum):
@@ -73,6 +73,11 @@ class ConfigurationControl:
             default=self._metadata.config(*CLUSTER_BROKERS),
             broker=self._metadata.config(ResourceType.BROKER, str(self._node_id)),
         )
+
+    def topic_value(self, topic: str, name: str) -> Any:
+        """The effective value of one key of a topic."""
+        overrides = self._metadata.config(ResourceType.TOPIC, topic)
+        return topic_setting(TOPIC_KEYS[name], overrides, self.effective_config())[0]
 
     def new_topic_configs(self, pairs: Iterable[tuple[str, str | None]]) -> dict[str, str]:
         """Check what a new topic is to be created with; the last of repeated keys counts. Raises Refused."""

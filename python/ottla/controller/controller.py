@@ -85,7 +85,7 @@ class Controller:
         self.cluster: Final = ClusterControl(self.metadata, config, cluster_id=cluster_id, now_ms=now_ms)
         self.configuration: Final = ConfigurationControl(self.metadata, config, node_id=node_id)
         self.replication: Final = ReplicationControl(self.metadata, self.cluster, self.configuration, config, random)
-        self.partitions: Final = PartitionControl(self.metadata, self.cluster)
+        self.partitions: Final = PartitionControl(self.metadata, self.cluster, self.configuration)
         self.producer_ids: Final = ProducerIdControl(self.metadata, self.cluster)
         self.features: Final = FeatureControl(self.metadata)
 

@@ -64,8 +64,8 @@ def change_partition(
     """Return the change that a broker's leaving (fenced) or returning (a new start, unfenced) makes, or an election.
 
     A leaving broker drops out of the ISR unless it is the last one there: then the partition waits for it without a
-    leader. Where somebody leads, whoever is not live drops out. A returning broker that leads gets a new leader epoch, as its log may have lost its tail (a restart). None:
-    nothing changes.
+    leader. Where somebody leads, whoever is not live drops out. A returning broker that leads gets a new leader epoch,
+    as its log may have lost its tail (a restart). None: nothing changes.
     """
     isr = partition.isr
     if leaving is not None and leaving in isr and len(isr) > 1:

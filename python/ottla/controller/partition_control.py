@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from ottla.controller.cluster_control import ClusterControl
+from ottla.controller.configuration_control import ConfigurationControl
 from ottla.controller.partition_change import Election, change_partition
 from ottla.controller.result import ControllerResult, Refused
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.delta import MetadataDelta
-from ottla.metadata.image import PartitionRegistration
+from ottla.metadata.image import PartitionRegistration, TopicImage
 from ottla.metadata.records import NO_LEADER, PartitionChangeRecord
 from ottla.protocol.messages.elect_leaders import (
     ElectLeadersRequest,
@@ -30,9 +31,15 @@ _ELECTIONS: Final = {0: Election.PREFERRED, 1: Election.UNCLEAN}
 class PartitionControl:
     """Moves leadership. Each method returns the changes that its cause makes, to be committed with it."""
 
-    def __init__(self, metadata: MetadataDelta, cluster: ClusterControl) -> None:
+    def __init__(self, metadata: MetadataDelta, cluster: ClusterControl, configuration: ConfigurationControl) -> None:
         self._metadata = metadata
         self._cluster = cluster
+        self._configuration = configuration
+
+    def _election(self, topic: TopicImage) -> Election:
+        """How a partition of this topic finds a leader when it loses one."""
+        unclean = self._configuration.topic_value(topic.name, "unclean.leader.election.enable")
+        return Election.UNCLEAN if unclean else Election.ONLINE
 
     def on_broker_left(self, broker_id: int, *, keep_if_alone: bool = False) -> list[PartitionChangeRecord]:
         """A broker is fenced or stops: others lead where they can.
@@ -51,6 +58,7 @@ class PartitionControl:
                     partition,
                     is_live=lambda replica: replica != broker_id and self._cluster.is_live(replica),
                     leaving=broker_id,
+                    election=self._election(topic),
                 )
                 if change is not None and not (keep_if_alone and change.leader == NO_LEADER):
                     changes.append(change)
@@ -74,6 +82,7 @@ class PartitionControl:
                     partition,
                     is_live=is_live,
                     returning=broker_id,
+                    election=self._election(topic),
                 )
                 if change is not None:
                     changes.append(change)

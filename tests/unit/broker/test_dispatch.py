@@ -20,7 +20,9 @@ from ottla.protocol.messages.metadata import MetadataRequest
 from ottla.protocol.versions import ApiKey
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, outcome: Any, *, api: ApiKey = ApiKey.HEARTBEAT, version: int = 4) -> Answer:
+def answer(
+    monkeypatch: pytest.MonkeyPatch, outcome: Any, *, api: ApiKey = ApiKey.HEARTBEAT, version: int = 4
+) -> Answer:
     """Have a handler of `api` end with `outcome`, raised if it is an exception."""
 
     async def handler(_context: Any, _request: Any) -> Any:

@@ -11,6 +11,7 @@ from ottla.metadata.records import NO_LEADER, PartitionChangeRecord
 from ottla.protocol.messages.create_topics import (
     CreatableReplicaAssignment,
     CreatableTopic,
+    CreatableTopicConfig,
     CreateTopicsRequest,
 )
 from ottla.protocol.messages.elect_leaders import ElectLeadersRequest, TopicPartitions
@@ -188,6 +189,21 @@ def test_an_unclean_election_takes_whoever_lives() -> None:
     assert cluster.partition("t").leader == NO_LEADER
     wanted = (TopicPartitions(topic="t", partitions=(0,)),)
     cluster.call(ElectLeadersRequest(topic_partitions=wanted, election_type=1))
+    partition = cluster.partition("t")
+    assert (partition.leader, partition.isr, partition.leader_recovery_state) == (2, (2,), 1)
+
+
+def test_a_topic_may_prefer_any_leader_to_none() -> None:
+    cluster = Cluster().start(1, 2)
+    configs = (CreatableTopicConfig(name="unclean.leader.election.enable", value="true"),)
+    assignments = (CreatableReplicaAssignment(partition_index=0, broker_ids=(1, 2)),)
+    topic = CreatableTopic(name="t", num_partitions=-1, replication_factor=-1, assignments=assignments, configs=configs)
+    cluster.call(CreateTopicsRequest(topics=(topic,)))
+    topic_id = cluster.image().topic_ids["t"]
+    cluster.take([PartitionChangeRecord(partition_id=0, topic_id=topic_id, isr=(1,))])
+    cluster.tick(8_000)
+    cluster.heartbeat(2)
+    cluster.tick(9_000)
     partition = cluster.partition("t")
     assert (partition.leader, partition.isr, partition.leader_recovery_state) == (2, (2,), 1)
 

@@ -139,7 +139,6 @@ class ConfigKey:
         documentation: What it does here, in a sentence or two.
         honoured: False if the value is kept and shown but nothing here acts on it.
         internal: Accepted, never described.
-        required: Has no default and must be set for a broker to start.
     """
 
     name: str
@@ -152,7 +151,6 @@ class ConfigKey:
     documentation: str = ""
     honoured: bool = True
     internal: bool = False
-    required: bool = False
 
     @property
     def is_sensitive(self) -> bool:

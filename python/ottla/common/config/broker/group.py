@@ -33,7 +33,7 @@ GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(524288),
         mode=CLUSTER_WIDE,
     ),
-    key(
+    unused(
         "group.coordinator.rebalance.protocols",
         LIST,
         "classic",
@@ -103,7 +103,7 @@ GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Minutes after which the offsets of an empty group expire.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "offsets.topic.compression.codec",
         INT,
         "0",

@@ -85,7 +85,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         mode=PER_BROKER,
     ),
     key("delete.topic.enable", BOOLEAN, "true", HIGH, "Whether topics can be deleted at all."),
-    key(
+    unused(
         "log.cleaner.backoff.ms",
         LONG,
         "15000",
@@ -111,7 +111,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(0),
         mode=CLUSTER_WIDE,
     ),
-    key(
+    unused(
         "log.cleaner.enable",
         BOOLEAN,
         "true",
@@ -222,7 +222,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         mode=CLUSTER_WIDE,
         synonyms=("log.flush.interval.ms", "log.flush.scheduler.interval.ms"),
     ),
-    key(
+    unused(
         "log.flush.offset.checkpoint.interval.ms",
         INT,
         "60000",
@@ -237,7 +237,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         HIGH,
         "How often it is looked whether a log is due for a sync.",
     ),
-    key(
+    unused(
         "log.flush.start.offset.checkpoint.interval.ms",
         INT,
         "60000",
@@ -325,7 +325,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Bytes that each partition keeps under the delete policy; -1 is no limit.",
         mode=CLUSTER_WIDE,
     ),
-    key(
+    unused(
         "log.retention.check.interval.ms",
         LONG,
         "300000",

@@ -404,7 +404,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         SHORT,
         "2",
         HIGH,
-        "min.insync.replicas of the share state topic.",
+        "In-sync replicas that a write to the share state topic needs.",
         valid=at_least(1),
     ),
     unused(

@@ -145,7 +145,7 @@ NETWORK_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Incremental fetch sessions that the broker remembers.",
         valid=at_least(0),
     ),
-    key(
+    unused(
         "max.request.partition.size.limit",
         INT,
         "2000",
@@ -193,7 +193,7 @@ NETWORK_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Waiting requests at which reading from the network stops.",
         valid=at_least(1),
     ),
-    key(
+    unused(
         "request.timeout.ms",
         INT,
         "30000",
@@ -216,7 +216,7 @@ NETWORK_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Longest time that setting up a connection may take, after repeated failures.",
     ),
     unused("socket.connection.setup.timeout.ms", LONG, "10000", MEDIUM, "Time that setting up a connection may take."),
-    key(
+    unused(
         "socket.listen.backlog.size",
         INT,
         "50",
@@ -224,7 +224,7 @@ NETWORK_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Connections that wait to be accepted, as the system call takes it.",
         valid=at_least(1),
     ),
-    key(
+    unused(
         "socket.receive.buffer.bytes",
         INT,
         "102400",
@@ -239,7 +239,7 @@ NETWORK_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Size of the largest request; a longer one closes its connection.",
         valid=at_least(1),
     ),
-    key(
+    unused(
         "socket.send.buffer.bytes", INT, "102400", HIGH, "Send buffer of accepted sockets; -1 leaves it to the system."
     ),
     internal("unstable.api.versions.enable", BOOLEAN, "false"),

@@ -9,7 +9,7 @@ from ottla.common.config.definition import ConfigKey, at_least, unique_list
 
 QUORUM_KEYS: Final[tuple[ConfigKey, ...]] = (
     key("broker.id", INT, "-1", HIGH, "The old name of node.id."),
-    unused("controller.listener.names", LIST, "CONTROLLER", HIGH, "The listeners of controllers.", valid=unique_list()),
+    key("controller.listener.names", LIST, "CONTROLLER", HIGH, "The listeners of controllers.", valid=unique_list()),
     internal("controller.performance.always.log.threshold.ms", LONG, "2000", valid=at_least(0)),
     internal("controller.performance.sample.period.ms", LONG, "60000", valid=at_least(100)),
     unused(
@@ -101,10 +101,10 @@ QUORUM_KEYS: Final[tuple[ConfigKey, ...]] = (
     internal("internal.metadata.delete.delay.millis", LONG, "60000"),
     internal("internal.metadata.log.segment.bytes", INT, None),
     internal("internal.metadata.max.batch.size.in.bytes", INT, "8388608"),
-    unused(
+    key(
         "metadata.log.dir", STRING, None, HIGH, "The directory of the metadata log; where unset, the first of log.dirs."
     ),
-    key(
+    unused(
         "metadata.log.max.record.bytes.between.snapshots",
         LONG,
         "20971520",

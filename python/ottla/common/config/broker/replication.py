@@ -34,7 +34,7 @@ REPLICATION_KEYS: Final[tuple[ConfigKey, ...]] = (
     key(
         "broker.heartbeat.interval.ms", INT, "2000", MEDIUM, "How often a broker tells the controller that it is there."
     ),
-    key(
+    unused(
         "broker.rack",
         STRING,
         None,
@@ -107,7 +107,7 @@ REPLICATION_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(0),
     ),
     unused("replica.fetch.wait.max.ms", INT, "500", HIGH, "How long the leader may hold a follower's fetch."),
-    key(
+    unused(
         "replica.high.watermark.checkpoint.interval.ms",
         LONG,
         "5000",

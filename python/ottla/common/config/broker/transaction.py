@@ -72,7 +72,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         INT,
         "2",
         HIGH,
-        "min.insync.replicas of the transaction topic.",
+        "In-sync replicas that a write to the transaction topic needs.",
         valid=at_least(1),
     ),
     unused(
