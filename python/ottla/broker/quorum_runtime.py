@@ -11,6 +11,7 @@ after the listener has seen the proposal's batch, so what it then reads includes
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,9 @@ class QuorumSettings:
     """Kafka: metadata.log.segment.bytes."""
     snapshot_bytes: int = 20 << 20
     """Record bytes between snapshots. Kafka: metadata.log.max.record.bytes.between.snapshots."""
+    snapshot_interval_ms: int = 3_600_000
+    """Time after which a change leads to a snapshot; 0: only bytes count. Kafka:
+    metadata.log.max.snapshot.interval.ms."""
     snapshots_kept: int = 2
 
 
@@ -414,10 +418,13 @@ class QuorumRuntime:
                 self._pump()
 
     async def _make_snapshots(self) -> None:
+        interval_s = self.settings.snapshot_interval_ms / 1000 or math.inf
         while True:
-            await self._snapshot_due.wait()
+            with trio.move_on_after(interval_s):
+                await self._snapshot_due.wait()
             self._snapshot_due = trio.Event()
-            await self.make_snapshot()
+            if self._bytes_since_snapshot:
+                await self.make_snapshot()
 
     async def make_snapshot(self) -> None:
         """Write a snapshot of everything delivered so far; the log behind the oldest snapshot kept goes.

@@ -189,7 +189,12 @@ class Server:
     ) -> ControllerRuntime:
         directory = self.config.text("metadata.log.dir") or log_dirs[0]
         settings = QuorumSettings(
-            directory=str(Path(directory) / METADATA_PARTITION), node_id=identity.node_id, voters=[identity.node_id]
+            directory=str(Path(directory) / METADATA_PARTITION),
+            node_id=identity.node_id,
+            voters=[identity.node_id],
+            segment_bytes=self.config.integer("metadata.log.segment.bytes"),
+            snapshot_bytes=self.config.integer("metadata.log.max.record.bytes.between.snapshots"),
+            snapshot_interval_ms=self.config.integer("metadata.log.max.snapshot.interval.ms"),
         )
         return ControllerRuntime(
             settings, publisher, config=self.config, cluster_id=identity.cluster_id, random=random.SystemRandom()

@@ -121,6 +121,23 @@ def test_snapshots_are_made_after_enough_bytes_and_start_the_next_run(tmp_path: 
     with_quorum(settings, restarted, read)
 
 
+def test_a_snapshot_is_due_after_an_hour_if_anything_changed(tmp_path: Path) -> None:
+    listener = Recorder()
+
+    async def work(runtime: QuorumRuntime) -> None:
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        await runtime.propose([b"a"])
+        for _ in range(2):
+            clock.jump(3_600)
+            while runtime.status().snapshot_end_offset == 0:
+                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked()
+
+    with_quorum(lone_settings(tmp_path), listener, work)
+    assert len(list(tmp_path.glob("*.checkpoint"))) == 1  # in the second hour nothing changed
+
+
 def test_nothing_is_proposed_without_a_running_quorum(tmp_path: Path) -> None:
     runtime = QuorumRuntime(lone_settings(tmp_path), Recorder())
     with pytest.raises(QuorumNotLeaderError):

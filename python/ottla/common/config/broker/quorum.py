@@ -112,7 +112,7 @@ QUORUM_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Bytes of metadata log after which a snapshot is taken.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "metadata.log.max.snapshot.interval.ms",
         LONG,
         "3600000",
@@ -120,7 +120,7 @@ QUORUM_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Age of the last snapshot at which another is taken.",
         valid=at_least(0),
     ),
-    unused(
+    key(
         "metadata.log.segment.bytes",
         INT,
         "1073741824",
