@@ -169,7 +169,7 @@ impl Partition {
     fn check_leader(&self, state: &State, current_leader_epoch: i32) -> Result<()> {
         let current = state.leader.epoch;
         let topic_partition = || self.topic_partition.clone();
-        if current_leader_epoch >= 0 && current_leader_epoch < current {
+        if current_leader_epoch != -1 && current_leader_epoch < current {
             return Err(Error::FencedLeaderEpoch {
                 topic_partition: topic_partition(),
                 found: current_leader_epoch,

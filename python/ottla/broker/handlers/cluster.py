@@ -70,7 +70,7 @@ def _complaint(context: RequestContext, asked: Iterable[MetadataRequestTopic]) -
         if context.version < _IDS_FROM_VERSION and (wanted.topic_id is not None or wanted.name is None):
             return ErrorCode.INVALID_REQUEST
         if wanted.topic_id is None and wanted.name is None:
-            return ErrorCode.INVALID_REQUEST
+            return ErrorCode.UNKNOWN_SERVER_ERROR  # what Apache Kafka 4.3.1 answers
     return None
 
 

@@ -25,7 +25,7 @@ async def handle_describe_quorum(context: RequestContext, request: DescribeQuoru
         (topic.topic_name, partition.partition_index) for topic in request.topics for partition in topic.partitions
     ]
     if wanted != [(METADATA_TOPIC, 0)]:
-        return DescribeQuorumResponse(topics=tuple(map(_unknown, request.topics)))
+        return DescribeQuorumResponse(error_message="", topics=tuple(map(_unknown, request.topics)))
     status = context.broker.quorum_status()
     voters = tuple(
         ReplicaState(
@@ -41,8 +41,10 @@ async def handle_describe_quorum(context: RequestContext, request: DescribeQuoru
         leader_epoch=status.epoch,
         high_watermark=status.high_watermark,
         current_voters=voters,
+        error_message="",
     )
     return DescribeQuorumResponse(
+        error_message="",
         topics=(DescribeQuorumResponseTopicData(topic_name=METADATA_TOPIC, partitions=(partition,)),),
         nodes=tuple(Node(node_id=voter) for voter in status.voter_end_offsets),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ottla.broker.connection import Refuse
 from ottla.broker.context import RequestContext
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.create_acls import AclCreationResult, CreateAclsRequest, CreateAclsResponse
@@ -27,6 +28,7 @@ from ottla.protocol.messages.expire_delegation_token import ExpireDelegationToke
 from ottla.protocol.messages.renew_delegation_token import RenewDelegationTokenRequest, RenewDelegationTokenResponse
 from ottla.protocol.versions import ApiKey
 
+UNKNOWN: Final = 0
 NO_AUTHORIZER: Final = "no authorizer is configured"
 TOKENS_NEED_AUTHENTICATION: Final = ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED
 """A client without authentication may not ask about tokens; Kafka checks that before whether tokens are on at all."""
@@ -36,7 +38,10 @@ _QUOTA_ENTITIES: Final = {"user", "client-id", "ip"}
 _QUOTA_MATCH_TYPES: Final = {0, 1, 2}
 
 
-async def handle_describe_acls(_context: RequestContext, _request: DescribeAclsRequest) -> DescribeAclsResponse:
+async def handle_describe_acls(_context: RequestContext, request: DescribeAclsRequest) -> DescribeAclsResponse | Refuse:
+    kinds = (request.resource_type_filter, request.pattern_type_filter, request.operation, request.permission_type)
+    if UNKNOWN in kinds:
+        return Refuse("DESCRIBE_ACLS asks for an unknown kind")
     return DescribeAclsResponse(error_code=ErrorCode.SECURITY_DISABLED, error_message=NO_AUTHORIZER)
 
 
@@ -56,6 +61,8 @@ async def handle_describe_client_quotas(
     seen: set[str] = set()
     for component in request.components:
         kind = component.entity_type
+        if not kind:
+            return _bad_quotas(ErrorCode.INVALID_REQUEST, "an entity type is missing")
         if kind not in _QUOTA_ENTITIES:
             return _bad_quotas(ErrorCode.UNSUPPORTED_VERSION, f"entity type {kind!r} is not supported")
         if component.match_type not in _QUOTA_MATCH_TYPES:
@@ -63,7 +70,9 @@ async def handle_describe_client_quotas(
         if kind in seen:
             return _bad_quotas(ErrorCode.INVALID_REQUEST, f"entity type {kind!r} appears more than once")
         seen.add(kind)
-    return DescribeClientQuotasResponse()
+    if "ip" in seen and len(seen) > 1:
+        return _bad_quotas(ErrorCode.INVALID_REQUEST, "entity type 'ip' goes with no other")
+    return DescribeClientQuotasResponse(error_message="")
 
 
 def _bad_quotas(code: ErrorCode, message: str) -> DescribeClientQuotasResponse:
@@ -81,7 +90,7 @@ async def handle_describe_user_scram_credentials(
         else:
             code, message = ErrorCode.RESOURCE_NOT_FOUND, f"user {name!r} has no SCRAM credentials"
         results.append(DescribeUserScramCredentialsResult(user=name, error_code=code, error_message=message))
-    return DescribeUserScramCredentialsResponse(results=tuple(results))
+    return DescribeUserScramCredentialsResponse(error_message="", results=tuple(results))
 
 
 async def handle_create_delegation_token(

@@ -26,13 +26,15 @@ async def handle_describe_topic_partitions(
     context: RequestContext, request: DescribeTopicPartitionsRequest
 ) -> DescribeTopicPartitionsResponse:
     """Describe the topics in the order of their names, from the cursor on, until the page is full."""
+    if any(not topic.name for topic in request.topics):
+        return _refused(request, ErrorCode.UNKNOWN_SERVER_ERROR)  # what Apache Kafka 4.3.1 answers
     image = context.broker.metadata.image
     names = sorted({topic.name for topic in request.topics} or image.topic_ids)
     first_index = 0
     cursor = request.cursor
     if cursor is not None:
         if cursor.partition_index < 0 or (request.topics and cursor.topic_name not in names):
-            return _refused(request)
+            return _refused(request, ErrorCode.INVALID_REQUEST)
         names = [name for name in names if name >= cursor.topic_name]
         if names and names[0] == cursor.topic_name:
             first_index = cursor.partition_index
@@ -50,12 +52,9 @@ async def handle_describe_topic_partitions(
     return DescribeTopicPartitionsResponse(topics=tuple(found))
 
 
-def _refused(request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse:
+def _refused(request: DescribeTopicPartitionsRequest, code: ErrorCode) -> DescribeTopicPartitionsResponse:
     return DescribeTopicPartitionsResponse(
-        topics=tuple(
-            DescribeTopicPartitionsResponseTopic(error_code=ErrorCode.INVALID_REQUEST, name=topic.name)
-            for topic in request.topics
-        )
+        topics=tuple(DescribeTopicPartitionsResponseTopic(error_code=code, name=topic.name) for topic in request.topics)
     )
 
 

@@ -151,7 +151,8 @@ fn read_topic<'a>(reader: &mut Reader<'a>, version: i16) -> Result<(TopicName<'a
     let mut partitions = Vec::new();
     for _ in 0..partition_count {
         let partition = reader.i32()?;
-        let current_leader_epoch = if version >= 9 { reader.i32()? } else { -1 };
+        // As in Kafka any negative epoch is "none" here, though not in ListOffsets.
+        let current_leader_epoch = if version >= 9 { reader.i32()?.max(-1) } else { -1 };
         let fetch_offset = reader.i64()?;
         let last_fetched_epoch = if version >= 12 { reader.i32()? } else { -1 };
         let log_start_offset = if version >= 5 { reader.i64()? } else { -1 };

@@ -14,6 +14,8 @@ pub const FETCH: i16 = 1;
 
 const NEVER: i16 = i16::MAX;
 
+const API_VERSIONS: i16 = 18;
+
 /// First flexible version of each API of Apache Kafka 4.3 by its key; None where no such API exists (any more).
 /// Source: `flexibleVersions` of Kafka's request schemas.
 #[rustfmt::skip]
@@ -67,7 +69,9 @@ impl<'a> RequestHeader<'a> {
         let flexible_from = usize::try_from(api_key)
             .ok()
             .and_then(|key| FLEXIBLE_FROM.get(key).copied().flatten());
-        let Some(flexible_from) = flexible_from.filter(|_| api_version >= 0) else {
+        // ApiVersions is answered whatever its version, so that client and broker can agree on one (KIP-511).
+        let is_acceptable = api_version >= 0 || api_key == API_VERSIONS;
+        let Some(flexible_from) = flexible_from.filter(|_| is_acceptable) else {
             return Err(HeaderError::UnknownApi { api_key, api_version });
         };
         let correlation_id = reader.i32()?;

@@ -101,7 +101,7 @@ impl EpochCache {
     /// The newest epoch ends at the log's end; an epoch older than all known ends where the first known starts; one newer
     /// than all known is unknown.
     pub fn end_offset_for(&self, epoch: i32, log_end_offset: i64) -> Option<(i32, i64)> {
-        if epoch < 0 {
+        if epoch == -1 {
             return None;
         }
         let last = self.entries.last()?;
