@@ -15,7 +15,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust/ottla-core/src rust/ottl
 .PHONY: run test test-rust test-python check compat bench soak fmt clean
 
 run: $(NATIVE)
-	$(BIN)/ottla demo
+	$(BIN)/ottla demo --logs-dir examples
 
 test: test-rust test-python
 
@@ -23,7 +23,7 @@ test-rust:
 	cargo test --quiet --package ottla-core
 
 test-python: $(NATIVE)
-	$(BIN)/python -m pytest -m "not compat and not soak" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak" --ignore tests/compat $(PYTEST_ARGS)
 
 check: $(NATIVE)
 	$(BIN)/ruff format --check .

@@ -58,6 +58,9 @@ def demo(
     clicks: Annotated[int, typer.Option(help="Lines of the click log.", min=1)] = CLICK_COUNT,
     payments: Annotated[int, typer.Option(help="Lines of the payment log.", min=1)] = PAYMENT_COUNT,
     data_dir: Annotated[Path | None, typer.Option(help="Keep the broker's data and the logs here.")] = None,
+    logs_dir: Annotated[
+        Path | None, typer.Option(help="Where clicks.jsonl and payments.jsonl are; written there if absent.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the summary, as JSON.")] = False,
 ) -> None:
     """Publish a click log and a payment log, and read both in two independent consumer groups.
@@ -67,13 +70,14 @@ def demo(
     console = Console(stderr=as_json)
     with ExitStack() as stack:
         directory = data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ottla-demo-")))
-        logs = dict(zip(TOPICS, write_sample_logs(directory / "logs", clicks=clicks, payments=payments), strict=True))
+        paths = write_sample_logs(logs_dir or directory / "logs", clicks=clicks, payments=payments)
+        logs = dict(zip(TOPICS, paths, strict=True))
         began = time.perf_counter()
         broker = stack.enter_context(EmbeddedBroker(data_dir=directory / "broker"))
         start_ms = (time.perf_counter() - began) * 1000
         if not as_json:
             console.print(f"A broker serves {broker.bootstrap_servers} after {start_ms:.0f} ms.")
-        progress = Progress(expected={"clicks": clicks, "payments": payments})
+        progress = Progress(expected={topic: sum(1 for _ in _lines(path)) for topic, path in logs.items()})
 
         async def main() -> None:
             await _run(progress, broker.bootstrap_servers, logs, console if console.is_terminal else None)
