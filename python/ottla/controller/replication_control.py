@@ -103,7 +103,7 @@ class ReplicationControl:
         if topic.name == METADATA_TOPIC:
             raise Refused(ErrorCode.INVALID_REQUEST, f"{topic.name} belongs to the cluster and cannot be created.")
         if topic.name in self._metadata.topic_ids:
-            raise Refused(ErrorCode.TOPIC_ALREADY_EXISTS, f"There is a topic named {topic.name} already.")
+            raise Refused(ErrorCode.TOPIC_ALREADY_EXISTS, f"The topic {topic.name} already exists.")
         if self._collisions[collision_key(topic.name)]:
             raise Refused(
                 ErrorCode.INVALID_TOPIC_EXCEPTION,
