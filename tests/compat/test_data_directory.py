@@ -34,7 +34,11 @@ def data_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if os.environ.get("OTTLA_COMPAT_BOOTSTRAP"):
         pytest.skip("the named broker's directory is not ours to read")
     directory = tmp_path_factory.mktemp("dumped") / "data"
-    settings = {"log.index.interval.bytes": "1024", "log.cleaner.backoff.ms": "500"}
+    settings = {
+        "log.index.interval.bytes": "1024",
+        "log.cleaner.backoff.ms": "500",
+        "metadata.log.max.record.bytes.between.snapshots": "2000",
+    }
     with BrokerProcess(directory, settings=settings) as broker:
         bootstrap = broker.bootstrap_servers
         create(bootstrap, "codecs", segment_bytes="1048576")
@@ -110,8 +114,29 @@ def test_offsets_topic(tools: JavaTools, data_dir: Path) -> None:
 
 
 def test_metadata_log(tools: JavaTools, data_dir: Path) -> None:
-    """The metadata log holds Kafka's records."""
-    printed = dump(tools, logs(data_dir, "__cluster_metadata-0"), "--cluster-metadata-decoder")
+    """The metadata log holds Kafka's records, behind the note of the leader that wrote them."""
+    files = logs(data_dir, "__cluster_metadata-0")
+    printed = dump(tools, files, "--cluster-metadata-decoder")
     assert '"type":"TOPIC_RECORD","version":0,"data":{"name":"codecs"' in printed
+    assert 'LeaderChange: {"version":0,"leaderId":1,' in printed
+    # the tool takes the offset before the first of any file for -1
+    starts = "|".join(str(int(file.stem)) for file in files)
+    assert not COMPLAINT.findall(
+        re.sub(rf"Non-consecutive offsets in .*\n +-1 is followed by (?:{starts})\n", "", printed)
+    )
     assert "Could not read" not in printed
     assert "skipping" not in printed.lower()
+
+
+def test_metadata_snapshots(tools: JavaTools, data_dir: Path) -> None:
+    """Snapshots of the metadata are checkpoint files of Kafka's, whole from header to footer."""
+    files = logs(data_dir, "__cluster_metadata-0", "checkpoint")
+    assert files
+    for file in files:
+        end_offset, epoch = file.stem.split("-")
+        printed = dump(tools, [file], "--cluster-metadata-decoder")
+        assert f"Snapshot end offset: {int(end_offset)}, epoch: {int(epoch)}" in printed
+        assert printed.count("SnapshotHeader {") == printed.count("SnapshotFooter {") == 1
+        assert '"name":"metadata.version"' in printed
+        assert not COMPLAINT.findall(printed), printed
+        assert "Could not read" not in printed
