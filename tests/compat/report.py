@@ -49,7 +49,7 @@ def deviations() -> Iterator[str]:
     yield "| key | Ottla | Kafka | why |"
     yield "|---|---|---|---|"
     for deviation in DEVIATIONS:
-        kafka = "has no such key" if deviation.kafka is None else f"`{deviation.kafka}`"
+        kafka = "must be set" if deviation.kafka is None else f"`{deviation.kafka}`"
         yield f"| `{deviation.name}` | `{deviation.ottla}` | {kafka} | {deviation.reason} |"
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a broker: Kafka's 360 keys, and where a default here differs from Kafka's on purpose."""
+"""The configuration of a broker: Kafka's 360 keys, a few of our own, and where a default differs on purpose."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ottla.common.config.broker.log import LOG_KEYS
 from ottla.common.config.broker.modern_group import MODERN_GROUP_KEYS
 from ottla.common.config.broker.network import NETWORK_KEYS
 from ottla.common.config.broker.other import OTHER_KEYS
+from ottla.common.config.broker.own import OWN_KEYS
 from ottla.common.config.broker.quorum import QUORUM_KEYS
 from ottla.common.config.broker.remote import REMOTE_KEYS
 from ottla.common.config.broker.replication import REPLICATION_KEYS
@@ -30,6 +31,7 @@ BROKER_KEYS: Final[Mapping[str, ConfigKey]] = by_name(
         *SECURITY_KEYS,
         *REMOTE_KEYS,
         *OTHER_KEYS,
+        *OWN_KEYS,
     )
 )
 """Keys by name, internal ones included."""
@@ -37,7 +39,7 @@ BROKER_KEYS: Final[Mapping[str, ConfigKey]] = by_name(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """A default that differs from Kafka's; `kafka` is None where Kafka has none."""
+    """A default that differs from Kafka's; `kafka` is None where Kafka demands that the key is set."""
 
     name: str
     kafka: str | None

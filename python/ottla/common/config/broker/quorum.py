@@ -104,7 +104,7 @@ QUORUM_KEYS: Final[tuple[ConfigKey, ...]] = (
     key(
         "metadata.log.dir", STRING, None, HIGH, "The directory of the metadata log; where unset, the first of log.dirs."
     ),
-    unused(
+    key(
         "metadata.log.max.record.bytes.between.snapshots",
         LONG,
         "20971520",
