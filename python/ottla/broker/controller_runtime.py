@@ -41,6 +41,10 @@ from ottla.metadata.records import MetadataRecord, RegisterControllerRecord, dec
 log = EventLog("controller")
 
 
+HELD_UP_MS: Final = 1_000
+"""An expired session that is noticed later than this says more of this node than of the broker."""
+
+
 class MetadataFollower(Protocol):
     """Where committed metadata goes: the publisher."""
 
@@ -168,7 +172,9 @@ class ControllerRuntime:
         return last_offset
 
     async def _watch_sessions(self) -> None:
-        """Fence brokers that are not heard from."""
+        """Fence brokers that are not heard from, unless it was this node that could not listen or answer."""
+        session_ms = self._config.integer("broker.session.timeout.ms")
+        patient_until_ms = 0
         while True:
             await self._claimed.wait()
             controller = self._controller
@@ -176,18 +182,24 @@ class ControllerRuntime:
                 self._claimed = trio.Event()
                 continue
             deadline_ms = controller.next_deadline_ms()
-            wait_ms = self._config.integer("broker.session.timeout.ms")
-            if deadline_ms is not None:
-                wait_ms = min(wait_ms, deadline_ms - self._monotonic_ms())
-            if wait_ms > 0:
-                await trio.sleep(wait_ms / 1000)
+            now = self._monotonic_ms()
+            if deadline_ms is None:
+                await trio.sleep(session_ms / 1000)
+                continue
+            if (wait_ms := max(deadline_ms, patient_until_ms) - now) > 0:
+                await trio.sleep(min(wait_ms, session_ms) / 1000)
                 continue
             try:
-                records = controller.on_tick(self._monotonic_ms())
-                self._decide(controller, records)
+                await self._wait_decided()
+                if self._monotonic_ms() - max(deadline_ms, patient_until_ms) > HELD_UP_MS:
+                    # the process was stopped, or its disk stalled and answers waited for that: silence proves nothing
+                    patient_until_ms = self._monotonic_ms() + session_ms
+                    log.info("fencing_postponed", late_ms=self._monotonic_ms() - deadline_ms)
+                elif self._controller is controller:
+                    self._decide(controller, controller.on_tick(self._monotonic_ms()))
             except QuorumNotLeaderError:
                 log.info("fencing_left_to_the_next_leader")
-            await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         if self._offset >= 0:

@@ -212,15 +212,35 @@ def test_requests_made_together_are_decided_in_order(tmp_path: Path) -> None:
     assert sorted(outcomes) == [ErrorCode.NONE] + [ErrorCode.TOPIC_ALREADY_EXISTS] * 19
 
 
+def jump(seconds: float) -> None:
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    clock.jump(seconds)
+
+
 def test_a_broker_that_is_not_heard_from_is_fenced(tmp_path: Path) -> None:
     follower = Follower()
 
     async def work(runtime: ControllerRuntime) -> None:
         await start_broker(runtime)
+        await trio.testing.wait_all_tasks_blocked()
+        jump(9)
         assert not follower.delta.brokers[1].fenced
-        clock = trio.lowlevel.current_clock()
-        assert isinstance(clock, trio.testing.MockClock)
-        clock.jump(30)
+        await follower.wait_published(follower.offset + 1)
+        assert follower.delta.brokers[1].fenced
+
+    with_runtime(make_runtime(tmp_path, follower), work)
+
+
+def test_a_node_that_was_held_up_itself_gives_its_brokers_another_session(tmp_path: Path) -> None:
+    follower = Follower()
+
+    async def work(runtime: ControllerRuntime) -> None:
+        await start_broker(runtime)
+        jump(30)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not follower.delta.brokers[1].fenced
+        jump(9)
         await follower.wait_published(follower.offset + 1)
         assert follower.delta.brokers[1].fenced
 
