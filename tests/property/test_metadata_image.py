@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from ottla.metadata.delta import MetadataDelta
 from ottla.metadata.image import EMPTY_IMAGE, MetadataImage
 from ottla.metadata.records import (
+    RECORD_TYPES,
     AbortTransactionRecord,
     BeginTransactionRecord,
     BrokerRegistrationChangeRecord,
@@ -18,6 +20,7 @@ from ottla.metadata.records import (
     EndTransactionRecord,
     FeatureLevelRecord,
     FeatureRange,
+    MalformedRecord,
     MetadataRecord,
     PartitionChangeRecord,
     PartitionRecord,
@@ -133,6 +136,14 @@ def histories(draw: st.DrawFn) -> list[MetadataRecord]:
 
 def image_of(records: list[MetadataRecord]) -> MetadataImage:
     return MetadataDelta().replay_all(records).image(offset=0, epoch=0)
+
+
+@settings(max_examples=500)
+@given(kind=st.sampled_from(sorted(RECORD_TYPES)), version=st.integers(0, 5), rest=st.binary(max_size=80))
+def test_bytes_are_a_record_or_refused(kind: int, version: int, rest: bytes) -> None:
+    with contextlib.suppress(MalformedRecord):
+        record = decode_record(bytes((1, kind, version)) + rest)
+        assert decode_record(encode_record(record)) == record
 
 
 @settings(max_examples=200)

@@ -15,7 +15,6 @@ from decimal import Decimal
 from enum import Enum, IntEnum
 from typing import Any, Final
 
-INT_MAX: Final = 2**31 - 1
 LONG_MAX: Final = 2**63 - 1
 
 
