@@ -5,6 +5,7 @@
 pub mod compression;
 pub mod data_plane;
 pub mod error;
+pub mod log_cleaner;
 pub mod partition;
 pub mod partition_table;
 pub mod quorum;

@@ -5,6 +5,7 @@
 
 mod lifecycle;
 mod lookup;
+mod maintenance;
 mod read;
 mod types;
 
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+pub(crate) use maintenance::CleanCandidate;
 pub use types::{
     AbortedTxn, AppendState, Appended, EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP,
     EpochEndOffset, FileSlice, LATEST_TIERED_TIMESTAMP, LATEST_TIMESTAMP, ListedOffset, MAX_TIMESTAMP,
@@ -52,6 +54,9 @@ pub struct Partition {
     /// Its records are the broker's own (commits, metadata): it may use the space kept back on a full disk.
     is_internal: bool,
     state: Mutex<State>,
+    /// Held by whoever exchanges files of the log; taken before `state`.
+    maintenance: Mutex<()>,
+    unfinished_swap: Mutex<Option<maintenance::UnfinishedSwap>>,
 }
 
 #[derive(Debug)]
@@ -449,6 +454,11 @@ impl Partition {
     /// What opening it found and did, for the broker's log. QUICK.
     pub fn recovery_report(&self) -> RecoveryReport {
         lock(&self.state).report.clone()
+    }
+
+    /// Whether the log serves. QUICK.
+    pub fn is_online(&self) -> bool {
+        lock(&self.state).status == Status::Online
     }
 
     /// Why the log is offline, if it is. QUICK.

@@ -82,6 +82,8 @@ impl Partition {
             path,
             is_internal,
             state: Mutex::new(state),
+            maintenance: Mutex::default(),
+            unfinished_swap: Mutex::default(),
         }))
     }
 
@@ -112,6 +114,7 @@ impl Partition {
     /// # Errors
     /// `Storage` and `Damaged`: it stays offline. `LogClosed`.
     pub fn reopen(&self, wall_ms: i64) -> Result<()> {
+        let _maintenance = lock(&self.maintenance);
         let (io, config, log_start_offset) = {
             let state = lock(&self.state);
             match state.status {
@@ -142,6 +145,7 @@ impl Partition {
     /// # Errors
     /// `OffsetOutOfRange` below the log start offset, `Storage`, `LogOffline`, `LogClosed`.
     pub fn truncate_to(&self, offset: i64, wall_ms: i64) -> Result<()> {
+        let _maintenance = lock(&self.maintenance);
         let (io, config, log_start_offset) = {
             let mut state = lock(&self.state);
             self.check_online(&state)?;
@@ -184,6 +188,8 @@ impl Partition {
         log_start_offset: i64,
         wall_ms: i64,
     ) -> Result<()> {
+        // Recovery carries a swap to its end by the names of the files.
+        lock(&self.unfinished_swap).take();
         let (parts, report) = recovery::load(&LoadContext {
             files: &self.dir.files,
             dir: &self.path,
@@ -220,6 +226,7 @@ impl Partition {
     /// # Errors
     /// `LogOffline` if the log cannot be closed in order; it is closed all the same.
     pub fn close(&self) -> Result<()> {
+        let _maintenance = lock(&self.maintenance);
         let (io, generation, next_offset) = {
             let mut state = lock(&self.state);
             match std::mem::replace(&mut state.status, Status::Closed) {
@@ -255,6 +262,7 @@ impl Partition {
     /// # Errors
     /// `Storage`.
     pub fn delete(&self) -> Result<()> {
+        let _maintenance = lock(&self.maintenance);
         let io = {
             let mut state = lock(&self.state);
             state.status = Status::Closed;

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::read::{Place, place_of};
+use super::read::{ATTEMPTS_MAX, Place, place_of};
 use super::{
     EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP, EpochEndOffset,
     LATEST_TIERED_TIMESTAMP, LATEST_TIMESTAMP, ListedOffset, MAX_TIMESTAMP, Partition, State,
@@ -52,6 +52,26 @@ impl Partition {
     /// `OffsetNotAvailable` right after an election, `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeader`, `LogOffline`,
     /// `Storage`.
     pub fn list_offset(
+        &self,
+        timestamp: i64,
+        isolation: Option<Isolation>,
+        current_leader_epoch: i32,
+    ) -> Result<ListedOffset> {
+        let mut attempt = 1;
+        loop {
+            match self.try_list_offset(timestamp, isolation, current_leader_epoch) {
+                // Retention or the cleaner took a segment away between plan and reading.
+                Err(Error::Storage { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS_MAX =>
+                {
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_list_offset(
         &self,
         timestamp: i64,
         isolation: Option<Isolation>,

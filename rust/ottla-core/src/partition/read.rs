@@ -16,7 +16,7 @@ use crate::storage::walk::{Walk, WalkError};
 use crate::types::Isolation;
 
 /// A segment may be removed between plan and reading; then the plan is made anew.
-const ATTEMPTS_MAX: usize = 8;
+pub(super) const ATTEMPTS_MAX: usize = 8;
 
 /// Where in a segment's file something is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

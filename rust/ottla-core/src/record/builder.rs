@@ -126,6 +126,11 @@ impl BatchBuilder {
         BATCH_OVERHEAD + self.uncompressed_bytes
     }
 
+    /// Largest timestamp so far, -1 if none.
+    pub fn max_timestamp(&self) -> i64 {
+        self.max_timestamp
+    }
+
     /// Number of records so far.
     pub fn record_count(&self) -> i32 {
         self.record_count

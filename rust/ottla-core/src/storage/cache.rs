@@ -53,6 +53,11 @@ impl<T: Clone> Slot<T> {
         Ok((fetched, true))
     }
 
+    /// Keep everyone from getting or fetching the value for a while.
+    pub fn hold(&self) -> MutexGuard<'_, Option<T>> {
+        lock(&self.value)
+    }
+
     /// Forget the value.
     pub fn clear(&self) {
         lock(&self.value).take();

@@ -75,6 +75,11 @@ pub trait LogFs: Send + Sync + Debug {
     fn sync_all(&self, path: &Path) -> io::Result<()>;
     /// The length of a file in bytes.
     fn file_size_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// When a file was last written, in Unix ms. `Unsupported` where that is not known.
+    fn modified_ms(&self, path: &Path) -> io::Result<i64> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Take the exclusive lock on a file, creating it; `WouldBlock` if another process holds it. Dropping it releases it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
     /// Bytes that an unprivileged writer may still use below `path`.

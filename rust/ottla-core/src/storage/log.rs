@@ -210,6 +210,8 @@ pub(crate) struct Log {
     last_snapshot: Option<i64>,
     /// An epoch began of which the file does not know yet; it is told with the epoch's first append.
     epochs_changed: bool,
+    /// The cleaner is exchanging files: none may be removed before it is done.
+    pub is_swapping: bool,
 }
 
 impl Log {
@@ -249,6 +251,7 @@ impl Log {
             messages_since_sync: 0,
             last_snapshot: parts.last_snapshot,
             epochs_changed: false,
+            is_swapping: false,
         }
     }
 
@@ -760,6 +763,9 @@ impl Log {
 
     /// Remove the segments that end at or below the log start offset.
     pub fn remove_segments_below_start(&mut self) {
+        if self.is_swapping {
+            return; // retention comes by again
+        }
         let ends = self.closed.iter().skip(1).map(|closed| closed.segment.base_offset());
         let ends = ends.chain([self.active.base_offset()]);
         // What is not written yet has files to come.

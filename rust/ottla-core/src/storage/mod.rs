@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 pub mod checkpoint;
+pub mod cleaner;
 pub mod config;
 pub(crate) mod damage;
 pub mod epoch_cache;
@@ -16,6 +17,7 @@ pub mod producer_state;
 pub mod real_fs;
 pub mod recovery;
 pub(crate) mod repair;
+pub mod retention;
 pub mod segment;
 pub mod sim_fs;
 pub mod time_index;

@@ -5,9 +5,11 @@
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::cache::{Cache, Part, Slot};
+use super::cleaner::swap::SWAP;
 use super::fs::{LogFile, LogFs, OpenMode};
 use super::index::{IndexEntries, IndexEntry};
 use super::offset_index::OffsetEntry;
@@ -50,6 +52,20 @@ pub struct Segment {
     offset_index: Slot<Arc<IndexEntries<OffsetEntry>>>,
     time_index: Slot<Arc<IndexEntries<TimeEntry>>>,
     max_timestamp: OnceLock<MaxTimestamp>,
+    /// Which of its files are still under `.swap` names, by bits of their suffixes: the cleaner is putting them in place.
+    swap_names: AtomicU8,
+    /// The cleaner put another segment in its place: its files are gone, whatever bears their names.
+    is_retired: AtomicBool,
+}
+
+fn suffix_bit(suffix: &str) -> u8 {
+    match suffix {
+        "log" => 1,
+        OffsetEntry::SUFFIX => 2,
+        TimeEntry::SUFFIX => 4,
+        AbortedTxnRow::SUFFIX => 8,
+        _ => 0,
+    }
 }
 
 /// `<20 digits>.<suffix>`.
@@ -77,7 +93,57 @@ impl Segment {
             offset_index: Slot::default(),
             time_index: Slot::default(),
             max_timestamp: OnceLock::new(),
+            swap_names: AtomicU8::new(0),
+            is_retired: AtomicBool::new(false),
         })
+    }
+
+    /// A segment whose files of these suffixes are under `.swap` names until `take_final_names`.
+    pub(crate) fn new_swap(dir: Arc<Path>, base_offset: i64, suffixes: &[&str]) -> Arc<Self> {
+        let segment = Self::new(dir, base_offset);
+        let names = suffixes
+            .iter()
+            .map(|suffix| suffix_bit(suffix))
+            .fold(0, |names, bit| names | bit);
+        segment.swap_names.store(names, Ordering::Release);
+        segment
+    }
+
+    /// Rename its files from their `.swap` names, the log first; nobody opens one meanwhile. Can be repeated after an error.
+    pub(crate) fn take_final_names(&self, fs: &dyn LogFs) -> io::Result<()> {
+        let _held = self.hold();
+        for suffix in ["log", AbortedTxnRow::SUFFIX, TimeEntry::SUFFIX, OffsetEntry::SUFFIX] {
+            let from = self.path(suffix);
+            let names = self.swap_names.load(Ordering::Acquire);
+            if names & suffix_bit(suffix) == 0 {
+                continue;
+            }
+            match fs.rename(&from, &self.dir.join(file_name(self.base_offset, suffix))) {
+                // It was renamed, though the call failed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
+            self.swap_names.store(names & !suffix_bit(suffix), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Its files are about to go. What is open or in memory stays usable; anything else is `NotFound` from now on.
+    pub(crate) fn retire(&self) {
+        let _held = self.hold();
+        self.is_retired.store(true, Ordering::Release);
+    }
+
+    /// Keep everyone from opening its files. The log comes last: an index that is being rebuilt wants it.
+    fn hold(&self) -> impl Sized {
+        (self.offset_index.hold(), self.time_index.hold(), self.log.hold())
+    }
+
+    fn check_not_retired(&self) -> io::Result<()> {
+        if self.is_retired.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(())
     }
 
     /// Offset that the segment's first record has or would have had.
@@ -87,19 +153,24 @@ impl Segment {
 
     /// Path of one of its files.
     pub fn path(&self, suffix: &str) -> PathBuf {
-        self.dir.join(file_name(self.base_offset, suffix))
+        let is_swap = self.swap_names.load(Ordering::Acquire) & suffix_bit(suffix) != 0;
+        let end = if is_swap { SWAP } else { "" };
+        self.dir.join(file_name(self.base_offset, suffix) + end)
     }
 
     /// The open log file; created with `create`.
     pub(crate) fn file(self: &Arc<Self>, files: &Files, create: bool) -> io::Result<Arc<dyn LogFile>> {
         let mode = if create { OpenMode::Create } else { OpenMode::ReadWrite };
         let open = || files.fs.open(&self.path("log"), mode);
-        let (file, opened) = self.log.get_or_fetch(|| match open() {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-                files.open.relieve();
-                open()
+        let (file, opened) = self.log.get_or_fetch(|| {
+            self.check_not_retired()?;
+            match open() {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                    files.open.relieve();
+                    open()
+                }
+                result => result,
             }
-            result => result,
         })?;
         if opened {
             files.open.admit(Arc::downgrade(self), Part::Log, 1);
@@ -116,6 +187,7 @@ impl Segment {
         index_interval_bytes: u32,
     ) -> io::Result<Arc<IndexEntries<OffsetEntry>>> {
         let (index, loaded) = self.offset_index.get_or_fetch(|| {
+            self.check_not_retired()?;
             match self
                 .read_index(files)?
                 .filter(|index: &IndexEntries<OffsetEntry>| index.is_sane(size_bytes))
@@ -167,6 +239,7 @@ impl Segment {
         index_interval_bytes: u32,
     ) -> io::Result<Arc<IndexEntries<TimeEntry>>> {
         let (index, loaded) = self.time_index.get_or_fetch(|| {
+            self.check_not_retired()?;
             match self.read_index(files)?.filter(IndexEntries::<TimeEntry>::is_sane) {
                 Some(index) => Ok::<_, io::Error>(Arc::new(index)),
                 None => Ok(Arc::new(self.rebuild(files, size_bytes, index_interval_bytes)?.times)),
@@ -184,7 +257,9 @@ impl Segment {
 
     /// Rows of the transaction index; none if there is no such file.
     pub(crate) fn aborted_rows(&self, files: &Files) -> io::Result<Vec<AbortedTxnRow>> {
-        match self.read_index::<AbortedTxnRow>(files)? {
+        let rows = self.read_index::<AbortedTxnRow>(files)?;
+        self.check_not_retired()?;
+        match rows {
             Some(rows) if rows.is_sane() => Ok(rows.iter().collect()),
             Some(_) => Err(io::Error::new(
                 io::ErrorKind::InvalidData,

@@ -55,6 +55,7 @@ impl IndexEntries<AbortedTxnRow> {
             .all(|row| row[..2] == VERSION.to_be_bytes())
             && self
                 .iter()
-                .all(|row| row.first_offset <= row.last_offset && row.last_stable_offset > row.first_offset)
+                // The last stable offset may be that of an older transaction, still open when this one ended.
+                .all(|row| row.first_offset <= row.last_offset && row.last_stable_offset <= row.last_offset + 1)
     }
 }
