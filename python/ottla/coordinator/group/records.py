@@ -8,7 +8,6 @@ Source: Apache Kafka's `OffsetCommitKey/Value`, `GroupMetadataKey/Value` schemas
 (which version is written when), and the files of a running 4.3.1 (tests/golden/consumer_offsets).
 """
 
-import io
 import struct
 import uuid
 from collections.abc import Callable
@@ -16,12 +15,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
-from kio.serial import entity_reader, entity_writer
-from kio.serial.errors import SerialError
-from kio.static.constants import EntityType
-from kio.static.primitive import i16
-
 from ottla.coordinator.shard import CoordinatorRecord
+from ottla.protocol.codec import entity_reader, entity_writer
+from ottla.protocol.errors import MalformedMessage
 
 
 class RecordKind(IntEnum):
@@ -64,10 +60,8 @@ def _optional(kafka_type: str, default: Any, **rest: Any) -> Any:
 
 
 class _Schema:
-    """What kio wants to know of an entity. The version stands in front of it and is ours to handle."""
+    """What the codec wants to know of an entity. The version stands in front of it and is ours to handle."""
 
-    __type__: ClassVar = EntityType.nested
-    __version__: ClassVar[i16] = i16(0)
     __flexible__: ClassVar[bool] = False
 
 
@@ -292,7 +286,7 @@ def decode_group_metadata_value(value: bytes) -> GroupMetadataValue:
 
 def offset_commit(group_id: str, topic: str, partition: int, value: OffsetCommitValue) -> CoordinatorRecord:
     """A committed offset: version 4, or 1 when it carries an expiry of its own, as Kafka writes them."""
-    # By hand: a commit of many partitions spends most of its time here, and kio's writers are four times as slow.
+    # By hand: a commit of many partitions spends most of its time here.
     metadata = value.metadata.encode()
     if value.expire_timestamp_ms != -1:
         body = b"".join(
@@ -326,11 +320,10 @@ def offset_commit_tombstone(group_id: str, topic: str, partition: int) -> Coordi
 
 def group_metadata(group_id: str, value: GroupMetadataValue) -> CoordinatorRecord:
     """The state of a classic group, in version 3."""
-    out = io.BytesIO(b"\0\3")
-    out.seek(2)
+    out = bytearray(b"\0\3")
     _write_group_metadata(out, value)
     content = RecordContent(GroupMetadataKey(group=group_id), value)
-    return CoordinatorRecord(_group_metadata_key(group_id), out.getvalue(), content)
+    return CoordinatorRecord(_group_metadata_key(group_id), bytes(out), content)
 
 
 def empty_group_metadata(group_id: str, *, wall_ms: int) -> CoordinatorRecord:
@@ -396,7 +389,7 @@ def _read(schema: type, data: bytes) -> Any:
     """Read what stands behind the int16. Bytes that follow are ignored, as Kafka does."""
     try:
         return _READERS[schema](data, 2)[0]
-    except (SerialError, ValueError, IndexError, OverflowError, MemoryError) as error:
+    except MalformedMessage as error:
         raise MalformedRecord(f"{schema.__name__.strip('_')}: {error}") from error
 
 
