@@ -145,6 +145,18 @@ class DataPlane:
     def log_dirs(self) -> list[LogDirInfo]:
         """The log directories, in the order of the constructor. QUICK."""
 
+    def take_offline(self) -> list[tuple[str, int]]:
+        """(topic, partition) whose log failed since the last call; `Partition.reopen` brings it back. QUICK."""
+
+    def complaints(self) -> list[str]:
+        """Failures since the last call that changed nothing for clients (such as a checkpoint not written). QUICK."""
+
+    def discard_partition(self, log_dir: int, topic: str, partition: int) -> None:
+        """Remove a partition that a log directory holds and nobody wants any more; it must not be served. SLOW.
+
+        Raises: IndexError, OSError.
+        """
+
     def close(self, now_ms: int, wall_ms: int) -> None:
         """Close all partitions and log directories cleanly; nothing is served afterwards. SLOW.
 

@@ -17,7 +17,7 @@ use ottla_core::partition::{Partition as CorePartition, PartitionOptions};
 use ottla_core::session::pipeline::OwedRequest;
 use ottla_core::storage::config::LogConfig;
 use ottla_core::storage::fs::LogFs;
-use ottla_core::storage::log_dir::{LogDir, LogDirOptions, PartitionId};
+use ottla_core::storage::log_dir::{LogDir, LogDirOptions};
 use ottla_core::storage::real_fs::RealFs;
 use ottla_core::types::{TopicId, TopicPartition};
 use pyo3::exceptions::{PyIndexError, PyKeyError, PyOSError, PyValueError};
@@ -155,11 +155,7 @@ impl DataPlane {
         let now = inner.now(now_ms, wall_ms);
         let changed = inner.poll(now);
         let moved = inner.core.take_moved();
-        let names = |id: PartitionId| {
-            let entry = inner.core.entry(id)?;
-            Some((entry.topic_partition.topic.to_string(), entry.topic_partition.partition))
-        };
-        let moved = moved.into_iter().filter_map(names).collect();
+        let moved = moved.into_iter().filter_map(|id| inner.name(id)).collect();
         drop(inner);
         let changed = changed
             .into_iter()
@@ -329,6 +325,30 @@ impl DataPlane {
             dirs.append(description)?;
         }
         Ok(dirs)
+    }
+
+    fn take_offline(&self) -> Vec<(String, i32)> {
+        let mut inner = self.plane.lock();
+        let offline = inner.core.take_offline();
+        offline.into_iter().filter_map(|id| inner.name(id)).collect()
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let complaints = self.log_dirs.iter().flat_map(|dir| dir.drain_complaints());
+        complaints.collect()
+    }
+
+    fn discard_partition(&self, py: Python<'_>, log_dir: usize, topic: &str, partition: i32) -> PyResult<()> {
+        let dir = self
+            .log_dirs
+            .get(log_dir)
+            .ok_or_else(|| PyIndexError::new_err("no such log directory"))?;
+        let topic_partition = TopicPartition {
+            topic: Arc::from(topic),
+            partition,
+        };
+        py.detach(|| dir.discard(&topic_partition))
+            .map_err(|error| into_py(py, &error))
     }
 
     fn close(&self, py: Python<'_>, now_ms: i64, wall_ms: i64) -> PyResult<()> {

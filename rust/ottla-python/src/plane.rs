@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use ottla_core::data_plane::{DataPlane as Core, Now, SessionId};
 use ottla_core::session::pipeline::{OwedRequest, Session};
+use ottla_core::storage::log_dir::PartitionId;
 
 use crate::socket::{self, Attempt, Sent};
 use crate::warmer::Warmer;
@@ -123,6 +124,12 @@ impl Inner {
             wall_ms,
             stopwatch_us: self.started.elapsed().as_micros() as u64,
         }
+    }
+
+    /// Topic and index of a partition that is served.
+    pub fn name(&self, id: PartitionId) -> Option<(String, i32)> {
+        let named = &self.core.entry(id)?.topic_partition;
+        Some((named.topic.to_string(), named.partition))
     }
 
     pub fn open_session(&mut self, fd: RawFd) -> SessionId {

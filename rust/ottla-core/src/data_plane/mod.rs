@@ -89,6 +89,8 @@ pub struct DataPlane {
     touched: Vec<SessionId>,
     /// Watched partitions whose high watermark moved.
     moved: BTreeSet<PartitionId>,
+    /// Partitions whose log went offline.
+    offline: Vec<PartitionId>,
     closed_reasons: VecDeque<(SessionId, String)>,
     metrics: Metrics,
 }
@@ -111,6 +113,7 @@ impl DataPlane {
             deadlines: BTreeSet::new(),
             touched: Vec::new(),
             moved: BTreeSet::new(),
+            offline: Vec::new(),
             closed_reasons: VecDeque::new(),
             metrics: Metrics::default(),
         }
@@ -261,6 +264,9 @@ impl DataPlane {
                 let id = completion.partition;
                 let Some(entry) = self.table.get(id) else { continue };
                 let progress = entry.partition.on_completion(&completion);
+                if progress.went_offline {
+                    self.offline.push(id);
+                }
                 if progress.high_watermark_moved || progress.appends_failed || progress.went_offline {
                     self.on_progress(id, progress.appends_failed || progress.went_offline, now);
                 }
@@ -297,6 +303,11 @@ impl DataPlane {
     /// Watched partitions whose high watermark moved since the last call.
     pub fn take_moved(&mut self) -> Vec<PartitionId> {
         std::mem::take(&mut self.moved).into_iter().collect()
+    }
+
+    /// Partitions whose log went offline since the last call; they come back through `Partition::reopen`.
+    pub fn take_offline(&mut self) -> Vec<PartitionId> {
+        std::mem::take(&mut self.offline)
     }
 
     fn touch(&mut self, session_id: SessionId) {

@@ -1,0 +1,8 @@
+//! The data plane from the outside: bytes of clients in, bytes for clients out, over a simulated disk.
+#![allow(missing_docs)]
+
+mod faults;
+mod fetching;
+mod input;
+mod producing;
+mod support;
