@@ -1,0 +1,96 @@
+"""A data plane on a real directory, and one client that speaks bytes to it over a socket pair."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from kio.serial import entity_reader
+
+from ottla._native import CLOSED, DataPlane, Partition
+from ottla.broker.data_dirs import open_data_dirs
+from ottla.protocol.codec import decode_response, encode_request, is_flexible, kio_class
+from ottla.protocol.versions import ApiKey
+
+if TYPE_CHECKING:
+    from ottla._native import Request
+
+CORRELATION_ID = 0x01020304
+WAIT_SECONDS_MAX = 20.0
+
+
+def now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class NativeLab:
+    """Topics by name with a number of partitions; `ask` sends a request and returns the response as our dataclass."""
+
+    def __init__(self, directory: Path, topics: dict[str, int], **options: str) -> None:
+        open_data_dirs([str(directory)], node_id=1)
+        self.plane = DataPlane(broker_id=1, log_dirs=[str(directory)], options=options)
+        self.topic_ids = {topic: uuid.uuid5(uuid.NAMESPACE_DNS, topic) for topic in topics}
+        self.partitions: dict[tuple[str, int], Partition] = {}
+        for topic, count in topics.items():
+            for index in range(count):
+                self.partitions[topic, index] = self.plane.create_partition(
+                    topic, index, topic_id=self.topic_ids[topic].bytes, config={}, leader_epoch=0, wall_ms=wall_ms()
+                )
+        self.client, self._server = socket.socketpair()
+        self._server.setblocking(False)
+        self.session_id = self.plane.open_session(self._server.fileno(), "PLAINTEXT")
+
+    def __enter__(self) -> NativeLab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.plane.close_session(self.session_id)
+        self.client.close()
+        self._server.close()
+        self.plane.close(now_ms(), wall_ms())
+
+    def turn(self) -> list[Request]:
+        """Do what a shell does when the socket is readable, then what the data plane was woken for."""
+        flags, owed = self.plane.pump(self.session_id, now_ms(), wall_ms())
+        assert not flags & CLOSED, self.plane.close_reason(self.session_id)
+        select.select([self.plane.wakeup_fileno()], [], [], 0.001)
+        for _, flags, more in self.plane.poll(now_ms(), wall_ms())[0]:
+            assert not flags & CLOSED, self.plane.close_reason(self.session_id)
+            owed += more
+        return owed
+
+    def ask(self, api: ApiKey, version: int, message: Any) -> Any:
+        flexible = is_flexible(api, version)
+        header = struct.pack(">hhih4s", api, version, CORRELATION_ID, 4, b"test") + (b"\0" if flexible else b"")
+        body = encode_request(api, version, message)
+        self.client.sendall(struct.pack(">i", len(header) + len(body)) + header + body)
+        response = self._receive()
+        assert struct.unpack_from(">i", response) == (CORRELATION_ID,)
+        if flexible:
+            assert response[4] == 0
+        body = response[5 if flexible else 4 :]
+        _, size = entity_reader(kio_class(api, version, "response"))(body, 0)
+        assert size == len(body), "kio reads every byte"
+        return decode_response(api, version, body)
+
+    def _receive(self) -> bytes:
+        received = b""
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while len(received) < 4 or len(received) < 4 + int.from_bytes(received[:4], "big"):
+            assert time.monotonic() < deadline, "no response"
+            assert not self.turn()
+            if select.select([self.client], [], [], 0)[0]:
+                received += self.client.recv(1 << 20)
+        return received[4:]
