@@ -45,6 +45,7 @@ pub struct PartitionOptions {
 
 /// One partition. Internally locked; the lock is never held across I/O.
 #[derive(Debug)]
+#[allow(clippy::struct_field_names, reason = "topic_partition is what Kafka calls it")]
 pub struct Partition {
     id: PartitionId,
     topic_partition: TopicPartition,
@@ -116,6 +117,19 @@ impl State {
             .producers
             .first_unstable_offset()
             .map_or(high_watermark, |offset| offset.min(high_watermark))
+    }
+
+    /// A repeated batch is answered with what its first copy was given (Kafka: `UnifiedLog.append`).
+    fn find_duplicate(&self, info: &BatchInfo) -> Option<Appended> {
+        let batch = self.log.producers.find_duplicate(info)?;
+        Some(Appended {
+            base_offset: batch.first_offset(),
+            last_offset: batch.last_offset,
+            log_append_time_ms: batch.timestamp,
+            log_start_offset: self.log.log_start_offset,
+            duplicate: true,
+            generation: self.log.generation,
+        })
     }
 
     fn visible_end(&self, isolation: Isolation) -> i64 {
@@ -219,8 +233,8 @@ impl Partition {
         batch.stamp(base_offset, leader_epoch);
         let view = batch.view();
         let marker = end_txn_marker(&view);
-        let producer = (view.producer_id() >= 0).then(|| batch_info(&view, marker));
-        if let Some(duplicate) = producer.and_then(|info| self.find_duplicate(&state, &info)) {
+        let producer = (view.producer_id() >= 0).then(|| batch_info(*view, marker));
+        if let Some(duplicate) = producer.and_then(|info| state.find_duplicate(&info)) {
             return Ok(duplicate);
         }
         if self.dir.is_full() && !self.is_internal {
@@ -257,19 +271,6 @@ impl Partition {
         })
     }
 
-    /// A repeated batch is answered with what its first copy was given (Kafka: `UnifiedLog.append`).
-    fn find_duplicate(&self, state: &State, info: &BatchInfo) -> Option<Appended> {
-        let batch = state.log.producers.find_duplicate(info)?;
-        Some(Appended {
-            base_offset: batch.first_offset(),
-            last_offset: batch.last_offset,
-            log_append_time_ms: batch.timestamp,
-            log_start_offset: state.log.log_start_offset,
-            duplicate: true,
-            generation: state.log.generation,
-        })
-    }
-
     /// Where an append stands. QUICK.
     pub fn append_state(&self, appended: &Appended) -> AppendState {
         let state = lock(&self.state);
@@ -298,17 +299,15 @@ impl Partition {
                 next_offset,
                 generation,
             } if *generation == current => {
-                if state.log.on_written(*next_offset) {
-                    state.advance_high_watermark();
-                }
+                state.log.on_written(*next_offset);
+                state.advance_high_watermark();
             }
             Outcome::Synced {
                 next_offset,
                 generation,
             } if *generation == current => {
-                if state.log.on_synced(*next_offset) {
-                    state.advance_high_watermark();
-                }
+                state.log.on_synced(*next_offset);
+                state.advance_high_watermark();
             }
             Outcome::Failed {
                 generation,

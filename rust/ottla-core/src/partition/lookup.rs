@@ -243,14 +243,13 @@ impl TimedSegment {
             (Some(_), _) => 0,
             (None, _) => {
                 let interval = plan.index_interval_bytes;
-                let from = match batch_of {
-                    Some(offset) => offset,
-                    None => {
-                        let times = self.segment.time_index(files, self.bound, interval)?;
-                        times.floor_timestamp(timestamp).map_or(base_offset, |entry| {
-                            (base_offset + i64::from(entry.relative_offset)).max(plan.log_start_offset)
-                        })
-                    }
+                let from = if let Some(offset) = batch_of {
+                    offset
+                } else {
+                    let times = self.segment.time_index(files, self.bound, interval)?;
+                    times.floor_timestamp(timestamp).map_or(base_offset, |entry| {
+                        (base_offset + i64::from(entry.relative_offset)).max(plan.log_start_offset)
+                    })
                 };
                 u64::from(
                     self.segment

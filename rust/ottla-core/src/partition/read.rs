@@ -267,7 +267,7 @@ impl Partition {
             len = match trim {
                 // Whole batches: what a client could not use need not be sent.
                 Some(trim) if trim > start && trim - start <= max_bytes as u64 => trim - start,
-                _ => self.first_batches(&*file, start, end, max_bytes, min_one)?,
+                _ => first_batches(&*file, start, end, max_bytes, min_one)?,
             };
         }
         if len > 0 {
@@ -281,30 +281,6 @@ impl Partition {
             head.aborted = Some(collect_aborted(files, &aborted, offset)?);
         }
         Ok(Ok(head))
-    }
-
-    /// How many bytes of whole batches fit; with `min_one` at least the first.
-    fn first_batches(
-        &self,
-        file: &dyn LogFile,
-        start: u64,
-        end: u64,
-        max_bytes: usize,
-        min_one: bool,
-    ) -> std::result::Result<u64, WalkError> {
-        let mut walk = Walk::new(file, start, end);
-        let mut len = 0;
-        while walk.next_header()?.is_some() {
-            let with_this = walk.position() - start;
-            if with_this > max_bytes as u64 && !(min_one && len == 0) {
-                break;
-            }
-            len = with_this;
-            if len >= max_bytes as u64 {
-                break;
-            }
-        }
-        Ok(len)
     }
 
     /// About how many bytes a read from `offset` could return, for `min_bytes`. QUICK, never reads files.
@@ -337,6 +313,29 @@ impl Partition {
         // Something is visible, so it is at least one.
         (between + end).saturating_sub(position_in(first, offset)).max(1)
     }
+}
+
+/// How many bytes of whole batches fit; with `min_one` at least the first.
+fn first_batches(
+    file: &dyn LogFile,
+    start: u64,
+    end: u64,
+    max_bytes: usize,
+    min_one: bool,
+) -> std::result::Result<u64, WalkError> {
+    let mut walk = Walk::new(file, start, end);
+    let mut len = 0;
+    while walk.next_header()?.is_some() {
+        let with_this = walk.position() - start;
+        if with_this > max_bytes as u64 && !(min_one && len == 0) {
+            break;
+        }
+        len = with_this;
+        if len >= max_bytes as u64 {
+            break;
+        }
+    }
+    Ok(len)
 }
 
 fn segment_base(state: &State, number: usize) -> i64 {

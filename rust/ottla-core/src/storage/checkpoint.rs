@@ -47,6 +47,9 @@ pub fn decode_rows<'a>(text: &'a str, version: &str) -> Result<Vec<&'a str>, Str
         .trim()
         .parse()
         .map_err(|_| format!("count is {count:?}, expected a number"))?;
+    if !text.ends_with('\n') {
+        return Err("the last line is cut".to_owned());
+    }
     let rows: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
     if rows.len() != expected {
         return Err(format!("{} rows, the count line says {expected}", rows.len()));

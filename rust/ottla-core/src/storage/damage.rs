@@ -56,7 +56,7 @@ fn find_batch(file: &dyn LogFile, from: u64, end: u64, next_offset: i64) -> io::
         for at in 0..=read - BATCH_OVERHEAD {
             if buffer[at + MAGIC_AT] == MAGIC as u8
                 && let Ok(header) = BatchHeader::parse(&buffer[at..])
-                && is_possible(&header, next_offset)
+                && is_possible(header, next_offset)
                 && from + at as u64 + header.size_bytes() as u64 <= end
             {
                 let mut batch = vec![0; header.size_bytes()];
@@ -73,7 +73,7 @@ fn find_batch(file: &dyn LogFile, from: u64, end: u64, next_offset: i64) -> io::
     Ok(None)
 }
 
-fn is_possible(header: &BatchHeader<'_>, next_offset: i64) -> bool {
+fn is_possible(header: BatchHeader<'_>, next_offset: i64) -> bool {
     let base_offset = header.base_offset();
     base_offset >= next_offset
         && base_offset - next_offset <= i64::from(i32::MAX)

@@ -2,7 +2,7 @@
 //!
 //! Everything that storage asks of a disk goes through these two traits, so that `sim_fs` can put a faulty disk
 //! underneath. Positions are explicit (no cursors), nothing syncs unless told to, and a file's name is durable only after
-//! `sync_dir` of its directory (`fsync(2)`: "an explicit fsync() on a file descriptor for the directory is also needed").
+//! `sync_dir` of its directory (`fsync(2)` asks for "an explicit `fsync()` on a file descriptor for the directory").
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};

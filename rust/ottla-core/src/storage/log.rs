@@ -3,27 +3,33 @@
 //! Nothing here touches a file. An append assigns offsets and positions, takes note of how to take itself back, and leaves
 //! as a job for the directory's writer; completions move the written offset. The owner (`Partition`) holds the lock.
 
+mod active;
+mod progress;
+mod side_files;
+
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::config::LogConfig;
-use super::epoch_cache::{self, EpochCache};
-use super::index::{IndexEntry, IndexMark, IndexTail};
+use super::epoch_cache::EpochCache;
+use super::index::IndexEntry;
 use super::offset_index::OffsetEntry;
 use super::producer_state::{BatchInfo, Checks, CompletedTxn, EndTxnMarker, ProducerState, Undo};
-use super::segment::{MaxTimestamp, Segment, file_name, time_entry};
+use super::segment::{MaxTimestamp, Segment, time_entry};
 use super::time_index::TimeEntry;
 use super::txn_index::AbortedTxnRow;
-use super::writer::{Chore, Job, LogIo, Work, WriteQueue};
+use super::writer::{Job, LogIo, Work, WriteQueue};
 use crate::error::{Error, Result};
 use crate::record::batch::{BatchHeader, BatchView};
 use crate::record::control::{MarkerType, TransactionMarker};
 use crate::types::TopicPartition;
+use active::Mark;
+pub(crate) use active::{ActiveSegment, ClosedSegment, LogPosition};
 
 /// Index entries are written when this much was appended since the last time (and on roll and close): what a start must
 /// scan again after the process died.
@@ -33,109 +39,6 @@ const INDEX_FLUSH_INTERVAL_BYTES: u32 = 1 << 20;
 const SNAPSHOT_INTERVAL_BYTES: u32 = 32 << 20;
 /// Batches whose positions are remembered, for readers at the end of the log.
 const RECENT_MAX: usize = 64;
-/// Ended generations remembered, for appends that still ask.
-const ROLLBACKS_MAX: usize = 16;
-
-/// Where an offset lies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct LogPosition {
-    pub offset: i64,
-    /// Base offset of its segment.
-    pub segment: i64,
-    /// In the segment's file, in bytes.
-    pub position: u64,
-}
-
-/// A segment that is no longer written.
-#[derive(Clone, Debug)]
-pub(crate) struct ClosedSegment {
-    pub segment: Arc<Segment>,
-    pub size_bytes: u64,
-    /// Whether it has a transaction index.
-    pub has_aborted: bool,
-}
-
-/// The segment that is written.
-#[derive(Clone, Debug)]
-pub(crate) struct ActiveSegment {
-    pub segment: Arc<Segment>,
-    pub size_bytes: u32,
-    pub offsets: IndexTail<OffsetEntry>,
-    pub times: IndexTail<TimeEntry>,
-    pub aborted: IndexTail<AbortedTxnRow>,
-    pub max_timestamp: MaxTimestamp,
-    /// The first batch's greatest timestamp: what `segment.ms` counts from.
-    pub first_timestamp: Option<i64>,
-    pub bytes_since_entry: u32,
-    /// When it was made, in Unix ms: what `segment.ms` counts from if the first batch has no timestamp.
-    pub created_ms: i64,
-    pub index_flushed_at: u32,
-    pub snapshot_at: u32,
-    /// Name of the snapshot made inside this segment, to be removed with the next one.
-    pub inner_snapshot: Option<i64>,
-    /// Index lengths that are surely in the files once the written offset is above the offset.
-    flush_in_flight: Option<(i64, usize, usize, usize)>,
-}
-
-impl ActiveSegment {
-    pub fn new(segment: Arc<Segment>, created_ms: i64) -> Self {
-        Self {
-            segment,
-            size_bytes: 0,
-            offsets: IndexTail::default(),
-            times: IndexTail::default(),
-            aborted: IndexTail::default(),
-            max_timestamp: MaxTimestamp::NONE,
-            first_timestamp: None,
-            bytes_since_entry: 0,
-            created_ms,
-            index_flushed_at: 0,
-            snapshot_at: 0,
-            inner_snapshot: None,
-            flush_in_flight: None,
-        }
-    }
-
-    pub fn base_offset(&self) -> i64 {
-        self.segment.base_offset()
-    }
-
-    fn mark(&self) -> Mark {
-        Mark {
-            size_bytes: self.size_bytes,
-            offsets: self.offsets.mark(),
-            times: self.times.mark(),
-            aborted: self.aborted.mark(),
-            max_timestamp: self.max_timestamp,
-            first_timestamp: self.first_timestamp,
-            bytes_since_entry: self.bytes_since_entry,
-        }
-    }
-
-    fn rewind(&mut self, mark: &Mark) {
-        self.size_bytes = mark.size_bytes;
-        self.offsets.rewind(&mark.offsets);
-        self.times.rewind(&mark.times);
-        self.aborted.rewind(&mark.aborted);
-        self.max_timestamp = mark.max_timestamp;
-        self.first_timestamp = mark.first_timestamp;
-        self.bytes_since_entry = mark.bytes_since_entry;
-        self.index_flushed_at = self.index_flushed_at.min(mark.size_bytes);
-        self.snapshot_at = self.snapshot_at.min(mark.size_bytes);
-        self.flush_in_flight = None;
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Mark {
-    size_bytes: u32,
-    offsets: IndexMark<OffsetEntry>,
-    times: IndexMark<TimeEntry>,
-    aborted: IndexMark<AbortedTxnRow>,
-    max_timestamp: MaxTimestamp,
-    first_timestamp: Option<i64>,
-    bytes_since_entry: u32,
-}
 
 /// An append that is not yet visible, and how to take it back.
 #[derive(Debug)]
@@ -181,6 +84,7 @@ pub(crate) struct LogParts {
 }
 
 #[derive(Debug)]
+#[allow(clippy::struct_field_names, reason = "log_start_offset is what Kafka calls it")]
 pub(crate) struct Log {
     pub topic_partition: TopicPartition,
     pub dir: Arc<Path>,
@@ -368,145 +272,6 @@ impl Log {
         limit_ms
     }
 
-    /// Close the active segment and begin one at the log end offset.
-    pub fn roll(&mut self, wall_ms: i64) {
-        if self.active.size_bytes > 0 || self.active.base_offset() < self.next_offset {
-            self.finish_active();
-            let closed = ClosedSegment {
-                segment: Arc::clone(&self.active.segment),
-                size_bytes: u64::from(self.active.size_bytes),
-                has_aborted: !self.active.aborted.is_empty(),
-            };
-            self.closed.push(closed);
-            self.io.cell.rolls_outstanding.fetch_add(1, Ordering::AcqRel);
-            self.to_sync
-                .push_back((Arc::clone(&self.active.segment), self.next_offset));
-        }
-        if let Some(inner) = self.active.inner_snapshot {
-            self.remove_snapshot(inner);
-        }
-        self.snapshot();
-        self.active = ActiveSegment::new(Segment::new(Arc::clone(&self.dir), self.next_offset), wall_ms);
-        self.recent.clear();
-    }
-
-    /// The last entries of the active segment's indexes, as a rolled or closed segment has them.
-    pub fn finish_active(&mut self) {
-        let active = &mut self.active;
-        if let Some(entry) = time_entry(active.times.last(), active.max_timestamp, active.base_offset()) {
-            active.times.push(entry);
-        }
-        active.segment.set_max_timestamp(active.max_timestamp);
-        self.flush_indexes(true);
-        self.active.segment.forget_indexes();
-    }
-
-    fn flush_indexes(&mut self, closing: bool) {
-        let mut works = Vec::new();
-        let segment = Arc::clone(&self.active.segment);
-        let mut flush = |suffix, taken: Option<(u64, Vec<u8>)>, len: usize, size: usize| {
-            let (position, bytes) = match taken {
-                Some(taken) => taken,
-                // An empty file says that there is nothing; without it the index would be rebuilt.
-                None if closing && suffix != AbortedTxnRow::SUFFIX => ((len * size) as u64, Vec::new()),
-                None => return,
-            };
-            works.push(Work::Index {
-                segment: Arc::clone(&segment),
-                suffix,
-                position,
-                bytes,
-                closing,
-            });
-        };
-        let active = &mut self.active;
-        let offsets = active.offsets.take_unflushed();
-        let times = active.times.take_unflushed();
-        let aborted = active.aborted.take_unflushed();
-        // Times first: a start goes on from the last offset entry, and needs every earlier time entry.
-        flush(TimeEntry::SUFFIX, times, active.times.len(), TimeEntry::SIZE_BYTES);
-        flush(
-            OffsetEntry::SUFFIX,
-            offsets,
-            active.offsets.len(),
-            OffsetEntry::SIZE_BYTES,
-        );
-        flush(
-            AbortedTxnRow::SUFFIX,
-            aborted,
-            active.aborted.len(),
-            AbortedTxnRow::SIZE_BYTES,
-        );
-        active.index_flushed_at = active.size_bytes;
-        active.flush_in_flight.get_or_insert((
-            self.next_offset,
-            active.offsets.flushed_len(),
-            active.times.flushed_len(),
-            active.aborted.flushed_len(),
-        ));
-        works.into_iter().for_each(|work| self.submit(work));
-    }
-
-    fn snapshot_path(&self, offset: i64) -> PathBuf {
-        self.dir.join(file_name(offset, "snapshot"))
-    }
-
-    fn remove_snapshot(&self, offset: i64) {
-        self.submit(Work::Remove {
-            path: self.snapshot_path(offset),
-        });
-    }
-
-    /// Write the producers as they are at the log end offset.
-    pub fn snapshot(&mut self) {
-        if self.last_snapshot == Some(self.next_offset) {
-            return;
-        }
-        let content = self.producers.encode_snapshot();
-        self.submit(Work::Replace {
-            path: self.snapshot_path(self.next_offset),
-            content,
-        });
-        self.last_snapshot = Some(self.next_offset);
-    }
-
-    fn snapshot_inside(&mut self) {
-        let previous = self.active.inner_snapshot;
-        self.snapshot();
-        if let Some(previous) = previous.filter(|&previous| previous != self.next_offset) {
-            self.remove_snapshot(previous);
-        }
-        self.active.inner_snapshot = Some(self.next_offset);
-        self.active.snapshot_at = self.active.size_bytes;
-    }
-
-    /// A leader epoch begins at the log end offset. Thousands of partitions begin one at every start, so the file waits for
-    /// the first append: without one, nothing is in the epoch.
-    pub fn begin_epoch(&mut self, leader_epoch: i32) {
-        self.epochs_changed |= self.epochs.assign(leader_epoch, self.next_offset);
-    }
-
-    fn assign_epoch(&mut self, leader_epoch: i32, base_offset: i64) -> Option<Box<EpochCache>> {
-        let mut before = None;
-        if self.epochs.latest_epoch() != Some(leader_epoch) && leader_epoch >= 0 {
-            before = Some(Box::new(self.epochs.clone()));
-            self.epochs_changed |= self.epochs.assign(leader_epoch, base_offset);
-        }
-        if std::mem::take(&mut self.epochs_changed) {
-            self.write_epochs();
-        }
-        before
-    }
-
-    /// Replace `leader-epoch-checkpoint`.
-    pub fn write_epochs(&self) {
-        let path = self.dir.join(epoch_cache::FILE_NAME);
-        self.submit(Work::Replace {
-            path,
-            content: self.epochs.encode().into_bytes(),
-        });
-    }
-
     fn index(&mut self, batch: &Incoming, position: u32, size_bytes: u32) {
         let active = &mut self.active;
         let base_offset = active.segment.base_offset();
@@ -541,178 +306,6 @@ impl Log {
                 last_stable_offset: completed.last_stable_offset,
             });
         }
-    }
-
-    /// Whether readers must wait for the disk.
-    fn sync_before_visible(&self) -> bool {
-        self.config.flush_messages <= 1
-    }
-
-    /// A completion of this generation; whether more became visible.
-    pub fn on_written(&mut self, next_offset: i64) -> bool {
-        debug_assert!(next_offset <= self.next_offset);
-        self.written_offset = self.written_offset.max(next_offset);
-        if let Some((offset, offsets, times, aborted)) = self.active.flush_in_flight
-            && self.written_offset > offset
-        {
-            let active = &mut self.active;
-            active.flush_in_flight = None;
-            let dropped = active.offsets.dropped_len() + active.times.dropped_len();
-            active.offsets.confirm(offsets);
-            active.times.confirm(times);
-            active.aborted.confirm(aborted);
-            if active.offsets.dropped_len() + active.times.dropped_len() > dropped {
-                // What was read of the files ends before what just left memory.
-                active.segment.forget_indexes();
-            }
-        }
-        while let Some((_, end_offset)) = self.to_sync.front() {
-            if *end_offset > self.written_offset {
-                break;
-            }
-            if let Some((segment, next_offset)) = self.to_sync.pop_front() {
-                self.queue.chore(Chore::SyncSegment {
-                    log: Arc::clone(&self.io),
-                    segment,
-                    dir: self.dir.to_path_buf(),
-                    next_offset,
-                });
-            }
-        }
-        let limit = if self.sync_before_visible() {
-            self.synced_offset
-        } else {
-            self.written_offset
-        };
-        self.advance_visible(limit)
-    }
-
-    /// A completion of this generation; whether more became visible.
-    pub fn on_synced(&mut self, next_offset: i64) -> bool {
-        self.synced_offset = self.synced_offset.max(next_offset);
-        self.on_written(next_offset)
-    }
-
-    fn advance_visible(&mut self, limit: i64) -> bool {
-        let before = self.visible.offset;
-        while let Some(first) = self.pending.front().filter(|first| first.end.offset <= limit) {
-            self.visible = first.end;
-            self.pending.pop_front();
-        }
-        self.visible.offset > before
-    }
-
-    /// The generation ended for want of space: take back what was not written and begin a new one.
-    pub fn roll_back(&mut self) {
-        while let Some(last) = self.pending.pop_back_if(|last| last.end.offset > self.written_offset) {
-            if let Some(undo) = last.producer {
-                self.producers.undo(undo);
-            }
-            if let Some(epochs) = last.epochs {
-                self.epochs = *epochs;
-            }
-            self.active.rewind(&last.mark);
-            self.next_offset = last.base_offset;
-            if let Some(rolled) = last.rolled
-                && self.written_offset < last.base_offset
-            {
-                // Its last records are not written either: the segment is active again.
-                self.closed.pop();
-                if self.to_sync.pop_back().is_some() {
-                    self.io.cell.rolls_outstanding.fetch_sub(1, Ordering::AcqRel);
-                }
-                self.active = *rolled;
-                self.active.segment = self.active.segment.new_life();
-            }
-        }
-        debug_assert_eq!(self.next_offset, self.written_offset);
-        self.recent.clear();
-        self.last_snapshot = None;
-        self.end_generation();
-        // What the file says may be of the generation that ended.
-        self.epochs_changed = true;
-    }
-
-    fn end_generation(&mut self) {
-        if self.rollbacks.len() == ROLLBACKS_MAX {
-            self.rollbacks.pop_front();
-        }
-        self.rollbacks.push_back((self.generation, self.written_offset));
-        self.generation += 1;
-        self.io.generation.store(self.generation, Ordering::Relaxed);
-    }
-
-    /// Where the generation in which an append was taken was cut; `None`: it still lives. Long ended ones were cut below
-    /// everything.
-    pub fn cut_of(&self, generation: u32) -> Option<i64> {
-        if generation == self.generation {
-            return None;
-        }
-        // What a generation left behind, a later one may have lost too.
-        Some(
-            self.rollbacks
-                .iter()
-                .filter(|(ended, _)| *ended >= generation)
-                .map(|(_, cut)| *cut)
-                .min()
-                .unwrap_or(0),
-        )
-        .filter(|_| self.rollbacks.front().is_some_and(|(oldest, _)| *oldest <= generation))
-        .or(Some(0))
-    }
-
-    /// Start over from what recovery found, as a new generation.
-    pub fn reload(&mut self, parts: LogParts, io: Arc<LogIo>) {
-        self.written_offset = self.written_offset.min(parts.next_offset);
-        self.end_generation();
-        self.io
-            .cell
-            .rolls_outstanding
-            .fetch_sub(self.to_sync.len() as u32, Ordering::AcqRel);
-        let mut fresh = Self::new(
-            self.topic_partition.clone(),
-            Arc::clone(&self.dir),
-            Arc::clone(&self.config),
-            parts,
-            io,
-            Arc::clone(&self.queue),
-        );
-        fresh.rollbacks = std::mem::take(&mut self.rollbacks);
-        *self = fresh;
-    }
-
-    /// Sync everything appended so far.
-    pub fn request_sync(&mut self) {
-        self.messages_since_sync = 0;
-        self.submit(Work::Sync);
-    }
-
-    /// The log was just opened: what is in its files and not durable is still to be synced, closed segments with their
-    /// indexes in the background.
-    pub fn adopt_unsynced(&mut self) {
-        let recovery_point = self.io.cell.recovery_point();
-        let ends: Vec<i64> = self
-            .closed
-            .iter()
-            .skip(1)
-            .map(|closed| closed.segment.base_offset())
-            .collect();
-        let ends = ends.into_iter().chain([self.active.base_offset()]);
-        for (closed, next_offset) in self.closed.iter().zip(ends).filter(|(_, end)| *end > recovery_point) {
-            self.io.cell.rolls_outstanding.fetch_add(1, Ordering::AcqRel);
-            self.to_sync.push_back((Arc::clone(&closed.segment), next_offset));
-        }
-        let mut unsynced: Vec<_> = self.to_sync.iter().map(|(segment, _)| Arc::clone(segment)).collect();
-        if self.next_offset > recovery_point && self.active.size_bytes > 0 {
-            unsynced.push(Arc::clone(&self.active.segment));
-        }
-        self.io.adopt(unsynced, self.next_offset);
-        self.on_written(self.written_offset);
-    }
-
-    /// Records appended and not asked to be synced.
-    pub fn messages_since_sync(&self) -> i64 {
-        self.messages_since_sync
     }
 
     /// Position of a batch that starts at `offset` (or, for the end, of the end), if it is remembered.
@@ -799,7 +392,7 @@ impl Log {
 }
 
 /// What producer state needs of a batch that has a producer, with the marker that it holds.
-pub(crate) fn batch_info(header: &BatchHeader<'_>, marker: Option<EndTxnMarker>) -> BatchInfo {
+pub(crate) fn batch_info(header: BatchHeader<'_>, marker: Option<EndTxnMarker>) -> BatchInfo {
     BatchInfo {
         producer_id: header.producer_id(),
         producer_epoch: header.producer_epoch(),

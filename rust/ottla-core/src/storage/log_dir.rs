@@ -7,11 +7,18 @@
 //! boot of the machine: every completed write is there, only the unwritten tail of each log can be torn. Another boot: only
 //! what was synced is sure, and each log is checked from its recovery point on.
 
+mod checkpoints;
+mod completion;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+
+pub(crate) use checkpoints::CheckpointCell;
+use checkpoints::read_checkpoint;
+pub use completion::{Completion, Outcome, PartitionId};
 
 use super::cache::{Cache, lock};
 use super::checkpoint::{self, OffsetCheckpoint};
@@ -30,103 +37,6 @@ const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
 const CLEAN_SHUTDOWN: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
 /// The boot of the machine in which every log of the directory was last known to be whole.
 const BOOT_ID_FILE: &str = ".boot-id";
-
-/// The name under which a partition's completions come back; chosen by whoever opens the partition, unique in a process.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct PartitionId(pub u64);
-
-/// What became of write jobs; to be handed to `Partition::on_completion` of the partition named.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Completion {
-    /// Whose jobs.
-    pub partition: PartitionId,
-    /// What became of them.
-    pub outcome: Outcome,
-}
-
-/// What became of write jobs. A generation is one life of a log's tail: each failure ends one.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// Everything below the offset is in the file (readable by all, survives the process).
-    Written {
-        /// The offset after the last record written.
-        next_offset: i64,
-        /// Which life of the log's tail this belongs to.
-        generation: u32,
-    },
-    /// Everything below the offset survives a power failure.
-    Synced {
-        /// The offset after the last record synced.
-        next_offset: i64,
-        /// Which life of the log's tail this belongs to.
-        generation: u32,
-    },
-    /// A write or sync failed. Jobs of this generation that were not reported written are gone.
-    Failed {
-        /// Which life of the log's tail ended.
-        generation: u32,
-        /// No room: the log goes on where its last complete write ended. Otherwise it goes offline.
-        no_space: bool,
-        /// The system's word.
-        reason: String,
-    },
-}
-
-impl Completion {
-    /// Whether `next` says all that this one says.
-    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
-        self.partition == next.partition
-            && match (&self.outcome, &next.outcome) {
-                (Outcome::Written { generation, .. }, Outcome::Written { generation: next, .. })
-                | (Outcome::Synced { generation, .. }, Outcome::Synced { generation: next, .. }) => generation == next,
-                _ => false,
-            }
-    }
-}
-
-/// What the directory's checkpoints say of one log.
-#[derive(Debug)]
-pub(crate) struct CheckpointCell {
-    recovery_point: AtomicI64,
-    pub log_start_offset: AtomicI64,
-    pub high_watermark: AtomicI64,
-    /// Rolled segments whose files are not known to be durable.
-    pub rolls_outstanding: AtomicU32,
-    /// The log end offset at which the log was closed in order; -1 while it is open.
-    pub closed_at: AtomicI64,
-}
-
-impl Default for CheckpointCell {
-    fn default() -> Self {
-        Self {
-            recovery_point: AtomicI64::new(0),
-            log_start_offset: AtomicI64::new(0),
-            high_watermark: AtomicI64::new(0),
-            rolls_outstanding: AtomicU32::new(0),
-            closed_at: AtomicI64::new(-1),
-        }
-    }
-}
-
-impl CheckpointCell {
-    pub fn recovery_point(&self) -> i64 {
-        self.recovery_point.load(Ordering::Acquire)
-    }
-
-    pub fn set_recovery_point(&self, offset: i64) {
-        self.recovery_point.store(offset, Ordering::Release);
-    }
-
-    pub fn advance_recovery_point(&self, offset: i64) {
-        self.recovery_point.fetch_max(offset, Ordering::AcqRel);
-    }
-
-    pub fn on_roll_synced(&self, next_offset: i64) {
-        self.advance_recovery_point(next_offset);
-        self.rolls_outstanding.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 /// How to open a log directory.
 #[derive(Clone)]
@@ -382,42 +292,6 @@ impl LogDir {
         std::mem::take(&mut *lock(&self.queue.complaints))
     }
 
-    /// Write the recovery-point, log-start-offset and replication-offset checkpoints that changed. SLOW; call every few
-    /// seconds.
-    ///
-    /// # Errors
-    /// `Storage`; the old checkpoints stay.
-    pub fn write_checkpoints(&self) -> Result<()> {
-        let (mut recovery_points, mut log_start_offsets, mut high_watermarks) = (
-            OffsetCheckpoint::new(),
-            OffsetCheckpoint::new(),
-            OffsetCheckpoint::new(),
-        );
-        for (topic_partition, cell) in &lock(&self.state).cells {
-            recovery_points.insert(topic_partition.clone(), cell.recovery_point());
-            let log_start_offset = cell.log_start_offset.load(Ordering::Relaxed);
-            if log_start_offset > 0 {
-                log_start_offsets.insert(topic_partition.clone(), log_start_offset);
-            }
-            high_watermarks.insert(topic_partition.clone(), cell.high_watermark.load(Ordering::Relaxed));
-        }
-        for (name, rows) in [
-            (checkpoint::RECOVERY_POINT, recovery_points),
-            (checkpoint::LOG_START_OFFSET, log_start_offsets),
-            (checkpoint::HIGH_WATERMARK, high_watermarks),
-        ] {
-            if lock(&self.state).checkpoints.get(name) != Some(&rows) {
-                let text = checkpoint::encode_offsets(&rows);
-                self.files
-                    .fs
-                    .replace(&self.path.join(name), text.as_bytes(), true)
-                    .map_err(Error::storage("writing a checkpoint"))?;
-                lock(&self.state).checkpoints.insert(name, rows);
-            }
-        }
-        Ok(())
-    }
-
     /// After every partition was closed: sync, write checkpoints and the clean-shutdown marker, stop the threads, unlock.
     /// SLOW.
     ///
@@ -499,29 +373,9 @@ impl LogDir {
         self.note_opened(topic_partition)
     }
 
-    /// The checkpointed offsets of a log, shared with whoever moves them.
-    pub(crate) fn cell(&self, topic_partition: &TopicPartition) -> Arc<CheckpointCell> {
-        Arc::clone(lock(&self.state).cells.entry(topic_partition.clone()).or_default())
-    }
-
     /// Whether the directory holds that partition.
     pub(crate) fn contains(&self, topic_partition: &TopicPartition) -> bool {
         lock(&self.state).found.contains(topic_partition)
-    }
-
-    /// A partition is to be made anew: what the checkpoints on disk say of an earlier one of its name must not be taken
-    /// for its own after a crash.
-    pub(crate) fn forget_checkpoints(&self, topic_partition: &TopicPartition) -> Result<()> {
-        let is_known = {
-            let mut state = lock(&self.state);
-            state.found.insert(topic_partition.clone());
-            state.cells.remove(topic_partition);
-            state
-                .checkpoints
-                .values()
-                .any(|rows| rows.get(topic_partition).is_some_and(|offset| *offset > 0))
-        };
-        if is_known { self.write_checkpoints() } else { Ok(()) }
     }
 
     /// A partition was opened (and recovered) or is gone.
@@ -609,22 +463,4 @@ fn take_last_stop(fs: &dyn LogFs, path: &Path) -> Result<LastStop> {
         (false, true) => LastStop::ProcessDied,
         (false, false) => LastStop::PowerFailed,
     })
-}
-
-/// A checkpoint that is missing or malformed counts as empty: recovery then looks at more, and loses nothing.
-fn read_checkpoint(fs: &dyn LogFs, path: &Path, queue: &WriteQueue) -> OffsetCheckpoint {
-    match fs.read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => OffsetCheckpoint::new(),
-        Err(error) => {
-            queue.complain(&format!("{} was not read: {error}", path.display()));
-            OffsetCheckpoint::new()
-        }
-        Ok(content) => checkpoint::decode_offsets(&String::from_utf8_lossy(&content)).unwrap_or_else(|reason| {
-            queue.complain(&format!(
-                "{} is malformed and was passed over: {reason}",
-                path.display()
-            ));
-            OffsetCheckpoint::new()
-        }),
-    }
 }

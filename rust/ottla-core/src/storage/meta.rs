@@ -120,5 +120,5 @@ pub fn decode_uuid(text: &str) -> Option<TopicId> {
         bits = bits << 6 | digit;
     }
     // The last digit holds two bits of the uuid and four zeros.
-    (digits[21] & 15 == 0).then(|| TopicId((bits << 2 | digits[21] >> 4).to_be_bytes()))
+    (digits[21] % 16 == 0).then(|| TopicId((bits << 2 | digits[21] >> 4).to_be_bytes()))
 }

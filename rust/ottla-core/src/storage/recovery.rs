@@ -5,28 +5,29 @@
 //! everything from the recovery point on. Bad bytes at the very end are a torn write: cut, and reported. Bad bytes with
 //! whole batches behind them are damage: the partition stays closed, so that nobody decides silently what is lost.
 
+mod end_of_log;
+mod replay;
+
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::config::LogConfig;
 use super::damage::{self, Verdict};
-use super::epoch_cache::{self, EpochCache};
-use super::fs::OpenMode;
-use super::index::{IndexEntries, IndexEntry, IndexTail};
+use super::epoch_cache::EpochCache;
+use super::index::IndexEntry;
 use super::leftovers;
-use super::log::{ActiveSegment, ClosedSegment, LogParts, batch_info, end_txn_marker};
+use super::log::{ActiveSegment, ClosedSegment, LogParts};
 use super::log_dir::LastStop;
 use super::offset_index::OffsetEntry;
-use super::producer_state::{CompletedTxn, ProducerState};
-use super::segment::{Files, IndexBuilder, Segment, file_name, parse_file_name, remove_if_there, write_whole};
+use super::producer_state::ProducerState;
+use super::segment::{Files, IndexBuilder, Segment, file_name, parse_file_name, remove_if_there};
 use super::time_index::TimeEntry;
 use super::txn_index::AbortedTxnRow;
 use super::walk::{Walk, WalkError};
 use crate::error::{Error, Result};
-use crate::record::batch::{BATCH_OVERHEAD, BatchHeader, BatchView};
+use crate::record::batch::BatchHeader;
 use crate::types::TopicPartition;
 
 /// What is known before a look into the directory.
@@ -286,10 +287,10 @@ impl Loader<'_> {
                     return Ok(size_bytes);
                 }
                 Ok(Some((position, batch))) => {
-                    if let Some(reason) = misplaced(&batch, segment.base_offset(), next_offset, may_have_gaps) {
+                    if let Some(reason) = misplaced(*batch, segment.base_offset(), next_offset, may_have_gaps) {
                         break (position, reason, true);
                     }
-                    builder.add(position as u32, &batch);
+                    builder.add(position as u32, *batch);
                     next_offset = batch.next_offset();
                 }
                 Err(WalkError::Bad { position, error }) => break (position, error.to_string(), false),
@@ -328,92 +329,6 @@ impl Loader<'_> {
         Ok(bad_at)
     }
 
-    /// Find the end of the last segment from its last index entry on: headers only, or (`check`) whole batches.
-    /// `None` if headers alone do not lead to the end of the file.
-    fn open_last(&mut self, segments: &[(Arc<Segment>, u64)], check: bool) -> Result<Option<Tail>> {
-        let LoadContext { files, config, .. } = *self.context;
-        let Some((segment, size_bytes)) = segments.last().cloned() else {
-            return Ok(None);
-        };
-        let base_offset = segment.base_offset();
-        let mut active = ActiveSegment::new(Arc::clone(&segment), self.context.wall_ms);
-        if size_bytes == 0 {
-            return Ok(Some(Tail {
-                active,
-                next_offset: base_offset,
-            }));
-        }
-        let file = segment.file(files, false).map_err(reading)?;
-        let first = match Walk::new(&*file, 0, size_bytes).next_header() {
-            Ok(Some((_, header))) => Some(header.max_timestamp()),
-            Ok(None) => None,
-            Err(WalkError::Bad { .. }) if check => None,
-            Err(WalkError::Bad { .. }) => return Ok(None),
-            Err(WalkError::Io(error)) => return Err(reading(error)),
-        };
-        let last_offset = last_entry::<OffsetEntry>(files, &segment).map_err(reading)?;
-        let last_time = last_entry::<TimeEntry>(files, &segment).map_err(reading)?;
-        // An entry that does not point at the batch it names cannot be trusted, nor can those before it.
-        let last_batch = match last_offset {
-            Some((count, entry)) => batch_of_entry(&*file, size_bytes, base_offset, entry)
-                .map_err(reading)?
-                .map(|batch_offset| (count, entry, batch_offset)),
-            None => None,
-        };
-        let (start, start_offset) = match last_batch {
-            Some((count, entry, batch_offset)) => {
-                active.offsets = IndexTail::of_file(count, Some(entry));
-                if let Some((count, entry)) = last_time {
-                    active.times = IndexTail::of_file(count, Some(entry));
-                    active.max_timestamp = segment.max_timestamp_of(entry);
-                }
-                (entry.position, batch_offset)
-            }
-            None => (0, base_offset),
-        };
-        let mut builder = IndexBuilder::new(base_offset, config.index_interval_bytes);
-        builder.continue_from(active.times.last(), active.max_timestamp);
-        let (end, next_offset) = if check {
-            let end = self.check(&segment, size_bytes, u64::from(start), start_offset, &mut builder)?;
-            (end, builder.next_offset.unwrap_or(base_offset))
-        } else {
-            let mut walk = Walk::new(&*file, u64::from(start), size_bytes);
-            loop {
-                match walk.next_header() {
-                    Ok(Some((position, header))) => builder.add(position as u32, &header),
-                    Ok(None) => break (size_bytes, builder.next_offset.unwrap_or(base_offset)),
-                    Err(WalkError::Bad { .. }) => return Ok(None),
-                    Err(WalkError::Io(error)) => return Err(reading(error)),
-                }
-            }
-        };
-        active.size_bytes = end as u32;
-        active.first_timestamp = if end == 0 {
-            None
-        } else {
-            first.or(builder.first_timestamp)
-        };
-        active.max_timestamp = builder.max_timestamp;
-        active.bytes_since_entry = builder.bytes_since_entry;
-        if start == 0 {
-            // Made from scratch: whatever the files hold is not a part of it.
-            let indexes = builder.indexes;
-            indexes.write(&*files.fs, &segment).map_err(reading)?;
-            active.offsets = IndexTail::of_file(indexes.offsets.len(), indexes.offsets.last());
-            active.times = IndexTail::of_file(indexes.times.len(), indexes.times.last());
-        } else {
-            builder
-                .indexes
-                .offsets
-                .iter()
-                .for_each(|entry| active.offsets.push(entry));
-            builder.indexes.times.iter().for_each(|entry| active.times.push(entry));
-        }
-        active.index_flushed_at = start;
-        active.snapshot_at = start;
-        Ok(Some(Tail { active, next_offset }))
-    }
-
     fn remove_segment(&mut self, segment: &Segment) -> io::Result<()> {
         self.has_removed = true;
         for suffix in [
@@ -427,226 +342,6 @@ impl Loader<'_> {
         }
         Ok(())
     }
-
-    /// Producers, transactions and epochs: what the files say, then every batch behind.
-    fn replay(
-        &mut self,
-        names: &[String],
-        mut closed: Vec<ClosedSegment>,
-        tail: Tail,
-        log_start_offset: i64,
-        checked_from: i64,
-    ) -> Result<LogParts> {
-        let Tail {
-            mut active,
-            next_offset,
-        } = tail;
-        let LoadContext { files, config, .. } = *self.context;
-        let read_epochs = self.read_epochs(names);
-        let is_complete = read_epochs.is_some() || next_offset == log_start_offset;
-        let mut epochs = read_epochs.unwrap_or_default();
-        let read = epochs.clone();
-        // Batches below the log start offset count as long as they are in a file: else a producer would be taken to stand
-        // where an older snapshot saw it.
-        let first_base = closed
-            .first()
-            .map_or(active.base_offset(), |closed| closed.segment.base_offset());
-        let mut snapshot_limit = next_offset.min(checked_from);
-        if !is_complete {
-            self.report
-                .notes
-                .push("leader epochs were collected from the whole log".to_owned());
-            snapshot_limit = first_base;
-        }
-        let (mut producers, snapshot) = self
-            .read_snapshot(names, first_base..=snapshot_limit, next_offset)
-            .map_err(reading)?;
-        epochs.truncate_from_end(next_offset);
-        let from = snapshot.unwrap_or(first_base);
-        let mut aborted: BTreeMap<i64, Vec<CompletedTxn>> = BTreeMap::new();
-        let segments: Vec<(Arc<Segment>, u64)> = closed
-            .iter()
-            .map(|closed| (Arc::clone(&closed.segment), closed.size_bytes))
-            .chain([(Arc::clone(&active.segment), u64::from(active.size_bytes))])
-            .collect();
-        let first = segments
-            .partition_point(|(segment, _)| segment.base_offset() <= from)
-            .saturating_sub(1);
-        for (segment, size_bytes) in segments[first..].iter().filter(|(_, size_bytes)| *size_bytes > 0) {
-            if from >= next_offset {
-                break;
-            }
-            let relative_offset = from - segment.base_offset();
-            let mut position = 0;
-            if relative_offset > 0 {
-                let index = segment
-                    .offset_index(files, *size_bytes, config.index_interval_bytes)
-                    .map_err(reading)?;
-                position = u64::from(index.position_for(relative_offset));
-                segment.forget_indexes();
-            }
-            let file = segment.file(files, false).map_err(reading)?;
-            let mut walk = Walk::new(&*file, position, *size_bytes);
-            while let Some((position, header)) = walk.next_header().map_err(|error| reading(error.into()))? {
-                if header.last_offset() < from {
-                    continue;
-                }
-                epochs.assign(
-                    header.partition_leader_epoch(),
-                    header.base_offset().max(log_start_offset),
-                );
-                if header.producer_id() < 0 {
-                    continue;
-                }
-                let info = if header.is_control() {
-                    let mut bytes = vec![0; header.size_bytes()];
-                    file.read_exact_at(&mut bytes, position).map_err(reading)?;
-                    let batch = BatchView::parse(&bytes).map_err(|error| reading(io::Error::other(error)))?;
-                    batch_info(&batch, end_txn_marker(&batch))
-                } else {
-                    batch_info(&header, None)
-                };
-                let (completed, _) = producers.apply(&info);
-                if let Some(completed) = completed.filter(|completed| completed.aborted) {
-                    aborted.entry(segment.base_offset()).or_default().push(completed);
-                }
-            }
-        }
-        for (segment, _) in &segments {
-            let rows = aborted.remove(&segment.base_offset()).unwrap_or_default();
-            if !rows.is_empty()
-                && let Some(closed) = closed.iter_mut().find(|closed| Arc::ptr_eq(&closed.segment, segment))
-            {
-                closed.has_aborted = true;
-            }
-            let is_active = segment.base_offset() == active.base_offset();
-            self.restore_aborted(segment, &rows, checked_from, is_active.then_some(&mut active))
-                .map_err(reading)?;
-        }
-        epochs.truncate_from_start(log_start_offset);
-        if epochs != read || !is_complete {
-            let path = self.context.dir.join(epoch_cache::FILE_NAME);
-            files
-                .fs
-                .replace(&path, epochs.encode().as_bytes(), false)
-                .map_err(Error::storage("writing epochs"))?;
-        }
-        let last_snapshot = snapshot.filter(|&offset| offset == next_offset);
-        active.inner_snapshot =
-            snapshot.filter(|&offset| !segments.iter().any(|(segment, _)| segment.base_offset() == offset));
-        Ok(LogParts {
-            closed,
-            active,
-            next_offset,
-            log_start_offset,
-            producers,
-            epochs,
-            last_snapshot,
-        })
-    }
-
-    /// Rows of aborted transactions: a checked segment's are made anew; of the last one, those that are missing are added.
-    fn restore_aborted(
-        &self,
-        segment: &Arc<Segment>,
-        found: &[CompletedTxn],
-        checked_from: i64,
-        active: Option<&mut ActiveSegment>,
-    ) -> io::Result<()> {
-        if found.is_empty() && active.is_none() && segment.base_offset() < checked_from {
-            return Ok(());
-        }
-        let files = self.context.files;
-        let path = segment.path(AbortedTxnRow::SUFFIX);
-        let mut rows = IndexEntries::<AbortedTxnRow>::default();
-        let mut in_file = 0;
-        if segment.base_offset() < checked_from {
-            segment.aborted_rows(files)?.into_iter().for_each(|row| rows.push(row));
-            in_file = rows.len();
-        }
-        for txn in found {
-            if rows.last().is_none_or(|last| last.last_offset < txn.last_offset) {
-                rows.push(AbortedTxnRow {
-                    producer_id: txn.producer_id,
-                    first_offset: txn.first_offset,
-                    last_offset: txn.last_offset,
-                    last_stable_offset: txn.last_stable_offset,
-                });
-            }
-        }
-        if in_file < rows.len() {
-            write_whole(&*files.fs, &path, rows.bytes_from(0))?;
-        } else if rows.is_empty() && segment.base_offset() >= checked_from {
-            remove_if_there(&*files.fs, &path)?;
-        }
-        if let Some(active) = active {
-            active.aborted = IndexTail::of_file(rows.len(), rows.last());
-        }
-        Ok(())
-    }
-
-    fn read_epochs(&mut self, names: &[String]) -> Option<EpochCache> {
-        if !names.iter().any(|name| name == epoch_cache::FILE_NAME) {
-            return None;
-        }
-        let content = self
-            .context
-            .files
-            .fs
-            .read(&self.context.dir.join(epoch_cache::FILE_NAME))
-            .ok()?;
-        match EpochCache::decode(&String::from_utf8_lossy(&content)) {
-            Ok(epochs) => Some(epochs),
-            Err(reason) => {
-                self.report
-                    .notes
-                    .push(format!("{} is malformed: {reason}", epoch_cache::FILE_NAME));
-                None
-            }
-        }
-    }
-
-    /// The newest good snapshot within `limits`, and its offset. Those above the log's end, bad ones, and those inside
-    /// a segment that are not the newest go.
-    fn read_snapshot(
-        &mut self,
-        names: &[String],
-        limits: RangeInclusive<i64>,
-        next_offset: i64,
-    ) -> io::Result<(ProducerState, Option<i64>)> {
-        let LoadContext {
-            files,
-            dir,
-            config,
-            wall_ms,
-            ..
-        } = *self.context;
-        let mut offsets: Vec<i64> = names
-            .iter()
-            .filter_map(|name| parse_file_name(name).filter(|(_, suffix)| *suffix == "snapshot"))
-            .map(|(offset, _)| offset)
-            .collect();
-        offsets.sort_unstable();
-        let mut newest = None;
-        for offset in offsets.into_iter().rev() {
-            let path = dir.join(file_name(offset, "snapshot"));
-            if offset > next_offset {
-                files.fs.remove_file(&path)?;
-            } else if limits.contains(&offset) && newest.is_none() {
-                let content = files.fs.read(&path)?;
-                match ProducerState::decode_snapshot(&content, wall_ms, config.producer_id_expiration_ms) {
-                    Ok(state) => newest = Some((state, offset)),
-                    Err(reason) => {
-                        self.report
-                            .notes
-                            .push(format!("snapshot at {offset} was removed: {reason}"));
-                        files.fs.remove_file(&path)?;
-                    }
-                }
-            }
-        }
-        Ok(newest.map_or_else(Default::default, |(state, offset)| (state, Some(offset))))
-    }
 }
 
 fn reading(source: io::Error) -> Error {
@@ -658,7 +353,7 @@ fn reading(source: io::Error) -> Error {
 
 /// Why a batch that is whole cannot be at this place, if so. Offsets are covered by no checksum, but follow each other
 /// unless the topic is compacted.
-fn misplaced(batch: &BatchHeader<'_>, base_offset: i64, next_offset: i64, may_have_gaps: bool) -> Option<String> {
+fn misplaced(batch: BatchHeader<'_>, base_offset: i64, next_offset: i64, may_have_gaps: bool) -> Option<String> {
     let found = batch.base_offset();
     if found < next_offset || (found > next_offset && !may_have_gaps) {
         return Some(format!("base offset {found}, {next_offset} expected"));
@@ -670,41 +365,4 @@ fn misplaced(batch: &BatchHeader<'_>, base_offset: i64, next_offset: i64, may_ha
         ));
     }
     None
-}
-
-/// Number of whole entries in an index file and the last one.
-fn last_entry<E: IndexEntry>(files: &Files, segment: &Segment) -> io::Result<Option<(usize, E)>> {
-    let file = match files.fs.open(&segment.path(E::SUFFIX), OpenMode::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let count = file.size_bytes()? as usize / E::SIZE_BYTES;
-    let Some(last) = count.checked_sub(1) else {
-        return Ok(None);
-    };
-    let mut bytes = vec![0; E::SIZE_BYTES];
-    file.read_exact_at(&mut bytes, (last * E::SIZE_BYTES) as u64)?;
-    Ok(Some((count, E::decode(&bytes))))
-}
-
-/// Base offset of the batch that an entry of the offset index names, if there is such a batch.
-fn batch_of_entry(
-    file: &dyn super::fs::LogFile,
-    size_bytes: u64,
-    base_offset: i64,
-    entry: OffsetEntry,
-) -> io::Result<Option<i64>> {
-    let position = u64::from(entry.position);
-    if position == 0 || position + BATCH_OVERHEAD as u64 > size_bytes {
-        return Ok(None);
-    }
-    let last_offset = base_offset + i64::from(entry.relative_offset);
-    match Walk::new(file, position, u64::MAX).next_header() {
-        Ok(header) => Ok(header
-            .filter(|(_, header)| header.last_offset() == last_offset)
-            .map(|(_, header)| header.base_offset())),
-        Err(WalkError::Bad { .. }) => Ok(None),
-        Err(WalkError::Io(error)) => Err(error),
-    }
 }

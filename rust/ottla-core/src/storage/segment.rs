@@ -332,7 +332,7 @@ impl Segment {
         let mut indexes = IndexBuilder::new(self.base_offset, index_interval_bytes);
         let mut walk = Walk::new(&*file, 0, size_bytes);
         while let Some((position, header)) = walk.next_header()? {
-            indexes.add(position as u32, &header);
+            indexes.add(position as u32, header);
         }
         let indexes = indexes.finish();
         if indexes.write(&*files.fs, self).is_err() {
@@ -364,6 +364,17 @@ pub(crate) fn write_whole(fs: &dyn LogFs, path: &Path, content: &[u8]) -> io::Re
     let file = fs.open(path, OpenMode::Create)?;
     file.truncate(0)?;
     file.write_all_at(&[IoSlice::new(content)], 0)
+}
+
+/// Give a file this content without making it empty first: file systems take that for a replacement that must reach the
+/// disk at once (ext4's `auto_da_alloc`), and thousands of partitions begin an epoch at every start.
+pub(crate) fn overwrite(fs: &dyn LogFs, path: &Path, content: &[u8]) -> io::Result<()> {
+    let file = fs.open(path, OpenMode::Create)?;
+    file.write_all_at(&[IoSlice::new(content)], 0)?;
+    if file.size_bytes()? > content.len() as u64 {
+        file.truncate(content.len() as u64)?;
+    }
+    Ok(())
 }
 
 /// Remove a file that may be gone already.
@@ -410,7 +421,7 @@ impl IndexBuilder {
     }
 
     /// The batch at `position`.
-    pub fn add(&mut self, position: u32, header: &BatchHeader<'_>) {
+    pub fn add(&mut self, position: u32, header: BatchHeader<'_>) {
         let last_offset = header.last_offset();
         self.next_offset = Some(last_offset + 1);
         self.first_timestamp.get_or_insert(header.max_timestamp());

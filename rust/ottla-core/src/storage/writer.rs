@@ -4,24 +4,25 @@
 //! asked, one sync). After a failure every queued job of that log's generation is dropped, so nothing is ever written behind
 //! a hole; the log starts a new generation once it has taken the lost appends back.
 
-use std::collections::VecDeque;
+mod chores;
+mod job;
+
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-
-use bytes::Bytes;
 
 use super::cache::lock;
 use super::fs::OpenMode;
 use super::leftovers;
-use super::log_dir::{CheckpointCell, Completion, Outcome, PartitionId};
-use super::offset_index::OffsetEntry;
-use super::segment::{Files, Segment, file_name};
-use super::time_index::TimeEntry;
+use super::log_dir::{Completion, Outcome};
+use super::segment::{Files, Segment, overwrite};
 use super::txn_index::AbortedTxnRow;
 use crate::storage::index::IndexEntry;
+use chores::Chores;
+pub(crate) use job::{Chore, Gate, Job, LogIo, Work};
+use job::{IoState, run_length};
 
 /// How often a full disk is tried again.
 const FULL_PROBE_INTERVAL: Duration = Duration::from_millis(100);
@@ -32,146 +33,10 @@ const PROBE_BYTES: usize = 64 << 10;
 /// Name of the file they are written to.
 pub(crate) const PROBE_FILE: &str = ".room-probe";
 
-/// One life of a log, as its writer knows it. A log that is reopened gets a new one.
-#[derive(Debug)]
-pub(crate) struct LogIo {
-    pub partition: PartitionId,
-    /// May use the reserved space.
-    pub critical: bool,
-    pub generation: AtomicU32,
-    pub cell: Arc<CheckpointCell>,
-    state: Mutex<IoState>,
-}
-
-#[derive(Debug, Default)]
-struct IoState {
-    /// Jobs of this generation and of older ones are dropped.
-    failed: Option<u32>,
-    /// Segments written since the last sync.
-    unsynced: Vec<Arc<Segment>>,
-    /// A file was created since the last sync.
-    new_names: bool,
-    written_offset: i64,
-}
-
-impl LogIo {
-    pub fn new(partition: PartitionId, critical: bool, generation: u32, cell: Arc<CheckpointCell>) -> Arc<Self> {
-        Arc::new(Self {
-            partition,
-            critical,
-            generation: AtomicU32::new(generation),
-            cell,
-            state: Mutex::default(),
-        })
-    }
-
-    /// What earlier lives left in files and did not sync.
-    pub fn adopt(&self, unsynced: Vec<Arc<Segment>>, written_offset: i64) {
-        let mut state = lock(&self.state);
-        state.new_names |= !unsynced.is_empty();
-        state.unsynced = unsynced;
-        state.written_offset = written_offset;
-    }
-
-    /// The newest generation that failed, if any.
-    pub fn failed_generation(&self) -> Option<u32> {
-        lock(&self.state).failed
-    }
-}
-
-/// What the writer is to do.
-#[derive(Debug)]
-pub(crate) enum Work {
-    /// Write records at a position; they end at `next_offset`.
-    Append {
-        segment: Arc<Segment>,
-        position: u32,
-        bytes: Bytes,
-        next_offset: i64,
-        sync: bool,
-    },
-    /// Write index entries at a position. `closing`: the segment's last ones.
-    Index {
-        segment: Arc<Segment>,
-        suffix: &'static str,
-        position: u64,
-        bytes: Vec<u8>,
-        closing: bool,
-    },
-    /// Replace a small file that can be made again: a failure leaves the old one.
-    Replace { path: PathBuf, content: Vec<u8> },
-    /// Remove a small file.
-    Remove { path: PathBuf },
-    /// Take files out of the log by renaming them; they are removed in the background, which may take long.
-    Retire(Vec<PathBuf>),
-    /// Sync everything written so far.
-    Sync,
-    /// Tell that everything queued before is done.
-    Barrier(Arc<Gate>),
-}
-
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub log: Arc<LogIo>,
-    pub generation: u32,
-    pub work: Work,
-}
-
-/// What has time: it is done beside the writer.
-#[derive(Debug)]
-pub(crate) enum Chore {
-    /// Make a rolled segment durable; the recovery point moves to `next_offset`.
-    SyncSegment {
-        log: Arc<LogIo>,
-        segment: Arc<Segment>,
-        dir: PathBuf,
-        next_offset: i64,
-    },
-    /// Remove files, in this order; those that are gone are fine.
-    RemoveFiles(Vec<PathBuf>),
-    /// Remove a directory and all below.
-    RemoveDir(PathBuf),
-}
-
-/// Opens once.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Gate {
-    pub fn open(&self) {
-        *lock(&self.open) = true;
-        self.opened.notify_all();
-    }
-
-    pub fn is_open(&self) -> bool {
-        *lock(&self.open)
-    }
-
-    pub fn wait(&self) {
-        let mut open = lock(&self.open);
-        while !*open {
-            open = self
-                .opened
-                .wait(open)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 struct Queue {
     jobs: Vec<Job>,
     sleeping: bool,
-    stopping: bool,
-}
-
-#[derive(Debug, Default)]
-struct Chores {
-    queued: VecDeque<Chore>,
-    running: bool,
     stopping: bool,
 }
 
@@ -358,8 +223,8 @@ impl WriteQueue {
                     bytes,
                     closing,
                 } => self.write_index(segment, suffix, *position, bytes, *closing),
-                Work::Replace { path, content } => {
-                    if let Err(error) = self.files.fs.replace(path, content, false) {
+                Work::Overwrite { path, content } => {
+                    if let Err(error) = overwrite(&*self.files.fs, path, content) {
                         self.complain(&format!("{} was not written: {error}", path.display()));
                     }
                     Ok(())
@@ -546,11 +411,12 @@ impl WriteQueue {
                 return Ok(false);
             }
             let file = fs.open(&path, OpenMode::Create)?;
-            let written = file.write_all_at(&[IoSlice::new(&[0xa5; PROBE_BYTES])], 0);
+            let written = file.write_all_at(&[IoSlice::new(&vec![0xa5; PROBE_BYTES])], 0);
             fs.remove_file(&path)?;
             written.map(|()| true)
         })();
-        if has_room.unwrap_or_else(|_: io::Error| false) {
+        let has_room: io::Result<bool> = has_room;
+        if has_room.unwrap_or(false) {
             self.full.store(false, Ordering::Relaxed);
         }
     }
@@ -585,96 +451,6 @@ impl WriteQueue {
             complaints.push(complaint.to_owned());
         }
     }
-
-    /// Queue something that has time.
-    pub fn chore(&self, chore: Chore) {
-        lock(&self.chores).queued.push_back(chore);
-        self.chores_changed.notify_all();
-    }
-
-    /// Carry out one chore; `false` if there was none.
-    pub fn step_chore(&self) -> bool {
-        let Some(chore) = lock(&self.chores).queued.pop_front() else {
-            return false;
-        };
-        self.run_chore(chore);
-        true
-    }
-
-    /// The background thread: until `stop`, and then whatever is left.
-    pub fn run_chores_until_stopped(&self) {
-        let mut chores = lock(&self.chores);
-        loop {
-            if let Some(chore) = chores.queued.pop_front() {
-                chores.running = true;
-                drop(chores);
-                self.run_chore(chore);
-                chores = lock(&self.chores);
-                chores.running = false;
-                self.chores_changed.notify_all();
-            } else if chores.stopping {
-                return;
-            } else {
-                chores = self
-                    .chores_changed
-                    .wait(chores)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
-            }
-        }
-    }
-
-    fn run_chore(&self, chore: Chore) {
-        match chore {
-            Chore::SyncSegment {
-                log,
-                segment,
-                dir,
-                next_offset,
-            } => {
-                let generation = log.generation.load(Ordering::Relaxed);
-                match self.sync_segment(&segment, &dir) {
-                    Ok(()) => log.cell.on_roll_synced(next_offset),
-                    // Removed meanwhile by retention: nothing is left to be lost.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => log.cell.on_roll_synced(next_offset),
-                    Err(error) => {
-                        let mut batch = Batch::default();
-                        lock(&log.state).failed = Some(generation);
-                        batch.completions.push(failure(&log, generation, false, &error));
-                        self.post(&mut batch);
-                    }
-                }
-            }
-            Chore::RemoveFiles(paths) => paths.iter().for_each(|path| self.remove(path)),
-            Chore::RemoveDir(path) => match self.files.fs.remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    self.complain(&format!("{} was not removed: {error}", path.display()));
-                }
-                _ => {}
-            },
-        }
-    }
-
-    /// Log and indexes: below the recovery point nothing is scanned, and indexes have no checksum.
-    fn sync_segment(&self, segment: &Arc<Segment>, dir: &std::path::Path) -> io::Result<()> {
-        segment.file(&self.files, false)?.sync_data()?;
-        for suffix in [OffsetEntry::SUFFIX, TimeEntry::SUFFIX, AbortedTxnRow::SUFFIX] {
-            match self.files.fs.open(&segment.path(suffix), OpenMode::ReadWrite) {
-                Ok(file) => file.sync_data()?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        match self.files.fs.open(
-            &dir.join(file_name(segment.base_offset(), "snapshot")),
-            OpenMode::ReadWrite,
-        ) {
-            Ok(file) => file.sync_data()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        self.files.fs.sync_dir(dir)?;
-        self.files.fs.sync_dir(&self.dir)
-    }
 }
 
 fn failure(log: &LogIo, generation: u32, no_space: bool, error: &io::Error) -> Completion {
@@ -686,27 +462,6 @@ fn failure(log: &LogIo, generation: u32, no_space: bool, error: &io::Error) -> C
             reason: error.to_string(),
         },
     }
-}
-
-/// How many of the jobs, from the first on, are appends behind each other in one segment and generation.
-fn run_length(jobs: &[Job]) -> usize {
-    let mut expected = None;
-    jobs.iter()
-        .take_while(|job| match &job.work {
-            Work::Append {
-                segment,
-                position,
-                bytes,
-                ..
-            } => {
-                let here = (Arc::as_ptr(segment), *position, job.generation);
-                let follows = expected.is_none_or(|expected| expected == here);
-                expected = Some((here.0, position + bytes.len() as u32, here.2));
-                follows
-            }
-            _ => false,
-        })
-        .count()
 }
 
 #[derive(Default)]

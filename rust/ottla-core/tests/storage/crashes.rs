@@ -8,6 +8,7 @@ use ottla_core::partition::{AppendState, Appended, Partition};
 use ottla_core::storage::config::LogConfig;
 use ottla_core::storage::log_dir::LogDir;
 use ottla_core::storage::sim_fs::{Crash, SimFs};
+use ottla_core::types::Isolation;
 
 use super::support::{Producer, WALL_MS, batch, consume, dir_options, settle, try_open};
 
@@ -131,13 +132,13 @@ fn check(fs: &SimFs, config: &LogConfig, crash: Crash, promises: &mut Promises, 
     let partition = try_open(&dir, "t", config.clone())
         .unwrap_or_else(|error| panic!("crash {crash:?} in change {at}: {error}; files {:?}", fs.paths()));
     let offsets = partition.offsets();
-    let mut promised = match crash {
+    let mut owed = match crash {
         Crash::ProcessDies => promises.acknowledged_to,
         Crash::PowerFails if config.flush_messages == 1 => promises.acknowledged_to,
         Crash::PowerFails => promises.synced_to,
     };
     if promises.is_deleted && !is_there {
-        promised = 0;
+        owed = 0;
         promises.log_start_offset = 0;
         promises.sent.clear();
     }
@@ -146,7 +147,7 @@ fn check(fs: &SimFs, config: &LogConfig, crash: Crash, promises: &mut Promises, 
         partition.recovery_report()
     );
     assert!(
-        offsets.log_end_offset >= promised,
+        offsets.log_end_offset >= owed,
         "acknowledged records are lost; {context}"
     );
     assert!(
@@ -162,17 +163,17 @@ fn check(fs: &SimFs, config: &LogConfig, crash: Crash, promises: &mut Promises, 
         .filter(|(offset, _)| (offsets.log_start_offset..offsets.log_end_offset).contains(offset))
         .cloned()
         .collect();
-    let show = |records: &[(i64, Vec<u8>)]| {
+    let show = |records: &[(i64, Vec<u8>)]| -> Vec<String> {
         records
             .iter()
-            .map(|(offset, value)| format!("{offset}={} ", String::from_utf8_lossy(value)))
-            .collect::<String>()
+            .map(|(offset, value)| format!("{offset}={}", String::from_utf8_lossy(value)))
+            .collect()
     };
     assert_eq!(show(&found), show(&expected), "{context}");
     assert_eq!(offsets.log_end_offset % 2, 0, "half a batch; {context}");
     for (offset, _) in &found {
         let found = partition
-            .list_offset(WALL_MS + offset, Some(Default::default()), -1)
+            .list_offset(WALL_MS + offset, Some(Isolation::default()), -1)
             .unwrap();
         assert!(
             found.offset <= *offset && found.offset >= offset - 1,

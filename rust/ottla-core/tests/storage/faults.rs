@@ -9,6 +9,7 @@ use ottla_core::storage::config::LogConfig;
 use ottla_core::storage::fs::LogFs;
 use ottla_core::storage::log_dir::{LastStop, LogDir};
 use ottla_core::storage::sim_fs::{Crash, Effect, Fault, Operation, SimFs};
+use ottla_core::types::Isolation;
 
 use super::support::{Producer, WALL_MS, append, batch, commit, consume, dir_options, open, settle, try_open};
 
@@ -117,7 +118,7 @@ fn a_full_disk_refuses_appends_and_heals_without_a_restart() {
         check_prefix(&partition);
         for offset in 0..end + 20 {
             let found = partition
-                .list_offset(WALL_MS + offset, Some(Default::default()), -1)
+                .list_offset(WALL_MS + offset, Some(Isolation::default()), -1)
                 .unwrap();
             assert_eq!(found.offset, offset);
         }
@@ -208,7 +209,7 @@ fn an_error_of_the_disk_takes_the_log_offline_until_it_is_recovered() {
             }
             assert!(partition.offline_reason().is_some());
             assert!(matches!(send(&partition), Err(Error::LogOffline { .. })));
-            assert!(partition.read(0, 100, Default::default(), true, -1, -1).is_err());
+            assert!(partition.read(0, 100, Isolation::default(), true, -1, -1).is_err());
             // Others in the directory go on.
             commit(&dir, &other, &append(&other, &[b"a"], WALL_MS));
             let syncs = fs.changes();
@@ -329,8 +330,7 @@ fn crashed(fs: &SimFs) {
 fn last_log(fs: &SimFs) -> PathBuf {
     fs.paths()
         .into_iter()
-        .filter(|path| path.extension().is_some_and(|suffix| suffix == "log"))
-        .next_back()
+        .rfind(|path| path.extension().is_some_and(|suffix| suffix == "log"))
         .unwrap()
 }
 

@@ -1,0 +1,113 @@
+//! The background worker of a log directory: what has time is done beside the writer.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Batch, Chore, WriteQueue, failure};
+use crate::storage::cache::lock;
+use crate::storage::fs::OpenMode;
+use crate::storage::index::IndexEntry;
+use crate::storage::offset_index::OffsetEntry;
+use crate::storage::segment::{Segment, file_name};
+use crate::storage::time_index::TimeEntry;
+use crate::storage::txn_index::AbortedTxnRow;
+
+#[derive(Debug, Default)]
+pub(super) struct Chores {
+    pub queued: VecDeque<Chore>,
+    pub running: bool,
+    pub stopping: bool,
+}
+impl WriteQueue {
+    /// Queue something that has time.
+    pub fn chore(&self, chore: Chore) {
+        lock(&self.chores).queued.push_back(chore);
+        self.chores_changed.notify_all();
+    }
+
+    /// Carry out one chore; `false` if there was none.
+    pub fn step_chore(&self) -> bool {
+        let Some(chore) = lock(&self.chores).queued.pop_front() else {
+            return false;
+        };
+        self.run_chore(chore);
+        true
+    }
+
+    /// The background thread: until `stop`, and then whatever is left.
+    pub fn run_chores_until_stopped(&self) {
+        let mut chores = lock(&self.chores);
+        loop {
+            if let Some(chore) = chores.queued.pop_front() {
+                chores.running = true;
+                drop(chores);
+                self.run_chore(chore);
+                chores = lock(&self.chores);
+                chores.running = false;
+                self.chores_changed.notify_all();
+            } else if chores.stopping {
+                return;
+            } else {
+                chores = self
+                    .chores_changed
+                    .wait(chores)
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+            }
+        }
+    }
+
+    fn run_chore(&self, chore: Chore) {
+        match chore {
+            Chore::SyncSegment {
+                log,
+                segment,
+                dir,
+                next_offset,
+            } => {
+                let generation = log.generation.load(Ordering::Relaxed);
+                match self.sync_segment(&segment, &dir) {
+                    Ok(()) => log.cell.on_roll_synced(next_offset),
+                    // Removed meanwhile by retention: nothing is left to be lost.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => log.cell.on_roll_synced(next_offset),
+                    Err(error) => {
+                        let mut batch = Batch::default();
+                        lock(&log.state).failed = Some(generation);
+                        batch.completions.push(failure(&log, generation, false, &error));
+                        self.post(&mut batch);
+                    }
+                }
+            }
+            Chore::RemoveFiles(paths) => paths.iter().for_each(|path| self.remove(path)),
+            Chore::RemoveDir(path) => match self.files.fs.remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.complain(&format!("{} was not removed: {error}", path.display()));
+                }
+                _ => {}
+            },
+        }
+    }
+
+    /// Log and indexes: below the recovery point nothing is scanned, and indexes have no checksum.
+    fn sync_segment(&self, segment: &Arc<Segment>, dir: &std::path::Path) -> io::Result<()> {
+        segment.file(&self.files, false)?.sync_data()?;
+        for suffix in [OffsetEntry::SUFFIX, TimeEntry::SUFFIX, AbortedTxnRow::SUFFIX] {
+            match self.files.fs.open(&segment.path(suffix), OpenMode::ReadWrite) {
+                Ok(file) => file.sync_data()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match self.files.fs.open(
+            &dir.join(file_name(segment.base_offset(), "snapshot")),
+            OpenMode::ReadWrite,
+        ) {
+            Ok(file) => file.sync_data()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        self.files.fs.sync_dir(dir)?;
+        self.files.fs.sync_dir(&self.dir)
+    }
+}
