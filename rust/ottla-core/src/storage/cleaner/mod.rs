@@ -470,7 +470,7 @@ impl Output {
             return Err(io::Error::other("the cleaned segment grows beyond 2 GiB"));
         }
         let view = BatchView::parse(bytes).map_err(io::Error::other)?;
-        self.index.add(position as u32, &view);
+        self.index.add(position as u32, *view);
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= WRITE_BUFFER_BYTES {
             self.flush()?;
