@@ -45,12 +45,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Keep the outcomes, those of modules that did not run this time included."""
+    """Keep the outcomes, those of tests that did not run this time included."""
     if not _outcomes or os.environ.get("OTTLA_COMPAT_BOOTSTRAP"):
         return
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name, outcomes in _outcomes.items():
-        known[name] = {"version": _versions[name], "outcomes": outcomes}
+        before = known.get(name, {"outcomes": {}})["outcomes"]
+        known[name] = {"version": _versions[name], "outcomes": before | outcomes}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 

@@ -44,7 +44,8 @@ def data_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         create(bootstrap, "codecs", segment_bytes="1048576")
         create(bootstrap, "compacted", cleanup_policy="compact", segment_ms="200", min_cleanable_dirty_ratio="0.01")
         for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
-            producer = Producer({"bootstrap.servers": bootstrap, "compression.type": codec, "enable.idempotence": True})
+            settings = {"compression.type": codec, "enable.idempotence": True, "batch.num.messages": 20}
+            producer = Producer({"bootstrap.servers": bootstrap} | settings)
             for number in range(RECORD_COUNT):
                 producer.produce("codecs", os.urandom(400), key=str(number), headers=[("a", b"b")])
                 if number % 100 == 0:
@@ -74,7 +75,7 @@ def test_segments(tools: JavaTools, data_dir: Path) -> None:
     assert len(files) > 3
     printed = dump(tools, files, "--deep-iteration", "--print-data-log")
     assert not COMPLAINT.findall(re.sub(r"payload: .*", "", printed))
-    assert printed.count("isvalid: true") == len(re.findall(r"^baseOffset: ", printed, re.MULTILINE)) > 10
+    assert printed.count("isvalid: true") == len(re.findall(r"^baseOffset: ", printed, re.MULTILINE)) > 100
     assert len(re.findall(r"^\| offset: ", printed, re.MULTILINE)) == 5 * RECORD_COUNT
 
 

@@ -101,7 +101,7 @@ def test_broker_is_killed(mortal: BrokerProcess, unique: Callable[[str], str], t
     """A producer and a group survive a broker that is killed and comes back."""
     topic, group = unique("killed"), unique("g")
     kcat(mortal.bootstrap_servers, "-P", "-t", topic, "-p", "0", text="0\n")
-    settings = ["-X", "reconnect.backoff.max.ms=500", "-X", "enable.idempotence=true"]
+    settings = ["-E", "-X", "reconnect.backoff.max.ms=500", "-X", "enable.idempotence=true"]
     command = ["kcat", "-b", mortal.bootstrap_servers]
     with (
         (tmp_path / "out").open("w") as out,
@@ -109,7 +109,7 @@ def test_broker_is_killed(mortal: BrokerProcess, unique: Callable[[str], str], t
             [*command, "-P", "-t", topic, "-p", "0", *settings], stdin=subprocess.PIPE, text=True
         ) as producer,
         subprocess.Popen(
-            [*command, "-q", "-u", *settings[:2], "-X", "auto.offset.reset=earliest", "-c", "400", "-G", group, topic],
+            [*command, "-q", "-u", *settings[:3], "-X", "auto.offset.reset=earliest", "-c", "400", "-G", group, topic],
             stdout=out,
         ) as consumer,
     ):

@@ -171,7 +171,7 @@ class Probe:
         try:
             if self.each is None:
                 return lab.plain(self.ask(lab))
-            return fold({str(variant): lab.plain(self.ask(lab, variant)) for variant in self.each})
+            return {str(variant): lab.plain(self.ask(lab, variant)) for variant in self.each}
         finally:
             lab.close()
 
@@ -205,9 +205,23 @@ def versions(api: ApiKey, *, least: int = 0, most: int = 99) -> Iterator[int]:
     return iter(range(max(low, least), min(high, most) + 1))
 
 
-def fold(answers: dict[str, Answer]) -> dict[str, Answer]:
-    """Join neighbouring variants with the same answer: {"3 4 5": ..., "6": ...}."""
-    folded: dict[str, Answer] = {}
-    for answer, group in itertools.groupby(answers, key=answers.__getitem__):
-        folded[" ".join(group)] = answer
-    return folded
+def fold(answers: dict[str, Answer]) -> Answer:
+    """Join neighbouring variants with the same answer, to be read and kept: [[["3", "4"], ...], [["5"], ...]]."""
+    return [[list(group), answer] for answer, group in itertools.groupby(answers, key=answers.__getitem__)]
+
+
+def unfold(folded: Answer) -> dict[str, Answer]:
+    return {variant: answer for group, answer in folded for variant in group}
+
+
+def differences(expected: Answer, found: Answer, path: str = "") -> list[str]:
+    """Name every place where two answers differ, from the outside in."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        keys = dict.fromkeys([*expected, *found])
+        return [line for key in keys for line in differences(expected.get(key), found.get(key), f"{path}/{key}")]
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        pairs = enumerate(zip(expected, found, strict=True))
+        return [line for index, (old, new) in pairs for line in differences(old, new, f"{path}/{index}")]
+    if found == "<text>" and expected is None:  # an explanation where Kafka has none
+        return []
+    return [] if expected == found else [f"{path}: Kafka answers {expected!r}, not {found!r}"]

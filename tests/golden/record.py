@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from tests.golden.lab import Answer, Lab, all_probes
+from tests.golden.lab import Answer, Lab, Probe, all_probes, fold, unfold
 
 ANSWERS = Path(__file__).parent / "answers"
 
@@ -21,6 +21,12 @@ def load(area: str) -> dict[str, Answer]:
     path = ANSWERS / f"{area}.json"
     found: dict[str, Answer] = json.loads(path.read_text()) if path.exists() else {}
     return found
+
+
+def expected(probe: Probe) -> Answer:
+    """The recorded answer; that of a probe with variants as a dictionary."""
+    answer = load(probe.area)[probe.name]
+    return answer if probe.each is None else unfold(answer)
 
 
 def as_stored(answer: Answer) -> Answer:
@@ -35,7 +41,8 @@ def main(bootstrap: str, *areas: str) -> None:
     tables: dict[str, dict[str, Answer]] = {}
     for probe in all_probes().values():
         if not areas or probe.area in areas:
-            tables.setdefault(probe.area, {})[probe.name] = probe.run(lab)
+            answer = probe.run(lab)
+            tables.setdefault(probe.area, {})[probe.name] = answer if probe.each is None else fold(answer)
     ANSWERS.mkdir(exist_ok=True)
     for area, table in tables.items():
         (ANSWERS / f"{area}.json").write_text(json.dumps(table, indent=1, sort_keys=False) + "\n")

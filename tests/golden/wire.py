@@ -134,7 +134,7 @@ def plain(value: Any, *, run: str, name: str = "") -> Any:
         return _plain_number(value, name)
     if isinstance(value, str):
         if name in _TEXTS:
-            return "<text>"
+            return "<text>" if value else None
         if name == "cluster_id":
             return "<cluster>"
         return _UUID.sub("<uuid>", value.replace(run, "RUN"))

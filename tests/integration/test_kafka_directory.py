@@ -15,10 +15,9 @@ from ottla.errors import ErrorCode
 from ottla.offline.check import Severity, Summary, check_directory
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from ottla.protocol.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
-from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerProcess
-from tests.golden.batch import T0_MS, Batch
+from tests.golden.batch import T0_MS
 from tests.golden.lab import Lab
 
 WRITTEN_BY_KAFKA = Path(__file__).parents[1] / "golden" / "directory"
@@ -95,22 +94,6 @@ def test_finds_offsets_by_time(lab: Lab, after_ms: int) -> None:
     answer = lab.call(ApiKey.LIST_OFFSETS, request).topics[0].partitions[0]
     first = next(record for record in expected("plain") if record["time"] >= T0_MS + after_ms)
     assert (answer.offset, answer.timestamp) == (first["offset"], first["time"])
-
-
-def test_knows_the_producers(lab: Lab) -> None:
-    """The idempotent producers of Kafka's clients go on where they were: from its snapshots and the log's tail."""
-    last = [batch for batch in fetch_all(lab, "plain-x") if batch.producer_id != -1][-1]
-    following = last.base_sequence + len(last.records)
-
-    def send(sequence: int) -> ErrorCode:
-        batch = Batch(producer_id=last.producer_id, producer_epoch=last.producer_epoch, base_sequence=sequence).encode()
-        data = TopicProduceData(name="plain-x", partition_data=(PartitionProduceData(index=0, records=batch),))
-        request = ProduceRequest(acks=-1, timeout_ms=5000, topic_data=(data,))
-        answer = lab.call(ApiKey.PRODUCE, request, version=12)
-        code: ErrorCode = answer.responses[0].partition_responses[0].error_code
-        return code
-
-    assert send(following + 5) is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
 
 
 @pytest.mark.parametrize("topic", CONFIGS)

@@ -40,6 +40,8 @@ from ottla.protocol.messages.create_topics import CreatableTopicConfigs
 CLUSTER_BROKERS: Final = ConfigResource(ResourceType.BROKER, "")
 """What is set for all brokers."""
 _PER_LISTENER_PREFIXES: Final = ("ssl.", "sasl.", "principal.builder.")
+_READ_AT_START: Final = ("listeners",)
+"""Changed by Kafka while it runs; here a listener is opened at start."""
 
 
 class Operation(IntEnum):
@@ -253,7 +255,7 @@ class ConfigurationControl:
             key = BROKER_KEYS.get(name)
             if key is None:
                 continue
-            if key.mode is UpdateMode.READ_ONLY:
+            if key.mode is UpdateMode.READ_ONLY or name in _READ_AT_START:
                 raise InvalidConfig(f"{name} is read at start only and cannot be changed while the broker runs.")
             if key.name.startswith(_PER_LISTENER_PREFIXES) and name in configs:
                 raise InvalidConfig(f"{name} is changed per listener, under the prefix listener.name. and its name.")

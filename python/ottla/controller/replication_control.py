@@ -216,6 +216,7 @@ class ReplicationControl:
             return ControllerResult(response=DeleteTopicsResponse(responses=tuple(results)))
         names = Counter(state.name for state in wanted if state.name is not None)
         ids = Counter(state.topic_id for state in wanted if state.name is None)
+        by_name_too = {topic.topic_id for name in names if (topic := self._metadata.topic(name)) is not None}
         results = []
         doomed: dict[uuid.UUID, TopicImage] = {}
         reported: set[str | uuid.UUID | None] = set()
@@ -230,8 +231,11 @@ class ReplicationControl:
             except KafkaError as refused:
                 results.append(_deletion_failed(state, refused.code, refused.message))
                 continue
-            if topic.topic_id in doomed:
-                results.append(_deletion_failed(state, ErrorCode.INVALID_REQUEST, "The topic is named more than once."))
+            if topic.topic_id in (by_name_too if state.name is None else ids):
+                if state.name is None:  # one answer for both entries, and neither is carried out
+                    twice = DeleteTopicState(name=topic.name, topic_id=topic.topic_id)
+                    refused_text = "The topic is given by name and by id."
+                    results.append(_deletion_failed(twice, ErrorCode.INVALID_REQUEST, refused_text))
                 continue
             doomed[topic.topic_id] = topic
             results.append(DeletableTopicResult(name=topic.name, topic_id=topic.topic_id))

@@ -31,6 +31,26 @@ PATHS_AND_NUMBERS_OF_THE_MACHINE = {
 }
 
 
+RECORDED_WITH = {
+    "default.replication.factor",
+    "group.initial.rebalance.delay.ms",
+    "min.insync.replicas",
+    "offsets.topic.replication.factor",
+    "share.coordinator.state.topic.min.isr",
+    "share.coordinator.state.topic.replication.factor",
+    "transaction.state.log.min.isr",
+    "transaction.state.log.replication.factor",
+}
+"""Set in the configuration of the Kafka that was asked: value and source are not its defaults."""
+
+
+def without_own_settings(configs: list[dict[str, Any]]) -> None:
+    for config in configs:
+        if config["name"] in PATHS_AND_NUMBERS_OF_THE_MACHINE | RECORDED_WITH:
+            for field in ("value", "config_source", "synonyms"):
+                config.pop(field, None)
+
+
 def describe(
     lab: Lab, kind: int, name: str, *keys: str, version: int = 4, every_key: bool = False, **fields: Any
 ) -> Answer:
@@ -38,7 +58,13 @@ def describe(
         resource_type=kind, resource_name=name, configuration_keys=None if every_key else keys
     )
     request = DescribeConfigsRequest(resources=(entry,), **fields)
-    return lab.ask(ApiKey.DESCRIBE_CONFIGS, request, version=version)
+    answer = lab.ask(ApiKey.DESCRIBE_CONFIGS, request, version=version)
+    if kind in {TOPIC, BROKER} and answer["results"][0].get("configs"):
+        configs = answer["results"][0]["configs"]  # a cluster with eligible leader replicas sets this for all brokers
+        answer["results"][0]["configs"] = [c for c in configs if c["name"] != "min.insync.replicas"]
+    if kind == TOPIC:
+        without_own_settings(answer["results"][0].get("configs", []))
+    return answer
 
 
 @probe(each=versions(ApiKey.DESCRIBE_CONFIGS))
@@ -62,10 +88,7 @@ def topic_configs(lab: Lab, version: int) -> Answer:
 def broker_configs(lab: Lab) -> Answer:
     """Each key with its source, type and flags. Values that name this machine are left out."""
     answer = describe(lab, BROKER, str(node_id(lab)), every_key=True, include_synonyms=True, include_documentation=True)
-    for config in answer["results"][0]["configs"]:
-        if config["name"] in PATHS_AND_NUMBERS_OF_THE_MACHINE:
-            config.pop("value", None)
-            config.pop("synonyms", None)
+    without_own_settings(answer["results"][0]["configs"])
     return {config.pop("name"): config for config in answer["results"][0]["configs"]}
 
 
@@ -111,7 +134,7 @@ def changed(lab: Lab, topic: str) -> Answer:
     """What is set on the topic itself."""
     lab.settle()
     answer = describe(lab, TOPIC, topic, every_key=True)["results"][0]["configs"]
-    return {config["name"]: config.get("value") for config in answer if config["config_source"] == 1}
+    return {config["name"]: config.get("value") for config in answer if config.get("config_source") == 1}
 
 
 @probe(each=versions(ApiKey.INCREMENTAL_ALTER_CONFIGS))

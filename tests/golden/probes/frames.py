@@ -49,14 +49,12 @@ def key_that_is_not_served(lab: Lab, key: int) -> Answer:
 
 @probe(each=[api for api in ApiKey if api is not ApiKey.API_VERSIONS])
 def version_too_high(lab: Lab, api: ApiKey) -> Answer:
-    lab.need(api)
     version = API_VERSIONS[api][1] + 1
     return raw(lab, frame(api, version, bytes(64), flexible=True))
 
 
 @probe(each=[api for api in ApiKey if API_VERSIONS[api][0] > 0 or api is ApiKey.PRODUCE])
 def version_too_low(lab: Lab, api: ApiKey) -> Answer:
-    lab.need(api)
     version = 2 if api is ApiKey.PRODUCE else API_VERSIONS[api][0] - 1
     return raw(lab, frame(api, version, bytes(64)))
 
@@ -91,7 +89,6 @@ def sensible_body(lab: Lab, api: ApiKey, version: int) -> bytes | None:
     each=[api for api in ApiKey if api not in {ApiKey.API_VERSIONS, ApiKey.SASL_HANDSHAKE, ApiKey.SASL_AUTHENTICATE}]
 )
 def body_cut_short(lab: Lab, api: ApiKey) -> Answer:
-    lab.need(api)
     version = API_VERSIONS[api][1]
     body = sensible_body(lab, api, version)
     flexible = is_flexible(api, version)

@@ -309,7 +309,6 @@ def describe_groups(lab: Lab, version: int) -> Answer:
     told = {
         "stable": described(lab, member.group, version=version),
         "unknown": described(lab, lab.name("no-such-group"), version=version),
-        "empty id": described(lab, "", version=version),
     }
     member.leave()
     told["empty"] = described(lab, member.group, version=version)

@@ -303,9 +303,11 @@ class Membership:
         self, group_id: str, member_id: str, group_instance_id: str | None, generation_id: int, now: Instant
     ) -> ErrorCode:
         """Renew a member's session. The reply rests on nothing durable and is made by the caller."""
+        if not group_id:
+            return ErrorCode.INVALID_GROUP_ID
         group = self._table.groups.get(group_id)
         if group is None:
-            return ErrorCode.UNKNOWN_MEMBER_ID if group_id else ErrorCode.INVALID_GROUP_ID
+            return ErrorCode.UNKNOWN_MEMBER_ID
         error = group.check_member(member_id, group_instance_id)
         if error is not ErrorCode.NONE:
             return error
