@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import uuid
 from random import Random
 from typing import Any
 
 from ottla.errors import ErrorCode
-from ottla.protocol.codec import MessageNames, Side, kio_class
-from ottla.protocol.schema import FieldShape, shapes
+from ottla.protocol.schema import FieldShape, Side, StructShape, message_shape, unified_field_name
 from ottla.protocol.versions import API_VERSIONS, PRODUCE_VERSION_MIN, ApiKey
 
 _BITS = {"b": 8, "h": 16, "i": 32, "q": 64, "B": 8, "H": 16, "I": 32, "Q": 64}
@@ -28,24 +28,24 @@ def every_version() -> list[tuple[ApiKey, int, Side]]:
 
 def random_message(rng: Random, api: ApiKey, version: int, side: Side) -> Any:
     """Return a message that holds random values in every field that this version has."""
-    return _build(rng, kio_class(api, version, side), MessageNames(api, side))
+    return _build(rng, message_shape(api, version, side))
 
 
-def _build(rng: Random, cls: type, names: MessageNames) -> Any:
-    return names.own(cls)(**{shape.name: _value(rng, shape, names) for shape in shapes(cls)})
+def _build(rng: Random, struct: StructShape) -> Any:
+    return struct.target(**{shape.name: _value(rng, shape) for shape in struct.fields})
 
 
-def _value(rng: Random, shape: FieldShape, names: MessageNames) -> Any:
+def _value(rng: Random, shape: FieldShape) -> Any:
     if shape.nullable and rng.random() < 0.3:
-        return -1 if shape.kind == "datetime_i64" else None
+        return None
     if shape.is_array:
-        return tuple(_item(rng, shape, names) for _ in range(rng.choice((0, 1, 2, 3))))
-    return _item(rng, shape, names)
+        return tuple(_item(rng, shape) for _ in range(rng.choice((0, 1, 2, 3))))
+    return _item(rng, shape)
 
 
-def _item(rng: Random, shape: FieldShape, names: MessageNames) -> Any:
+def _item(rng: Random, shape: FieldShape) -> Any:
     if shape.struct is not None:
-        return _build(rng, shape.struct, names)
+        return _build(rng, shape.struct)
     match shape.kind:
         case "string":
             return rng.choice(_TEXTS)
@@ -71,9 +71,9 @@ def _item(rng: Random, shape: FieldShape, names: MessageNames) -> Any:
     return rng.choice((0, 1, -1, low, -low - 1, rng.randint(low, -low - 1)))
 
 
-def plain(message: Any, cls: type) -> Any:
-    """Reduce our message to plain values of the fields that `cls` has, for comparison with kio."""
-    return {shape.name: _plain_value(getattr(message, shape.name), shape) for shape in shapes(cls)}
+def plain(message: Any, struct: StructShape) -> Any:
+    """Reduce our message to plain values of the fields that its version has, for comparison with kio."""
+    return {shape.name: _plain_value(getattr(message, shape.name), shape) for shape in struct.fields}
 
 
 def _plain_value(value: Any, shape: FieldShape) -> Any:
@@ -94,18 +94,10 @@ def _plain_item(value: Any, shape: FieldShape) -> Any:
 
 def plain_kio(entity: Any) -> Any:
     """Reduce a kio object to plain values in our terms."""
-    import datetime
-
     if isinstance(entity, tuple):
         return tuple(plain_kio(item) for item in entity)
     if dataclasses.is_dataclass(entity):
-        return {
-            shape.name: -1 if shape.kind == "datetime_i64" and value is None else plain_kio(value)
-            for shape, value in (
-                (shape, getattr(entity, f.name))
-                for shape, f in zip(shapes(type(entity)), dataclasses.fields(entity), strict=True)
-            )
-        }
+        return {unified_field_name(f): _plain_kio_field(f, getattr(entity, f.name)) for f in dataclasses.fields(entity)}
     millisecond = datetime.timedelta(milliseconds=1)
     if isinstance(entity, datetime.timedelta):
         return round(entity / millisecond)
@@ -116,3 +108,7 @@ def plain_kio(entity: Any) -> Any:
     if isinstance(entity, int) and not isinstance(entity, bool):
         return int(entity)
     return entity
+
+
+def _plain_kio_field(f: dataclasses.Field[Any], value: Any) -> Any:
+    return -1 if f.metadata.get("kafka_type") == "datetime_i64" and value is None else plain_kio(value)

@@ -12,13 +12,13 @@ from kio.serial import entity_reader, entity_writer
 
 from ottla.protocol.codec import (
     MalformedMessage,
-    Side,
     decode_request,
     decode_response,
     encode_request,
     encode_response,
-    kio_class,
 )
+from ottla.protocol.generate import kio_class
+from ottla.protocol.schema import Side, message_shape
 from ottla.protocol.versions import ApiKey
 from tests.property.messages import every_version, plain, plain_kio, random_message
 
@@ -39,7 +39,7 @@ def test_what_is_encoded_is_decoded_alike_here_and_by_kio(seed: int) -> None:
         assert DECODE[side](api, version, body) == message
         entity, size = entity_reader(cls)(body, 0)
         assert size == len(body)
-        assert plain_kio(entity) == plain(message, cls)
+        assert plain_kio(entity) == plain(message, message_shape(api, version, side))
         again = io.BytesIO()
         entity_writer(cls)(again, entity)
         assert again.getvalue() == body, (api, version, side)

@@ -15,11 +15,11 @@ from ottla.broker.context import Broker, RequestContext
 from ottla.broker.event_log import EventLog
 from ottla.broker.handlers import FAMILY_OF, Handler, handler_of
 from ottla.errors import ErrorCode, KafkaError
-from ottla.protocol.codec import decode_request, kio_class, response_class
+from ottla.protocol.codec import decode_request, response_class
 from ottla.protocol.errors import MalformedMessage
 from ottla.protocol.header import encode_response_frame
 from ottla.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
-from ottla.protocol.schema import shapes
+from ottla.protocol.schema import message_shape
 from ottla.protocol.versions import API_VERSIONS, ApiKey
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _unsupported_api_versions(correlation_id: int) -> bytes:
 
 def failure(api: ApiKey, version: int, code: ErrorCode, message: str | None) -> Any:
     """A response that says only that the whole request failed; Refuse where this version has no place for that."""
-    fields = {shape.name for shape in shapes(kio_class(api, version, "response"))}
+    fields = {shape.name for shape in message_shape(api, version, "response").fields}
     if "error_code" not in fields:
         return Refuse(f"{api.name} failed with {code.name}")
     return response_class(api)(

@@ -1,7 +1,6 @@
 """Between bytes and messages: one dataclass an API on our side, every version of it on the wire.
 
-Readers and writers are compiled once per (API, version, direction) on first use, and kio's module of that version is
-imported then: all of them at once cost most of a second and tens of MiB.
+Readers and writers are compiled once per (API, version, direction), on first use.
 """
 
 from __future__ import annotations
@@ -9,12 +8,11 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from ottla.protocol import schema
 from ottla.protocol.errors import MalformedMessage, UnsupportedVersion
 from ottla.protocol.reader import compile_reader
+from ottla.protocol.schema import Side, entity_shape, message_module, message_name, message_shape
 from ottla.protocol.versions import API_VERSIONS, PRODUCE_VERSION_MIN, ApiKey
 from ottla.protocol.writer import compile_writer
 
@@ -29,31 +27,10 @@ __all__ = [
     "entity_reader",
     "entity_writer",
     "is_flexible",
-    "kio_class",
     "response_class",
 ]
 
-Side = Literal["request", "response"]
 T = TypeVar("T")
-
-
-def kio_class(api: ApiKey, version: int, side: Side) -> type:
-    """Return kio's dataclass for one version. Imports the module on first use."""
-    name = api.name.lower()
-    module = import_module(f"kio.schema.{name}.v{version}.{side}")
-    return getattr(module, "".join(part.title() for part in name.split("_")) + side.title())  # type: ignore[no-any-return]
-
-
-class MessageNames:
-    """Resolves a kio class to ours: the clash prefix (see `ottla.protocol.generate`) is tried first."""
-
-    def __init__(self, api: ApiKey, side: Side) -> None:
-        self.module = import_module(f"ottla.protocol.messages.{api.name.lower()}")
-        self.message = "".join(part.title() for part in api.name.split("_")) + side.title()
-
-    def own(self, cls: type) -> type:
-        prefixed = getattr(self.module, self.message + cls.__name__, None)
-        return prefixed or getattr(self.module, cls.__name__)  # type: ignore[no-any-return]
 
 
 def _guarded(what: str, read: Callable[[bytes, int, int], tuple[Any, int]]) -> Callable[[bytes], Any]:
@@ -70,13 +47,13 @@ def _guarded(what: str, read: Callable[[bytes, int, int], tuple[Any, int]]) -> C
 
 @functools.cache
 def _decoder(api: ApiKey, version: int, side: Side) -> Callable[[bytes], Any]:
-    read = compile_reader(kio_class(api, version, side), MessageNames(api, side).own)
+    read = compile_reader(message_shape(api, version, side))
     return _guarded(f"{api.name} {side} v{version}", read)
 
 
 @functools.cache
 def _encoder(api: ApiKey, version: int, side: Side) -> Callable[[Any], bytes]:
-    write = compile_writer(kio_class(api, version, side), MessageNames(api, side).own)
+    write = compile_writer(message_shape(api, version, side))
 
     def encode(message: Any) -> bytes:
         out = bytearray()
@@ -127,17 +104,12 @@ def encode_response(api: ApiKey, version: int, message: Any) -> bytes:
 def is_flexible(api: ApiKey, version: int) -> bool:
     """Whether this version uses compact types and tagged fields (KIP-482)."""
     _check(api, version)
-    return schema.is_flexible(kio_class(api, version, "request"))
+    return message_shape(api, version, "request").is_flexible
 
 
 def response_class(api: ApiKey) -> type:
     """Return our response dataclass of an API."""
-    module = import_module(f"ottla.protocol.messages.{api.name.lower()}")
-    return getattr(module, "".join(part.title() for part in api.name.split("_")) + "Response")  # type: ignore[no-any-return]
-
-
-def _same(cls: type) -> type:
-    return cls
+    return getattr(message_module(api), message_name(api) + "Response")  # type: ignore[no-any-return]
 
 
 _entity_readers: dict[type, Any] = {}
@@ -153,7 +125,7 @@ def entity_reader(cls: type[T]) -> Callable[[bytes, int], tuple[T, int]]:
     read: Callable[[bytes, int], tuple[T, int]] | None = _entity_readers.get(cls)
     if read is not None:
         return read
-    compiled = compile_reader(cls, _same)
+    compiled = compile_reader(entity_shape(cls))
 
     def read_entity(buffer: bytes, position: int) -> tuple[T, int]:
         try:
@@ -170,5 +142,5 @@ def entity_writer(cls: type[T]) -> Callable[[bytearray, T], None]:
     """Return `write(buffer, entity)` for a dataclass declared as kio declares its own; appends to the buffer."""
     write: Callable[[bytearray, T], None] | None = _entity_writers.get(cls)
     if write is None:
-        write = _entity_writers[cls] = compile_writer(cls, _same)
+        write = _entity_writers[cls] = compile_writer(entity_shape(cls))
     return write

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ottla.errors import ErrorCode
 from ottla.protocol.errors import MalformedMessage
-from ottla.protocol.schema import FIXED_FORMATS, FieldShape, default_of, is_flexible, shapes
+from ottla.protocol.schema import FIXED_FORMATS, FieldShape, StructShape, default_of
 
 type_reader = Callable[[bytes, int, int], tuple[Any, int]]
 
@@ -76,8 +76,8 @@ def _size_min(shape: FieldShape, *, flexible: bool) -> int:
         return struct.calcsize(">" + shape.format)
     if shape.struct is None:
         return 1 if flexible else (2 if shape.kind == "string" else 4)
-    inner = [s for s in shapes(shape.struct) if s.tag is None]
-    compact = is_flexible(shape.struct)
+    inner = [s for s in shape.struct.fields if s.tag is None]
+    compact = shape.struct.is_flexible
     total = sum((1 if compact else 4) if s.is_array else _size_min(s, flexible=compact) for s in inner)
     return max(1, total + compact)
 
@@ -85,16 +85,15 @@ def _size_min(shape: FieldShape, *, flexible: bool) -> int:
 class _Source:
     """The text of one reader function and the objects it refers to."""
 
-    def __init__(self, cls: type, target_of: Callable[[type], type]) -> None:
-        self.cls = cls
-        self.target = target_of(cls)
-        self.target_of = target_of
-        self.flexible = is_flexible(cls)
+    def __init__(self, shape: StructShape) -> None:
+        self.shape = shape
+        self.target = shape.target
+        self.flexible = shape.is_flexible
         self.env: dict[str, Any] = dict(_COMMON)
         self.lines: list[str] = ["def read(b, p, n):"]
 
     def build(self) -> type_reader:
-        fields = shapes(self.cls)
+        fields = self.shape.fields
         run: list[tuple[int, FieldShape]] = []
         for i, shape in enumerate(fields):
             if shape.tag is not None:
@@ -147,7 +146,7 @@ class _Source:
         if shape.struct is not None and not shape.is_array:
             self._struct(i, shape, indent)
             return
-        compact = self.flexible and not shape.legacy
+        compact = self.flexible
         self._length("i16" if shape.kind == "string" and not shape.is_array else "i32", compact, indent)
         self.lines.append(f"{indent}if k < 0:")
         if shape.nullable:
@@ -168,7 +167,7 @@ class _Source:
 
     def _struct(self, i: int, shape: FieldShape, indent: str) -> None:
         assert shape.struct is not None
-        self.env[f"r{i}"] = compile_reader(shape.struct, self.target_of)
+        self.env[f"r{i}"] = compile_reader(shape.struct)
         if shape.nullable and shape.tag is None:  # KIP-893: a byte says whether the struct is there
             self.lines += [
                 f"{indent}k, = i8(b, p)",
@@ -195,7 +194,7 @@ class _Source:
         self.lines += [f"{indent}a{i} = []", f"{indent}for _ in range(k):"]
         inner = indent + "    "
         if shape.struct is not None:
-            self.env[f"r{i}"] = compile_reader(shape.struct, self.target_of)
+            self.env[f"r{i}"] = compile_reader(shape.struct)
             self.lines.append(f"{inner}x, p = r{i}(b, p, n)")
         elif shape.format is not None:
             make = "error(i16(b, p)[0])" if shape.kind == "error_code" else "make_uuid(b[p:p + 16])"
@@ -237,12 +236,9 @@ class _Source:
         self.lines += ["            else:", "                p += z"] if word == "elif" else ["            p += z"]
 
 
-def compile_reader(cls: type, target_of: Callable[[type], type]) -> type_reader:
-    """Return `read(buffer, position, size) -> (message, position after it)` for one kio-style class.
+def compile_reader(shape: StructShape) -> type_reader:
+    """Return `read(buffer, position, size) -> (message, position after it)`.
 
-    Args:
-        cls: Describes the wire.
-        target_of: Gives the dataclass to build for `cls` and each class nested in it.
     The reader raises MalformedMessage, IndexError or struct.error; callers make one of them all.
     """
-    return _Source(cls, target_of).build()
+    return _Source(shape).build()

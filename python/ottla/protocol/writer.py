@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from ottla.protocol.schema import FieldShape, default_of, is_flexible, shapes
+from ottla.protocol.schema import FieldShape, StructShape, default_of
 
 type_writer = Callable[[bytearray, Any], None]
 
@@ -37,16 +37,15 @@ _COMMON: Final[dict[str, Any]] = {
 class _Source:
     """The text of one writer function and the objects it refers to."""
 
-    def __init__(self, cls: type, target_of: Callable[[type], type]) -> None:
-        self.cls = cls
-        self.target = target_of(cls)
-        self.target_of = target_of
-        self.flexible = is_flexible(cls)
+    def __init__(self, shape: StructShape) -> None:
+        self.shape = shape
+        self.target = shape.target
+        self.flexible = shape.is_flexible
         self.env: dict[str, Any] = dict(_COMMON)
         self.lines: list[str] = ["def write(o, m):"]
 
     def build(self) -> type_writer:
-        fields = shapes(self.cls)
+        fields = self.shape.fields
         run: list[tuple[int, FieldShape]] = []
         for i, shape in enumerate(fields):
             if shape.tag is not None:
@@ -92,7 +91,7 @@ class _Source:
         if shape.struct is not None and not shape.is_array:
             self._struct(i, shape, indent, out)
             return
-        compact = self.flexible and not shape.legacy
+        compact = self.flexible
         size = "i16" if shape.kind == "string" and not shape.is_array else "i32"
         self.lines.append(f"{indent}if x is None:")
         self._length(size, compact, indent + "    ", out, "-1" if shape.nullable else "0")
@@ -111,7 +110,7 @@ class _Source:
 
     def _struct(self, i: int, shape: FieldShape, indent: str, out: str) -> None:
         assert shape.struct is not None
-        self.env[f"w{i}"] = compile_writer(shape.struct, self.target_of)
+        self.env[f"w{i}"] = compile_writer(shape.struct)
         if shape.nullable and shape.tag is None:  # KIP-893: a byte says whether the struct is there
             self.lines += [
                 f"{indent}if x is None:",
@@ -121,7 +120,7 @@ class _Source:
                 f"{indent}    w{i}({out}, x)",
             ]
         else:
-            self.env[f"d{i}"] = self.target_of(shape.struct)()
+            self.env[f"d{i}"] = shape.struct.target()
             self.lines.append(f"{indent}w{i}({out}, d{i} if x is None else x)")
 
     def _items(self, i: int, shape: FieldShape, indent: str, out: str) -> None:
@@ -132,7 +131,7 @@ class _Source:
         self.lines.append(f"{indent}for x in x:")
         inner = indent + "    "
         if shape.struct is not None:
-            self.env[f"w{i}"] = compile_writer(shape.struct, self.target_of)
+            self.env[f"w{i}"] = compile_writer(shape.struct)
             self.lines.append(f"{inner}w{i}({out}, x)")
         elif shape.kind == "uuid":
             self.lines.append(f"{inner}{out} += (x or uuid_zero).bytes")
@@ -156,11 +155,6 @@ class _Source:
         self.lines += ["    o.append(c)", "    o += q"]
 
 
-def compile_writer(cls: type, target_of: Callable[[type], type]) -> type_writer:
-    """Return `write(buffer, message)` for one kio-style class, appending to a bytearray.
-
-    Args:
-        cls: Describes the wire.
-        target_of: Gives the message dataclass for `cls` and each class nested in it.
-    """
-    return _Source(cls, target_of).build()
+def compile_writer(shape: StructShape) -> type_writer:
+    """Return `write(buffer, message)`, which appends to a bytearray."""
+    return _Source(shape).build()

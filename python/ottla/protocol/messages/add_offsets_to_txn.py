@@ -19,3 +19,17 @@ class AddOffsetsToTxnRequest:
 class AddOffsetsToTxnResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE
+
+
+REQUEST_FLEXIBLE_FROM = 3
+RESPONSE_FLEXIBLE_FROM = 3
+SCHEMA = """\
+AddOffsetsToTxnRequest
+  transactional_id string 0-4
+  producer_id int64 0-4
+  producer_epoch int16 0-4
+  group_id string 0-4
+AddOffsetsToTxnResponse
+  throttle_time_ms timedelta_i32 0-4
+  error_code error_code 0-4
+"""

@@ -55,3 +55,38 @@ class AddPartitionsToTxnResponse:
     results_by_topic_v3_and_below: tuple[AddPartitionsToTxnTopicResult, ...] = ()
     error_code: ErrorCode = ErrorCode.NONE
     results_by_transaction: tuple[AddPartitionsToTxnResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 3
+RESPONSE_FLEXIBLE_FROM = 3
+SCHEMA = """\
+AddPartitionsToTxnTopic
+  name string 0-5
+  partitions [int32] 0-5
+AddPartitionsToTxnTransaction
+  transactional_id string 4-5
+  producer_id int64 4-5
+  producer_epoch int16 4-5
+  verify_only bool 4-5
+  topics [AddPartitionsToTxnTopic] 4-5
+AddPartitionsToTxnRequest
+  v3_and_below_transactional_id string 0-3
+  transactions [AddPartitionsToTxnTransaction] 4-5
+  v3_and_below_producer_id int64 0-3
+  v3_and_below_producer_epoch int16 0-3
+  v3_and_below_topics [AddPartitionsToTxnTopic] 0-3
+AddPartitionsToTxnPartitionResult
+  partition_index int32 0-5
+  partition_error_code error_code 0-5
+AddPartitionsToTxnTopicResult
+  name string 0-5
+  results_by_partition [AddPartitionsToTxnPartitionResult] 0-5
+AddPartitionsToTxnResult
+  transactional_id string 4-5
+  topic_results [AddPartitionsToTxnTopicResult] 4-5
+AddPartitionsToTxnResponse
+  throttle_time_ms timedelta_i32 0-5
+  results_by_topic_v3_and_below [AddPartitionsToTxnTopicResult] 0-3
+  error_code error_code 4-5
+  results_by_transaction [AddPartitionsToTxnResult] 4-5
+"""

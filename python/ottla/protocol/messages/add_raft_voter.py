@@ -30,3 +30,24 @@ class AddRaftVoterResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+Listener
+  name string 0-1
+  host string 0-1
+  port uint16 0-1
+AddRaftVoterRequest
+  cluster_id string? 0-1
+  timeout_ms timedelta_i32 0-1
+  voter_id int32 0-1
+  voter_directory_id uuid 0-1
+  listeners [Listener] 0-1
+  ack_when_committed bool 1
+AddRaftVoterResponse
+  throttle_time_ms timedelta_i32 0-1
+  error_code error_code 0-1
+  error_message string? 0-1
+"""

@@ -49,3 +49,32 @@ class AlterClientQuotasResponseEntryData:
 class AlterClientQuotasResponse:
     throttle_time_ms: int = 0
     entries: tuple[AlterClientQuotasResponseEntryData, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 1
+RESPONSE_FLEXIBLE_FROM = 1
+SCHEMA = """\
+AlterClientQuotasRequestEntityData
+  entity_type string 0-1
+  entity_name string? 0-1
+OpData
+  key string 0-1
+  value float64 0-1
+  remove bool 0-1
+AlterClientQuotasRequestEntryData
+  entity [AlterClientQuotasRequestEntityData] 0-1
+  ops [OpData] 0-1
+AlterClientQuotasRequest
+  entries [AlterClientQuotasRequestEntryData] 0-1
+  validate_only bool 0-1
+AlterClientQuotasResponseEntityData
+  entity_type string 0-1
+  entity_name string? 0-1
+AlterClientQuotasResponseEntryData
+  error_code error_code 0-1
+  error_message string? 0-1
+  entity [AlterClientQuotasResponseEntityData] 0-1
+AlterClientQuotasResponse
+  throttle_time_ms timedelta_i32 0-1
+  entries [AlterClientQuotasResponseEntryData] 0-1
+"""

@@ -38,3 +38,27 @@ class AlterConfigsResourceResponse:
 class AlterConfigsResponse:
     throttle_time_ms: int = 0
     responses: tuple[AlterConfigsResourceResponse, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+AlterableConfig
+  name string 0-2
+  value string? 0-2
+AlterConfigsResource
+  resource_type int8 0-2
+  resource_name string 0-2
+  configs [AlterableConfig] 0-2
+AlterConfigsRequest
+  resources [AlterConfigsResource] 0-2
+  validate_only bool 0-2
+AlterConfigsResourceResponse
+  error_code error_code 0-2
+  error_message string? 0-2
+  resource_type int8 0-2
+  resource_name string 0-2
+AlterConfigsResponse
+  throttle_time_ms timedelta_i32 0-2
+  responses [AlterConfigsResourceResponse] 0-2
+"""

@@ -46,3 +46,32 @@ class AlterPartitionReassignmentsResponse:
     error_message: str | None = None
     responses: tuple[ReassignableTopicResponse, ...] = ()
     allow_replication_factor_change: bool = True
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+ReassignablePartition
+  partition_index int32 0-1
+  replicas [int32]? 0-1
+ReassignableTopic
+  name string 0-1
+  partitions [ReassignablePartition] 0-1
+AlterPartitionReassignmentsRequest
+  timeout_ms timedelta_i32 0-1
+  allow_replication_factor_change bool 1
+  topics [ReassignableTopic] 0-1
+ReassignablePartitionResponse
+  partition_index int32 0-1
+  error_code error_code 0-1
+  error_message string? 0-1
+ReassignableTopicResponse
+  name string 0-1
+  partitions [ReassignablePartitionResponse] 0-1
+AlterPartitionReassignmentsResponse
+  throttle_time_ms timedelta_i32 0-1
+  allow_replication_factor_change bool 1
+  error_code error_code 0-1
+  error_message string? 0-1
+  responses [ReassignableTopicResponse] 0-1
+"""

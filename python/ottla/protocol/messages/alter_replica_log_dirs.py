@@ -40,3 +40,26 @@ class AlterReplicaLogDirTopicResult:
 class AlterReplicaLogDirsResponse:
     throttle_time_ms: int = 0
     results: tuple[AlterReplicaLogDirTopicResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+AlterReplicaLogDirTopic
+  name string 1-2
+  partitions [int32] 1-2
+AlterReplicaLogDir
+  path string 1-2
+  topics [AlterReplicaLogDirTopic] 1-2
+AlterReplicaLogDirsRequest
+  dirs [AlterReplicaLogDir] 1-2
+AlterReplicaLogDirPartitionResult
+  partition_index int32 1-2
+  error_code error_code 1-2
+AlterReplicaLogDirTopicResult
+  topic_name string 1-2
+  partitions [AlterReplicaLogDirPartitionResult] 1-2
+AlterReplicaLogDirsResponse
+  throttle_time_ms timedelta_i32 1-2
+  results [AlterReplicaLogDirTopicResult] 1-2
+"""

@@ -46,3 +46,31 @@ class AlterShareGroupOffsetsResponse:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
     responses: tuple[AlterShareGroupOffsetsResponseTopic, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+AlterShareGroupOffsetsRequestPartition
+  partition_index int32 0
+  start_offset int64 0
+AlterShareGroupOffsetsRequestTopic
+  topic_name string 0
+  partitions [AlterShareGroupOffsetsRequestPartition] 0
+AlterShareGroupOffsetsRequest
+  group_id string 0
+  topics [AlterShareGroupOffsetsRequestTopic] 0
+AlterShareGroupOffsetsResponsePartition
+  partition_index int32 0
+  error_code error_code 0
+  error_message string? 0
+AlterShareGroupOffsetsResponseTopic
+  topic_name string 0
+  topic_id uuid 0
+  partitions [AlterShareGroupOffsetsResponsePartition] 0
+AlterShareGroupOffsetsResponse
+  throttle_time_ms timedelta_i32 0
+  error_code error_code 0
+  error_message string? 0
+  responses [AlterShareGroupOffsetsResponseTopic] 0
+"""

@@ -39,3 +39,28 @@ class AlterUserScramCredentialsResult:
 class AlterUserScramCredentialsResponse:
     throttle_time_ms: int = 0
     results: tuple[AlterUserScramCredentialsResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+ScramCredentialDeletion
+  name string 0
+  mechanism int8 0
+ScramCredentialUpsertion
+  name string 0
+  mechanism int8 0
+  iterations int32 0
+  salt bytes 0
+  salted_password bytes 0
+AlterUserScramCredentialsRequest
+  deletions [ScramCredentialDeletion] 0
+  upsertions [ScramCredentialUpsertion] 0
+AlterUserScramCredentialsResult
+  user string 0
+  error_code error_code 0
+  error_message string? 0
+AlterUserScramCredentialsResponse
+  throttle_time_ms timedelta_i32 0
+  results [AlterUserScramCredentialsResult] 0
+"""

@@ -43,3 +43,32 @@ class ApiVersionsResponse:
     finalized_features_epoch: int = -1
     finalized_features: tuple[FinalizedFeatureKey, ...] = ()
     zk_migration_ready: bool = False
+
+
+REQUEST_FLEXIBLE_FROM = 3
+RESPONSE_FLEXIBLE_FROM = 3
+SCHEMA = """\
+ApiVersionsRequest
+  client_software_name string 3-4
+  client_software_version string 3-4
+ApiVersion
+  api_key int16 0-4
+  min_version int16 0-4
+  max_version int16 0-4
+SupportedFeatureKey
+  name string 3-4
+  min_version int16 3-4
+  max_version int16 3-4
+FinalizedFeatureKey
+  name string 3-4
+  max_version_level int16 3-4
+  min_version_level int16 3-4
+ApiVersionsResponse
+  error_code error_code 0-4
+  api_keys [ApiVersion] 0-4
+  throttle_time_ms timedelta_i32 1-4
+  supported_features [SupportedFeatureKey] 3-4 tag0
+  finalized_features_epoch int64 3-4 tag1
+  finalized_features [FinalizedFeatureKey] 3-4 tag2
+  zk_migration_ready bool 3-4 tag3
+"""

@@ -59,3 +59,43 @@ class DescribedGroup:
 class ConsumerGroupDescribeResponse:
     throttle_time_ms: int = 0
     groups: tuple[DescribedGroup, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+ConsumerGroupDescribeRequest
+  group_ids [string] 0-1
+  include_authorized_operations bool 0-1
+TopicPartitions
+  topic_id uuid 0-1
+  topic_name string 0-1
+  partitions [int32] 0-1
+Assignment
+  topic_partitions [TopicPartitions] 0-1
+Member
+  member_id string 0-1
+  instance_id string? 0-1
+  rack_id string? 0-1
+  member_epoch int32 0-1
+  client_id string 0-1
+  client_host string 0-1
+  subscribed_topic_names [string] 0-1
+  subscribed_topic_regex string? 0-1
+  assignment Assignment 0-1
+  target_assignment Assignment 0-1
+  member_type int8 1
+DescribedGroup
+  error_code error_code 0-1
+  error_message string? 0-1
+  group_id string 0-1
+  group_state string 0-1
+  group_epoch int32 0-1
+  assignment_epoch int32 0-1
+  assignor_name string 0-1
+  members [Member] 0-1
+  authorized_operations int32 0-1
+ConsumerGroupDescribeResponse
+  throttle_time_ms timedelta_i32 0-1
+  groups [DescribedGroup] 0-1
+"""

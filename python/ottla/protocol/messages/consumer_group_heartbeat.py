@@ -48,3 +48,36 @@ class ConsumerGroupHeartbeatResponse:
     member_epoch: int = 0
     heartbeat_interval_ms: int = 0
     assignment: Assignment | None = None
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+ConsumerGroupHeartbeatRequestTopicPartitions
+  topic_id uuid 0-1
+  partitions [int32] 0-1
+ConsumerGroupHeartbeatRequest
+  group_id string 0-1
+  member_id string 0-1
+  member_epoch int32 0-1
+  instance_id string? 0-1
+  rack_id string? 0-1
+  rebalance_timeout_ms timedelta_i32 0-1
+  subscribed_topic_names [string]? 0-1
+  subscribed_topic_regex string? 1
+  server_assignor string? 0-1
+  topic_partitions [ConsumerGroupHeartbeatRequestTopicPartitions]? 0-1
+ConsumerGroupHeartbeatResponseTopicPartitions
+  topic_id uuid 0-1
+  partitions [int32] 0-1
+Assignment
+  topic_partitions [ConsumerGroupHeartbeatResponseTopicPartitions] 0-1
+ConsumerGroupHeartbeatResponse
+  throttle_time_ms timedelta_i32 0-1
+  error_code error_code 0-1
+  error_message string? 0-1
+  member_id string? 0-1
+  member_epoch int32 0-1
+  heartbeat_interval_ms timedelta_i32 0-1
+  assignment Assignment? 0-1
+"""

@@ -33,3 +33,25 @@ class AclCreationResult:
 class CreateAclsResponse:
     throttle_time_ms: int = 0
     results: tuple[AclCreationResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+AclCreation
+  resource_type int8 1-3
+  resource_name string 1-3
+  resource_pattern_type int8 1-3
+  principal string 1-3
+  host string 1-3
+  operation int8 1-3
+  permission_type int8 1-3
+CreateAclsRequest
+  creations [AclCreation] 1-3
+AclCreationResult
+  error_code error_code 1-3
+  error_message string? 1-3
+CreateAclsResponse
+  throttle_time_ms timedelta_i32 1-3
+  results [AclCreationResult] 1-3
+"""

@@ -34,3 +34,29 @@ class CreateDelegationTokenResponse:
     throttle_time_ms: int = 0
     token_requester_principal_type: str = ""
     token_requester_principal_name: str = ""
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+CreatableRenewers
+  principal_type string 1-3
+  principal_name string 1-3
+CreateDelegationTokenRequest
+  owner_principal_type string? 3
+  owner_principal_name string? 3
+  renewers [CreatableRenewers] 1-3
+  max_lifetime_ms timedelta_i64 1-3
+CreateDelegationTokenResponse
+  error_code error_code 1-3
+  principal_type string 1-3
+  principal_name string 1-3
+  token_requester_principal_type string 3
+  token_requester_principal_name string 3
+  issue_timestamp_ms datetime_i64 1-3
+  expiry_timestamp_ms datetime_i64 1-3
+  max_timestamp_ms datetime_i64 1-3
+  token_id string 1-3
+  hmac bytes 1-3
+  throttle_time_ms timedelta_i32 1-3
+"""

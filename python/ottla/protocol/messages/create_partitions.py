@@ -37,3 +37,26 @@ class CreatePartitionsTopicResult:
 class CreatePartitionsResponse:
     throttle_time_ms: int = 0
     results: tuple[CreatePartitionsTopicResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+CreatePartitionsAssignment
+  broker_ids [int32] 0-3
+CreatePartitionsTopic
+  name string 0-3
+  count int32 0-3
+  assignments [CreatePartitionsAssignment]? 0-3
+CreatePartitionsRequest
+  topics [CreatePartitionsTopic] 0-3
+  timeout_ms timedelta_i32 0-3
+  validate_only bool 0-3
+CreatePartitionsTopicResult
+  name string 0-3
+  error_code error_code 0-3
+  error_message string? 0-3
+CreatePartitionsResponse
+  throttle_time_ms timedelta_i32 0-3
+  results [CreatePartitionsTopicResult] 0-3
+"""

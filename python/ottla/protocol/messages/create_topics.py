@@ -61,3 +61,43 @@ class CreatableTopicResult:
 class CreateTopicsResponse:
     throttle_time_ms: int = 0
     topics: tuple[CreatableTopicResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 5
+RESPONSE_FLEXIBLE_FROM = 5
+SCHEMA = """\
+CreatableReplicaAssignment
+  partition_index int32 2-7
+  broker_ids [int32] 2-7
+CreatableTopicConfig
+  name string 2-7
+  value string? 2-7
+CreatableTopic
+  name string 2-7
+  num_partitions int32 2-7
+  replication_factor int16 2-7
+  assignments [CreatableReplicaAssignment] 2-7
+  configs [CreatableTopicConfig] 2-7
+CreateTopicsRequest
+  topics [CreatableTopic] 2-7
+  timeout_ms timedelta_i32 2-7
+  validate_only bool 2-7
+CreatableTopicConfigs
+  name string 5-7
+  value string? 5-7
+  read_only bool 5-7
+  config_source int8 5-7
+  is_sensitive bool 5-7
+CreatableTopicResult
+  name string 2-7
+  topic_id uuid 7
+  error_code error_code 2-7
+  error_message string? 2-7
+  topic_config_error_code int16 5-7 tag0
+  num_partitions int32 5-7
+  replication_factor int16 5-7
+  configs [CreatableTopicConfigs]? 5-7
+CreateTopicsResponse
+  throttle_time_ms timedelta_i32 2-7
+  topics [CreatableTopicResult] 2-7
+"""

@@ -47,3 +47,36 @@ class DeleteAclsFilterResult:
 class DeleteAclsResponse:
     throttle_time_ms: int = 0
     filter_results: tuple[DeleteAclsFilterResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+DeleteAclsFilter
+  resource_type_filter int8 1-3
+  resource_name_filter string? 1-3
+  pattern_type_filter int8 1-3
+  principal_filter string? 1-3
+  host_filter string? 1-3
+  operation int8 1-3
+  permission_type int8 1-3
+DeleteAclsRequest
+  filters [DeleteAclsFilter] 1-3
+DeleteAclsMatchingAcl
+  error_code error_code 1-3
+  error_message string? 1-3
+  resource_type int8 1-3
+  resource_name string 1-3
+  pattern_type int8 1-3
+  principal string 1-3
+  host string 1-3
+  operation int8 1-3
+  permission_type int8 1-3
+DeleteAclsFilterResult
+  error_code error_code 1-3
+  error_message string? 1-3
+  matching_acls [DeleteAclsMatchingAcl] 1-3
+DeleteAclsResponse
+  throttle_time_ms timedelta_i32 1-3
+  filter_results [DeleteAclsFilterResult] 1-3
+"""

@@ -22,3 +22,17 @@ class DeletableGroupResult:
 class DeleteGroupsResponse:
     throttle_time_ms: int = 0
     results: tuple[DeletableGroupResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+DeleteGroupsRequest
+  groups_names [string] 0-2
+DeletableGroupResult
+  group_id string 0-2
+  error_code error_code 0-2
+DeleteGroupsResponse
+  throttle_time_ms timedelta_i32 0-2
+  results [DeletableGroupResult] 0-2
+"""

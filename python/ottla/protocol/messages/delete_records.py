@@ -42,3 +42,28 @@ class DeleteRecordsTopicResult:
 class DeleteRecordsResponse:
     throttle_time_ms: int = 0
     topics: tuple[DeleteRecordsTopicResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+DeleteRecordsPartition
+  partition_index int32 0-2
+  offset int64 0-2
+DeleteRecordsTopic
+  name string 0-2
+  partitions [DeleteRecordsPartition] 0-2
+DeleteRecordsRequest
+  topics [DeleteRecordsTopic] 0-2
+  timeout_ms timedelta_i32 0-2
+DeleteRecordsPartitionResult
+  partition_index int32 0-2
+  low_watermark int64 0-2
+  error_code error_code 0-2
+DeleteRecordsTopicResult
+  name string 0-2
+  partitions [DeleteRecordsPartitionResult] 0-2
+DeleteRecordsResponse
+  throttle_time_ms timedelta_i32 0-2
+  topics [DeleteRecordsTopicResult] 0-2
+"""

@@ -33,3 +33,24 @@ class DeleteShareGroupOffsetsResponse:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
     responses: tuple[DeleteShareGroupOffsetsResponseTopic, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+DeleteShareGroupOffsetsRequestTopic
+  topic_name string 0
+DeleteShareGroupOffsetsRequest
+  group_id string 0
+  topics [DeleteShareGroupOffsetsRequestTopic] 0
+DeleteShareGroupOffsetsResponseTopic
+  topic_name string 0
+  topic_id uuid 0
+  error_code error_code 0
+  error_message string? 0
+DeleteShareGroupOffsetsResponse
+  throttle_time_ms timedelta_i32 0
+  error_code error_code 0
+  error_message string? 0
+  responses [DeleteShareGroupOffsetsResponseTopic] 0
+"""

@@ -41,3 +41,26 @@ class DeleteStateResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteShareGroupStateResponse:
     results: tuple[DeleteStateResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+PartitionData
+  partition int32 0
+DeleteStateData
+  topic_id uuid 0
+  partitions [PartitionData] 0
+DeleteShareGroupStateRequest
+  group_id string 0
+  topics [DeleteStateData] 0
+PartitionResult
+  partition int32 0
+  error_code error_code 0
+  error_message string? 0
+DeleteStateResult
+  topic_id uuid 0
+  partitions [PartitionResult] 0
+DeleteShareGroupStateResponse
+  results [DeleteStateResult] 0
+"""

@@ -33,3 +33,25 @@ class DeletableTopicResult:
 class DeleteTopicsResponse:
     throttle_time_ms: int = 0
     responses: tuple[DeletableTopicResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 4
+RESPONSE_FLEXIBLE_FROM = 4
+SCHEMA = """\
+DeleteTopicState
+  name string? 6
+  topic_id uuid 6
+DeleteTopicsRequest
+  topic_names [string] 1-5
+  topics [DeleteTopicState] 6
+  timeout_ms timedelta_i32 1-6
+DeletableTopicResult
+  name string 1-5
+  name string? 6
+  topic_id uuid 6
+  error_code error_code 1-6
+  error_message string? 5-6
+DeleteTopicsResponse
+  throttle_time_ms timedelta_i32 1-6
+  responses [DeletableTopicResult] 1-6
+"""

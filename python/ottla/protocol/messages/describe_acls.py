@@ -40,3 +40,32 @@ class DescribeAclsResponse:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
     resources: tuple[DescribeAclsResource, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+DescribeAclsRequest
+  resource_type_filter int8 1-3
+  resource_name_filter string? 1-3
+  pattern_type_filter int8 1-3
+  principal_filter string? 1-3
+  host_filter string? 1-3
+  operation int8 1-3
+  permission_type int8 1-3
+AclDescription
+  principal string 1-3
+  host string 1-3
+  operation int8 1-3
+  permission_type int8 1-3
+DescribeAclsResource
+  resource_type int8 1-3
+  resource_name string 1-3
+  pattern_type int8 1-3
+  acls [AclDescription] 1-3
+DescribeAclsResponse
+  throttle_time_ms timedelta_i32 1-3
+  error_code error_code 1-3
+  error_message string? 1-3
+  resources [DescribeAclsResource] 1-3
+"""

@@ -44,3 +44,30 @@ class DescribeClientQuotasResponse:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
     entries: tuple[EntryData, ...] | None = ()
+
+
+REQUEST_FLEXIBLE_FROM = 1
+RESPONSE_FLEXIBLE_FROM = 1
+SCHEMA = """\
+ComponentData
+  entity_type string 0-1
+  match_type int8 0-1
+  match string? 0-1
+DescribeClientQuotasRequest
+  components [ComponentData] 0-1
+  strict bool 0-1
+EntityData
+  entity_type string 0-1
+  entity_name string? 0-1
+ValueData
+  key string 0-1
+  value float64 0-1
+EntryData
+  entity [EntityData] 0-1
+  values [ValueData] 0-1
+DescribeClientQuotasResponse
+  throttle_time_ms timedelta_i32 0-1
+  error_code error_code 0-1
+  error_message string? 0-1
+  entries [EntryData]? 0-1
+"""

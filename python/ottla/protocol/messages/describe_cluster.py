@@ -33,3 +33,28 @@ class DescribeClusterResponse:
     brokers: tuple[DescribeClusterBroker, ...] = ()
     cluster_authorized_operations: int = -2147483648
     endpoint_type: int = 1
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+DescribeClusterRequest
+  include_cluster_authorized_operations bool 0-2
+  endpoint_type int8 1-2
+  include_fenced_brokers bool 2
+DescribeClusterBroker
+  broker_id int32 0-2
+  host string 0-2
+  port int32 0-2
+  rack string? 0-2
+  is_fenced bool 2
+DescribeClusterResponse
+  throttle_time_ms timedelta_i32 0-2
+  error_code error_code 0-2
+  error_message string? 0-2
+  endpoint_type int8 1-2
+  cluster_id string 0-2
+  controller_id int32 0-2
+  brokers [DescribeClusterBroker] 0-2
+  cluster_authorized_operations int32 0-2
+"""

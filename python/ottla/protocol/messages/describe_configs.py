@@ -53,3 +53,39 @@ class DescribeConfigsResult:
 class DescribeConfigsResponse:
     throttle_time_ms: int = 0
     results: tuple[DescribeConfigsResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 4
+RESPONSE_FLEXIBLE_FROM = 4
+SCHEMA = """\
+DescribeConfigsResource
+  resource_type int8 1-4
+  resource_name string 1-4
+  configuration_keys [string]? 1-4
+DescribeConfigsRequest
+  resources [DescribeConfigsResource] 1-4
+  include_synonyms bool 1-4
+  include_documentation bool 3-4
+DescribeConfigsSynonym
+  name string 1-4
+  value string? 1-4
+  source int8 1-4
+DescribeConfigsResourceResult
+  name string 1-4
+  value string? 1-4
+  read_only bool 1-4
+  config_source int8 1-4
+  is_sensitive bool 1-4
+  synonyms [DescribeConfigsSynonym] 1-4
+  config_type int8 3-4
+  documentation string? 3-4
+DescribeConfigsResult
+  error_code error_code 1-4
+  error_message string? 1-4
+  resource_type int8 1-4
+  resource_name string 1-4
+  configs [DescribeConfigsResourceResult] 1-4
+DescribeConfigsResponse
+  throttle_time_ms timedelta_i32 1-4
+  results [DescribeConfigsResult] 1-4
+"""

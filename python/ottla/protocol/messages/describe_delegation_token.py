@@ -43,3 +43,32 @@ class DescribeDelegationTokenResponse:
     error_code: ErrorCode = ErrorCode.NONE
     tokens: tuple[DescribedDelegationToken, ...] = ()
     throttle_time_ms: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+DescribeDelegationTokenOwner
+  principal_type string 1-3
+  principal_name string 1-3
+DescribeDelegationTokenRequest
+  owners [DescribeDelegationTokenOwner]? 1-3
+DescribedDelegationTokenRenewer
+  principal_type string 1-3
+  principal_name string 1-3
+DescribedDelegationToken
+  principal_type string 1-3
+  principal_name string 1-3
+  token_requester_principal_type string 3
+  token_requester_principal_name string 3
+  issue_timestamp int64 1-3
+  expiry_timestamp int64 1-3
+  max_timestamp int64 1-3
+  token_id string 1-3
+  hmac bytes 1-3
+  renewers [DescribedDelegationTokenRenewer] 1-3
+DescribeDelegationTokenResponse
+  error_code error_code 1-3
+  tokens [DescribedDelegationToken] 1-3
+  throttle_time_ms timedelta_i32 1-3
+"""

@@ -39,3 +39,31 @@ class DescribedGroup:
 class DescribeGroupsResponse:
     groups: tuple[DescribedGroup, ...] = ()
     throttle_time_ms: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 5
+RESPONSE_FLEXIBLE_FROM = 5
+SCHEMA = """\
+DescribeGroupsRequest
+  groups [string] 0-6
+  include_authorized_operations bool 3-6
+DescribedGroupMember
+  member_id string 0-6
+  group_instance_id string? 4-6
+  client_id string 0-6
+  client_host string 0-6
+  member_metadata bytes 0-6
+  member_assignment bytes 0-6
+DescribedGroup
+  error_code error_code 0-6
+  error_message string? 6
+  group_id string 0-6
+  group_state string 0-6
+  protocol_type string 0-6
+  protocol_data string 0-6
+  members [DescribedGroupMember] 0-6
+  authorized_operations int32 3-6
+DescribeGroupsResponse
+  throttle_time_ms timedelta_i32 1-6
+  groups [DescribedGroup] 0-6
+"""

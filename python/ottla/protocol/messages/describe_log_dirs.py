@@ -47,3 +47,33 @@ class DescribeLogDirsResponse:
     throttle_time_ms: int = 0
     results: tuple[DescribeLogDirsResult, ...] = ()
     error_code: ErrorCode = ErrorCode.NONE
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+DescribableLogDirTopic
+  topic string 1-5
+  partitions [int32] 1-5
+DescribeLogDirsRequest
+  topics [DescribableLogDirTopic]? 1-5
+DescribeLogDirsPartition
+  partition_index int32 1-5
+  partition_size int64 1-5
+  offset_lag int64 1-5
+  is_future_key bool 1-5
+DescribeLogDirsTopic
+  name string 1-5
+  partitions [DescribeLogDirsPartition] 1-5
+DescribeLogDirsResult
+  error_code error_code 1-5
+  log_dir string 1-5
+  topics [DescribeLogDirsTopic] 1-5
+  total_bytes int64 4-5
+  usable_bytes int64 4-5
+  is_cordoned bool 5
+DescribeLogDirsResponse
+  throttle_time_ms timedelta_i32 1-5
+  error_code error_code 3-5
+  results [DescribeLogDirsResult] 1-5
+"""

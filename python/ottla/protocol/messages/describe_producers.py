@@ -46,3 +46,32 @@ class TopicResponse:
 class DescribeProducersResponse:
     throttle_time_ms: int = 0
     topics: tuple[TopicResponse, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+TopicRequest
+  name string 0
+  partition_indexes [int32] 0
+DescribeProducersRequest
+  topics [TopicRequest] 0
+ProducerState
+  producer_id int64 0
+  producer_epoch int32 0
+  last_sequence int32 0
+  last_timestamp int64 0
+  coordinator_epoch int32 0
+  current_txn_start_offset int64 0
+PartitionResponse
+  partition_index int32 0
+  error_code error_code 0
+  error_message string? 0
+  active_producers [ProducerState] 0
+TopicResponse
+  name string 0
+  partitions [PartitionResponse] 0
+DescribeProducersResponse
+  throttle_time_ms timedelta_i32 0
+  topics [TopicResponse] 0
+"""

@@ -70,3 +70,46 @@ class DescribeQuorumResponse:
     topics: tuple[DescribeQuorumResponseTopicData, ...] = ()
     error_message: str | None = None
     nodes: tuple[Node, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+DescribeQuorumRequestPartitionData
+  partition_index int32 0-2
+DescribeQuorumRequestTopicData
+  topic_name string 0-2
+  partitions [DescribeQuorumRequestPartitionData] 0-2
+DescribeQuorumRequest
+  topics [DescribeQuorumRequestTopicData] 0-2
+ReplicaState
+  replica_id int32 0-2
+  replica_directory_id uuid 2
+  log_end_offset int64 0-2
+  last_fetch_timestamp int64 1-2
+  last_caught_up_timestamp int64 1-2
+DescribeQuorumResponsePartitionData
+  partition_index int32 0-2
+  error_code error_code 0-2
+  error_message string? 2
+  leader_id int32 0-2
+  leader_epoch int32 0-2
+  high_watermark int64 0-2
+  current_voters [ReplicaState] 0-2
+  observers [ReplicaState] 0-2
+DescribeQuorumResponseTopicData
+  topic_name string 0-2
+  partitions [DescribeQuorumResponsePartitionData] 0-2
+Listener
+  name string 2
+  host string 2
+  port uint16 2
+Node
+  node_id int32 2
+  listeners [Listener] 2
+DescribeQuorumResponse
+  error_code error_code 0-2
+  error_message string? 2
+  topics [DescribeQuorumResponseTopicData] 0-2
+  nodes [Node] 2
+"""

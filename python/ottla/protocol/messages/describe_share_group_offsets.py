@@ -54,3 +54,36 @@ class DescribeShareGroupOffsetsResponseGroup:
 class DescribeShareGroupOffsetsResponse:
     throttle_time_ms: int = 0
     groups: tuple[DescribeShareGroupOffsetsResponseGroup, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+DescribeShareGroupOffsetsRequestTopic
+  topic_name string 0-1
+  partitions [int32] 0-1
+DescribeShareGroupOffsetsRequestGroup
+  group_id string 0-1
+  topics [DescribeShareGroupOffsetsRequestTopic]? 0-1
+DescribeShareGroupOffsetsRequest
+  groups [DescribeShareGroupOffsetsRequestGroup] 0-1
+DescribeShareGroupOffsetsResponsePartition
+  partition_index int32 0-1
+  start_offset int64 0-1
+  leader_epoch int32 0-1
+  lag int64 1
+  error_code error_code 0-1
+  error_message string? 0-1
+DescribeShareGroupOffsetsResponseTopic
+  topic_name string 0-1
+  topic_id uuid 0-1
+  partitions [DescribeShareGroupOffsetsResponsePartition] 0-1
+DescribeShareGroupOffsetsResponseGroup
+  group_id string 0-1
+  topics [DescribeShareGroupOffsetsResponseTopic] 0-1
+  error_code error_code 0-1
+  error_message string? 0-1
+DescribeShareGroupOffsetsResponse
+  throttle_time_ms timedelta_i32 0-1
+  groups [DescribeShareGroupOffsetsResponseGroup] 0-1
+"""

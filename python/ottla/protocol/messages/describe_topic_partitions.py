@@ -60,3 +60,42 @@ class DescribeTopicPartitionsResponse:
     throttle_time_ms: int = 0
     topics: tuple[DescribeTopicPartitionsResponseTopic, ...] = ()
     next_cursor: DescribeTopicPartitionsResponseCursor | None = None
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+TopicRequest
+  name string 0
+DescribeTopicPartitionsRequestCursor
+  topic_name string 0
+  partition_index int32 0
+DescribeTopicPartitionsRequest
+  topics [TopicRequest] 0
+  response_partition_limit int32 0
+  cursor DescribeTopicPartitionsRequestCursor? 0
+DescribeTopicPartitionsResponsePartition
+  error_code error_code 0
+  partition_index int32 0
+  leader_id int32 0
+  leader_epoch int32 0
+  replica_nodes [int32] 0
+  isr_nodes [int32] 0
+  eligible_leader_replicas [int32]? 0
+  last_known_elr [int32]? 0
+  offline_replicas [int32] 0
+DescribeTopicPartitionsResponseTopic
+  error_code error_code 0
+  name string? 0
+  topic_id uuid 0
+  is_internal bool 0
+  partitions [DescribeTopicPartitionsResponsePartition] 0
+  topic_authorized_operations int32 0
+DescribeTopicPartitionsResponseCursor
+  topic_name string 0
+  partition_index int32 0
+DescribeTopicPartitionsResponse
+  throttle_time_ms timedelta_i32 0
+  topics [DescribeTopicPartitionsResponseTopic] 0
+  next_cursor DescribeTopicPartitionsResponseCursor? 0
+"""

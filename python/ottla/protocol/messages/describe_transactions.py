@@ -34,3 +34,26 @@ class TransactionState:
 class DescribeTransactionsResponse:
     throttle_time_ms: int = 0
     transaction_states: tuple[TransactionState, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+DescribeTransactionsRequest
+  transactional_ids [string] 0
+TopicData
+  topic string 0
+  partitions [int32] 0
+TransactionState
+  error_code error_code 0
+  transactional_id string 0
+  transaction_state string 0
+  transaction_timeout_ms timedelta_i32 0
+  transaction_start_time_ms datetime_i64 0
+  producer_id int64 0
+  producer_epoch int16 0
+  topics [TopicData] 0
+DescribeTransactionsResponse
+  throttle_time_ms timedelta_i32 0
+  transaction_states [TransactionState] 0
+"""

@@ -37,3 +37,26 @@ class DescribeUserScramCredentialsResponse:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
     results: tuple[DescribeUserScramCredentialsResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+UserName
+  name string 0
+DescribeUserScramCredentialsRequest
+  users [UserName]? 0
+CredentialInfo
+  mechanism int8 0
+  iterations int32 0
+DescribeUserScramCredentialsResult
+  user string 0
+  error_code error_code 0
+  error_message string? 0
+  credential_infos [CredentialInfo] 0
+DescribeUserScramCredentialsResponse
+  throttle_time_ms timedelta_i32 0
+  error_code error_code 0
+  error_message string? 0
+  results [DescribeUserScramCredentialsResult] 0
+"""

@@ -38,3 +38,27 @@ class ElectLeadersResponse:
     throttle_time_ms: int = 0
     replica_election_results: tuple[ReplicaElectionResult, ...] = ()
     error_code: ErrorCode = ErrorCode.NONE
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+TopicPartitions
+  topic string 0-2
+  partitions [int32] 0-2
+ElectLeadersRequest
+  election_type int8 1-2
+  topic_partitions [TopicPartitions]? 0-2
+  timeout_ms timedelta_i32 0-2
+PartitionResult
+  partition_id int32 0-2
+  error_code error_code 0-2
+  error_message string? 0-2
+ReplicaElectionResult
+  topic string 0-2
+  partition_result [PartitionResult] 0-2
+ElectLeadersResponse
+  throttle_time_ms timedelta_i32 0-2
+  error_code error_code 1-2
+  replica_election_results [ReplicaElectionResult] 0-2
+"""

@@ -21,3 +21,19 @@ class EndTxnResponse:
     error_code: ErrorCode = ErrorCode.NONE
     producer_id: int = -1
     producer_epoch: int = -1
+
+
+REQUEST_FLEXIBLE_FROM = 3
+RESPONSE_FLEXIBLE_FROM = 3
+SCHEMA = """\
+EndTxnRequest
+  transactional_id string 0-5
+  producer_id int64 0-5
+  producer_epoch int16 0-5
+  committed bool 0-5
+EndTxnResponse
+  throttle_time_ms timedelta_i32 0-5
+  error_code error_code 0-5
+  producer_id int64 5
+  producer_epoch int16 5
+"""

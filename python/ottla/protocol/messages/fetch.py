@@ -118,3 +118,81 @@ class FetchResponse:
     error_code: ErrorCode = ErrorCode.NONE
     session_id: int = 0
     node_endpoints: tuple[NodeEndpoint, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 12
+RESPONSE_FLEXIBLE_FROM = 12
+SCHEMA = """\
+ReplicaState
+  replica_id int32 15-18
+  replica_epoch int64 15-18
+FetchPartition
+  partition int32 4-18
+  current_leader_epoch int32 9-18
+  fetch_offset int64 4-18
+  last_fetched_epoch int32 12-18
+  log_start_offset int64 5-18
+  partition_max_bytes int32 4-18
+  replica_directory_id uuid 17-18 tag0
+  high_watermark int64 18 tag1
+FetchTopic
+  topic string 4-12
+  topic_id uuid 13-18
+  partitions [FetchPartition] 4-18
+ForgottenTopic
+  topic string 7-12
+  topic_id uuid 13-18
+  partitions [int32] 7-18
+FetchRequest
+  cluster_id string? 12-18 tag0
+  replica_id int32 4-14
+  replica_state ReplicaState 15-18 tag1
+  max_wait_ms timedelta_i32 4-18
+  min_bytes int32 4-18
+  max_bytes int32 4-18
+  isolation_level int8 4-18
+  session_id int32 7-18
+  session_epoch int32 7-18
+  topics [FetchTopic] 4-18
+  forgotten_topics_data [ForgottenTopic] 7-18
+  rack_id string 11-18
+EpochEndOffset
+  epoch int32 12-18
+  end_offset int64 12-18
+LeaderIdAndEpoch
+  leader_id int32 12-18
+  leader_epoch int32 12-18
+SnapshotId
+  end_offset int64 12-18
+  epoch int32 12-18
+AbortedTransaction
+  producer_id int64 4-18
+  first_offset int64 4-18
+PartitionData
+  partition_index int32 4-18
+  error_code error_code 4-18
+  high_watermark int64 4-18
+  last_stable_offset int64 4-18
+  log_start_offset int64 5-18
+  diverging_epoch EpochEndOffset 12-18 tag0
+  current_leader LeaderIdAndEpoch 12-18 tag1
+  snapshot_id SnapshotId 12-18 tag2
+  aborted_transactions [AbortedTransaction]? 4-18
+  preferred_read_replica int32 11-18
+  records records? 4-18
+FetchableTopicResponse
+  topic string 4-12
+  topic_id uuid 13-18
+  partitions [PartitionData] 4-18
+NodeEndpoint
+  node_id int32 16-18
+  host string 16-18
+  port int32 16-18
+  rack string? 16-18
+FetchResponse
+  throttle_time_ms timedelta_i32 4-18
+  error_code error_code 7-18
+  session_id int32 7-18
+  responses [FetchableTopicResponse] 4-18
+  node_endpoints [NodeEndpoint] 16-18 tag0
+"""

@@ -33,3 +33,28 @@ class FindCoordinatorResponse:
     throttle_time_ms: int = 0
     error_message: str | None = None
     coordinators: tuple[Coordinator, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 3
+RESPONSE_FLEXIBLE_FROM = 3
+SCHEMA = """\
+FindCoordinatorRequest
+  key string 0-3
+  key_type int8 1-6
+  coordinator_keys [string] 4-6
+Coordinator
+  key string 4-6
+  node_id int32 4-6
+  host string 4-6
+  port int32 4-6
+  error_code error_code 4-6
+  error_message string? 4-6
+FindCoordinatorResponse
+  throttle_time_ms timedelta_i32 1-6
+  error_code error_code 0-3
+  coordinators [Coordinator] 4-6
+  error_message string? 1-3
+  node_id int32 0-3
+  host string 0-3
+  port int32 0-3
+"""

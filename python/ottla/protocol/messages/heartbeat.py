@@ -19,3 +19,17 @@ class HeartbeatRequest:
 class HeartbeatResponse:
     error_code: ErrorCode = ErrorCode.NONE
     throttle_time_ms: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 4
+RESPONSE_FLEXIBLE_FROM = 4
+SCHEMA = """\
+HeartbeatRequest
+  group_id string 0-4
+  generation_id int32 0-4
+  member_id string 0-4
+  group_instance_id string? 3-4
+HeartbeatResponse
+  throttle_time_ms timedelta_i32 1-4
+  error_code error_code 0-4
+"""

@@ -39,3 +39,28 @@ class AlterConfigsResourceResponse:
 class IncrementalAlterConfigsResponse:
     throttle_time_ms: int = 0
     responses: tuple[AlterConfigsResourceResponse, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 1
+RESPONSE_FLEXIBLE_FROM = 1
+SCHEMA = """\
+AlterableConfig
+  name string 0-1
+  config_operation int8 0-1
+  value string? 0-1
+AlterConfigsResource
+  resource_type int8 0-1
+  resource_name string 0-1
+  configs [AlterableConfig] 0-1
+IncrementalAlterConfigsRequest
+  resources [AlterConfigsResource] 0-1
+  validate_only bool 0-1
+AlterConfigsResourceResponse
+  error_code error_code 0-1
+  error_message string? 0-1
+  resource_type int8 0-1
+  resource_name string 0-1
+IncrementalAlterConfigsResponse
+  throttle_time_ms timedelta_i32 0-1
+  responses [AlterConfigsResourceResponse] 0-1
+"""

@@ -21,3 +21,19 @@ class InitProducerIdResponse:
     error_code: ErrorCode = ErrorCode.NONE
     producer_id: int = -1
     producer_epoch: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+InitProducerIdRequest
+  transactional_id string? 0-5
+  transaction_timeout_ms timedelta_i32 0-5
+  producer_id int64 3-5
+  producer_epoch int16 3-5
+InitProducerIdResponse
+  throttle_time_ms timedelta_i32 0-5
+  error_code error_code 0-5
+  producer_id int64 0-5
+  producer_epoch int16 0-5
+"""

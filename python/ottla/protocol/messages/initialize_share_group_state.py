@@ -43,3 +43,28 @@ class InitializeStateResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitializeShareGroupStateResponse:
     results: tuple[InitializeStateResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+PartitionData
+  partition int32 0
+  state_epoch int32 0
+  start_offset int64 0
+InitializeStateData
+  topic_id uuid 0
+  partitions [PartitionData] 0
+InitializeShareGroupStateRequest
+  group_id string 0
+  topics [InitializeStateData] 0
+PartitionResult
+  partition int32 0
+  error_code error_code 0
+  error_message string? 0
+InitializeStateResult
+  topic_id uuid 0
+  partitions [PartitionResult] 0
+InitializeShareGroupStateResponse
+  results [InitializeStateResult] 0
+"""

@@ -43,3 +43,36 @@ class JoinGroupResponse:
     throttle_time_ms: int = 0
     protocol_type: str | None = None
     skip_assignment: bool = False
+
+
+REQUEST_FLEXIBLE_FROM = 6
+RESPONSE_FLEXIBLE_FROM = 6
+SCHEMA = """\
+JoinGroupRequestProtocol
+  name string 0-9
+  metadata bytes 0-9
+JoinGroupRequest
+  group_id string 0-9
+  session_timeout_ms timedelta_i32 0-9
+  rebalance_timeout_ms timedelta_i32 1-9
+  member_id string 0-9
+  group_instance_id string? 5-9
+  protocol_type string 0-9
+  protocols [JoinGroupRequestProtocol] 0-9
+  reason string? 8-9
+JoinGroupResponseMember
+  member_id string 0-9
+  group_instance_id string? 5-9
+  metadata bytes 0-9
+JoinGroupResponse
+  throttle_time_ms timedelta_i32 2-9
+  error_code error_code 0-9
+  generation_id int32 0-9
+  protocol_type string? 7-9
+  protocol_name string 0-6
+  protocol_name string? 7-9
+  leader string 0-9
+  skip_assignment bool 9
+  member_id string 0-9
+  members [JoinGroupResponseMember] 0-9
+"""

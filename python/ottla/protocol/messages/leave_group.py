@@ -33,3 +33,25 @@ class LeaveGroupResponse:
     error_code: ErrorCode = ErrorCode.NONE
     throttle_time_ms: int = 0
     members: tuple[MemberResponse, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 4
+RESPONSE_FLEXIBLE_FROM = 4
+SCHEMA = """\
+MemberIdentity
+  member_id string 3-5
+  group_instance_id string? 3-5
+  reason string? 5
+LeaveGroupRequest
+  group_id string 0-5
+  member_id string 0-2
+  members [MemberIdentity] 3-5
+MemberResponse
+  member_id string 3-5
+  group_instance_id string? 3-5
+  error_code error_code 3-5
+LeaveGroupResponse
+  throttle_time_ms timedelta_i32 1-5
+  error_code error_code 0-5
+  members [MemberResponse] 3-5
+"""

@@ -23,3 +23,18 @@ class ListConfigResourcesResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE
     config_resources: tuple[ConfigResource, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+ListConfigResourcesRequest
+  resource_types [int8] 1
+ConfigResource
+  resource_name string 0-1
+  resource_type int8 1
+ListConfigResourcesResponse
+  throttle_time_ms timedelta_i32 0-1
+  error_code error_code 0-1
+  config_resources [ConfigResource] 0-1
+"""

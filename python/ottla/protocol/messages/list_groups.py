@@ -26,3 +26,21 @@ class ListGroupsResponse:
     error_code: ErrorCode = ErrorCode.NONE
     groups: tuple[ListedGroup, ...] = ()
     throttle_time_ms: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 3
+RESPONSE_FLEXIBLE_FROM = 3
+SCHEMA = """\
+ListGroupsRequest
+  states_filter [string] 4-5
+  types_filter [string] 5
+ListedGroup
+  group_id string 0-5
+  protocol_type string 0-5
+  group_state string 4-5
+  group_type string 5
+ListGroupsResponse
+  throttle_time_ms timedelta_i32 1-5
+  error_code error_code 0-5
+  groups [ListedGroup] 0-5
+"""

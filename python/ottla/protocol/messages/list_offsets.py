@@ -47,3 +47,33 @@ class ListOffsetsTopicResponse:
 class ListOffsetsResponse:
     topics: tuple[ListOffsetsTopicResponse, ...] = ()
     throttle_time_ms: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 6
+RESPONSE_FLEXIBLE_FROM = 6
+SCHEMA = """\
+ListOffsetsPartition
+  partition_index int32 1-11
+  current_leader_epoch int32 4-11
+  timestamp int64 1-11
+ListOffsetsTopic
+  name string 1-11
+  partitions [ListOffsetsPartition] 1-11
+ListOffsetsRequest
+  replica_id int32 1-11
+  isolation_level int8 2-11
+  topics [ListOffsetsTopic] 1-11
+  timeout_ms timedelta_i32 10-11
+ListOffsetsPartitionResponse
+  partition_index int32 1-11
+  error_code error_code 1-11
+  timestamp int64 1-11
+  offset int64 1-11
+  leader_epoch int32 4-11
+ListOffsetsTopicResponse
+  name string 1-11
+  partitions [ListOffsetsPartitionResponse] 1-11
+ListOffsetsResponse
+  throttle_time_ms timedelta_i32 2-11
+  topics [ListOffsetsTopicResponse] 1-11
+"""

@@ -39,3 +39,28 @@ class ListPartitionReassignmentsResponse:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
     topics: tuple[OngoingTopicReassignment, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+ListPartitionReassignmentsTopics
+  name string 0
+  partition_indexes [int32] 0
+ListPartitionReassignmentsRequest
+  timeout_ms timedelta_i32 0
+  topics [ListPartitionReassignmentsTopics]? 0
+OngoingPartitionReassignment
+  partition_index int32 0
+  replicas [int32] 0
+  adding_replicas [int32] 0
+  removing_replicas [int32] 0
+OngoingTopicReassignment
+  name string 0
+  partitions [OngoingPartitionReassignment] 0
+ListPartitionReassignmentsResponse
+  throttle_time_ms timedelta_i32 0
+  error_code error_code 0
+  error_message string? 0
+  topics [OngoingTopicReassignment] 0
+"""

@@ -28,3 +28,23 @@ class ListTransactionsResponse:
     error_code: ErrorCode = ErrorCode.NONE
     unknown_state_filters: tuple[str, ...] = ()
     transaction_states: tuple[TransactionState, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+ListTransactionsRequest
+  state_filters [string] 0-2
+  producer_id_filters [int64] 0-2
+  duration_filter int64 1-2
+  transactional_id_pattern string? 2
+TransactionState
+  transactional_id string 0-2
+  producer_id int64 0-2
+  transaction_state string 0-2
+ListTransactionsResponse
+  throttle_time_ms timedelta_i32 0-2
+  error_code error_code 0-2
+  unknown_state_filters [string] 0-2
+  transaction_states [TransactionState] 0-2
+"""

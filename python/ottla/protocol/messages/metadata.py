@@ -60,3 +60,48 @@ class MetadataResponse:
     throttle_time_ms: int = 0
     cluster_authorized_operations: int = -2147483648
     error_code: ErrorCode = ErrorCode.NONE
+
+
+REQUEST_FLEXIBLE_FROM = 9
+RESPONSE_FLEXIBLE_FROM = 9
+SCHEMA = """\
+MetadataRequestTopic
+  topic_id uuid 10-13
+  name string 0-9
+  name string? 10-13
+MetadataRequest
+  topics [MetadataRequestTopic] 0
+  topics [MetadataRequestTopic]? 1-13
+  allow_auto_topic_creation bool 4-13
+  include_cluster_authorized_operations bool 8-10
+  include_topic_authorized_operations bool 8-13
+MetadataResponseBroker
+  node_id int32 0-13
+  host string 0-13
+  port int32 0-13
+  rack string? 1-13
+MetadataResponsePartition
+  error_code error_code 0-13
+  partition_index int32 0-13
+  leader_id int32 0-13
+  leader_epoch int32 7-13
+  replica_nodes [int32] 0-13
+  isr_nodes [int32] 0-13
+  offline_replicas [int32] 5-13
+MetadataResponseTopic
+  error_code error_code 0-13
+  name string 0-11
+  name string? 12-13
+  topic_id uuid 10-13
+  is_internal bool 1-13
+  partitions [MetadataResponsePartition] 0-13
+  topic_authorized_operations int32 8-13
+MetadataResponse
+  throttle_time_ms timedelta_i32 3-13
+  brokers [MetadataResponseBroker] 0-13
+  cluster_id string? 2-13
+  controller_id int32 1-13
+  topics [MetadataResponseTopic] 0-13
+  cluster_authorized_operations int32 8-10
+  error_code error_code 13
+"""

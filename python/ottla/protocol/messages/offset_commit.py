@@ -50,3 +50,35 @@ class OffsetCommitResponseTopic:
 class OffsetCommitResponse:
     topics: tuple[OffsetCommitResponseTopic, ...] = ()
     throttle_time_ms: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 8
+RESPONSE_FLEXIBLE_FROM = 8
+SCHEMA = """\
+OffsetCommitRequestPartition
+  partition_index int32 2-10
+  committed_offset int64 2-10
+  committed_leader_epoch int32 6-10
+  committed_metadata string? 2-10
+OffsetCommitRequestTopic
+  name string 2-9
+  topic_id uuid 10
+  partitions [OffsetCommitRequestPartition] 2-10
+OffsetCommitRequest
+  group_id string 2-10
+  generation_id_or_member_epoch int32 2-10
+  member_id string 2-10
+  retention_time_ms timedelta_i64 2-4
+  group_instance_id string? 7-10
+  topics [OffsetCommitRequestTopic] 2-10
+OffsetCommitResponsePartition
+  partition_index int32 2-10
+  error_code error_code 2-10
+OffsetCommitResponseTopic
+  name string 2-9
+  topic_id uuid 10
+  partitions [OffsetCommitResponsePartition] 2-10
+OffsetCommitResponse
+  throttle_time_ms timedelta_i32 3-10
+  topics [OffsetCommitResponseTopic] 2-10
+"""

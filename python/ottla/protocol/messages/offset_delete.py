@@ -41,3 +41,27 @@ class OffsetDeleteResponse:
     error_code: ErrorCode = ErrorCode.NONE
     throttle_time_ms: int = 0
     topics: tuple[OffsetDeleteResponseTopic, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = None
+RESPONSE_FLEXIBLE_FROM = None
+SCHEMA = """\
+OffsetDeleteRequestPartition
+  partition_index int32 0
+OffsetDeleteRequestTopic
+  name string 0
+  partitions [OffsetDeleteRequestPartition] 0
+OffsetDeleteRequest
+  group_id string 0
+  topics [OffsetDeleteRequestTopic] 0
+OffsetDeleteResponsePartition
+  partition_index int32 0
+  error_code error_code 0
+OffsetDeleteResponseTopic
+  name string 0
+  partitions [OffsetDeleteResponsePartition] 0
+OffsetDeleteResponse
+  error_code error_code 0
+  throttle_time_ms timedelta_i32 0
+  topics [OffsetDeleteResponseTopic] 0
+"""

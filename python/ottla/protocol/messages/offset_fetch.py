@@ -81,3 +81,55 @@ class OffsetFetchResponse:
     error_code: ErrorCode = ErrorCode.NONE
     throttle_time_ms: int = 0
     groups: tuple[OffsetFetchResponseGroup, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 6
+RESPONSE_FLEXIBLE_FROM = 6
+SCHEMA = """\
+OffsetFetchRequestTopic
+  name string 1-7
+  partition_indexes [int32] 1-7
+OffsetFetchRequestTopics
+  name string 8-9
+  topic_id uuid 10
+  partition_indexes [int32] 8-10
+OffsetFetchRequestGroup
+  group_id string 8-10
+  member_id string? 9-10
+  member_epoch int32 9-10
+  topics [OffsetFetchRequestTopics]? 8-10
+OffsetFetchRequest
+  group_id string 1-7
+  groups [OffsetFetchRequestGroup] 8-10
+  topics [OffsetFetchRequestTopic] 1
+  topics [OffsetFetchRequestTopic]? 2-7
+  require_stable bool 7-10
+OffsetFetchResponsePartition
+  partition_index int32 1-7
+  committed_offset int64 1-7
+  committed_leader_epoch int32 5-7
+  metadata string? 1-7
+  error_code error_code 1-7
+OffsetFetchResponseTopic
+  name string 1-7
+  partitions [OffsetFetchResponsePartition] 1-7
+OffsetFetchResponsePartitions
+  partition_index int32 8-10
+  committed_offset int64 8-10
+  committed_leader_epoch int32 8-10
+  metadata string? 8-10
+  error_code error_code 8-10
+OffsetFetchResponseTopics
+  name string 8-9
+  topic_id uuid 10
+  partitions [OffsetFetchResponsePartitions] 8-10
+OffsetFetchResponseGroup
+  group_id string 8-10
+  topics [OffsetFetchResponseTopics] 8-10
+  error_code error_code 8-10
+OffsetFetchResponse
+  throttle_time_ms timedelta_i32 3-10
+  topics [OffsetFetchResponseTopic] 1-7
+  groups [OffsetFetchResponseGroup] 8-10
+  error_code error_code 2-7
+"""

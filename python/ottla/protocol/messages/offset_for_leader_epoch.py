@@ -44,3 +44,30 @@ class OffsetForLeaderTopicResult:
 class OffsetForLeaderEpochResponse:
     throttle_time_ms: int = 0
     topics: tuple[OffsetForLeaderTopicResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 4
+RESPONSE_FLEXIBLE_FROM = 4
+SCHEMA = """\
+OffsetForLeaderPartition
+  partition int32 2-4
+  current_leader_epoch int32 2-4
+  leader_epoch int32 2-4
+OffsetForLeaderTopic
+  topic string 2-4
+  partitions [OffsetForLeaderPartition] 2-4
+OffsetForLeaderEpochRequest
+  replica_id int32 3-4
+  topics [OffsetForLeaderTopic] 2-4
+EpochEndOffset
+  error_code error_code 2-4
+  partition int32 2-4
+  leader_epoch int32 2-4
+  end_offset int64 2-4
+OffsetForLeaderTopicResult
+  topic string 2-4
+  partitions [EpochEndOffset] 2-4
+OffsetForLeaderEpochResponse
+  throttle_time_ms timedelta_i32 2-4
+  topics [OffsetForLeaderTopicResult] 2-4
+"""

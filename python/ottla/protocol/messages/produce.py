@@ -74,3 +74,49 @@ class ProduceResponse:
     responses: tuple[TopicProduceResponse, ...] = ()
     throttle_time_ms: int = 0
     node_endpoints: tuple[NodeEndpoint, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 9
+RESPONSE_FLEXIBLE_FROM = 9
+SCHEMA = """\
+PartitionProduceData
+  index int32 3-13
+  records records? 3-13
+TopicProduceData
+  name string 3-12
+  topic_id uuid 13
+  partition_data [PartitionProduceData] 3-13
+ProduceRequest
+  transactional_id string? 3-13
+  acks int16 3-13
+  timeout_ms timedelta_i32 3-13
+  topic_data [TopicProduceData] 3-13
+BatchIndexAndErrorMessage
+  batch_index int32 8-13
+  batch_index_error_message string? 8-13
+LeaderIdAndEpoch
+  leader_id int32 10-13
+  leader_epoch int32 10-13
+PartitionProduceResponse
+  index int32 3-13
+  error_code error_code 3-13
+  base_offset int64 3-13
+  log_append_time_ms datetime_i64 3-13
+  log_start_offset int64 5-13
+  record_errors [BatchIndexAndErrorMessage] 8-13
+  error_message string? 8-13
+  current_leader LeaderIdAndEpoch 10-13 tag0
+TopicProduceResponse
+  name string 3-12
+  topic_id uuid 13
+  partition_responses [PartitionProduceResponse] 3-13
+NodeEndpoint
+  node_id int32 10-13
+  host string 10-13
+  port int32 10-13
+  rack string? 10-13
+ProduceResponse
+  responses [TopicProduceResponse] 3-13
+  throttle_time_ms timedelta_i32 3-13
+  node_endpoints [NodeEndpoint] 10-13 tag0
+"""

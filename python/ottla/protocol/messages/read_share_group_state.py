@@ -53,3 +53,35 @@ class ReadStateResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadShareGroupStateResponse:
     results: tuple[ReadStateResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+PartitionData
+  partition int32 0
+  leader_epoch int32 0
+ReadStateData
+  topic_id uuid 0
+  partitions [PartitionData] 0
+ReadShareGroupStateRequest
+  group_id string 0
+  topics [ReadStateData] 0
+StateBatch
+  first_offset int64 0
+  last_offset int64 0
+  delivery_state int8 0
+  delivery_count int16 0
+PartitionResult
+  partition int32 0
+  error_code error_code 0
+  error_message string? 0
+  state_epoch int32 0
+  start_offset int64 0
+  state_batches [StateBatch] 0
+ReadStateResult
+  topic_id uuid 0
+  partitions [PartitionResult] 0
+ReadShareGroupStateResponse
+  results [ReadStateResult] 0
+"""

@@ -46,3 +46,31 @@ class ReadStateSummaryResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadShareGroupStateSummaryResponse:
     results: tuple[ReadStateSummaryResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+PartitionData
+  partition int32 0-1
+  leader_epoch int32 0-1
+ReadStateSummaryData
+  topic_id uuid 0-1
+  partitions [PartitionData] 0-1
+ReadShareGroupStateSummaryRequest
+  group_id string 0-1
+  topics [ReadStateSummaryData] 0-1
+PartitionResult
+  partition int32 0-1
+  error_code error_code 0-1
+  error_message string? 0-1
+  state_epoch int32 0-1
+  leader_epoch int32 0-1
+  start_offset int64 0-1
+  delivery_complete_count int32 1
+ReadStateSummaryResult
+  topic_id uuid 0-1
+  partitions [PartitionResult] 0-1
+ReadShareGroupStateSummaryResponse
+  results [ReadStateSummaryResult] 0-1
+"""

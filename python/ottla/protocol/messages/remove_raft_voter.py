@@ -20,3 +20,17 @@ class RemoveRaftVoterResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+RemoveRaftVoterRequest
+  cluster_id string? 0
+  voter_id int32 0
+  voter_directory_id uuid 0
+RemoveRaftVoterResponse
+  throttle_time_ms timedelta_i32 0
+  error_code error_code 0
+  error_message string? 0
+"""

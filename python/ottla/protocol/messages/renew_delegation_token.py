@@ -18,3 +18,16 @@ class RenewDelegationTokenResponse:
     error_code: ErrorCode = ErrorCode.NONE
     expiry_timestamp_ms: int = -1
     throttle_time_ms: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+RenewDelegationTokenRequest
+  hmac bytes 1-2
+  renew_period_ms timedelta_i64 1-2
+RenewDelegationTokenResponse
+  error_code error_code 1-2
+  expiry_timestamp_ms datetime_i64 1-2
+  throttle_time_ms timedelta_i32 1-2
+"""

@@ -18,3 +18,16 @@ class SaslAuthenticateResponse:
     error_message: str | None = None
     auth_bytes: bytes = b""
     session_lifetime_ms: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 2
+RESPONSE_FLEXIBLE_FROM = 2
+SCHEMA = """\
+SaslAuthenticateRequest
+  auth_bytes bytes 0-2
+SaslAuthenticateResponse
+  error_code error_code 0-2
+  error_message string? 0-2
+  auth_bytes bytes 0-2
+  session_lifetime_ms timedelta_i64 1-2
+"""

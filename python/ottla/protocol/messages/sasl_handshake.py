@@ -16,3 +16,14 @@ class SaslHandshakeRequest:
 class SaslHandshakeResponse:
     error_code: ErrorCode = ErrorCode.NONE
     mechanisms: tuple[str, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = None
+RESPONSE_FLEXIBLE_FROM = None
+SCHEMA = """\
+SaslHandshakeRequest
+  mechanism string 0-1
+SaslHandshakeResponse
+  error_code error_code 0-1
+  mechanisms [string] 0-1
+"""

@@ -73,3 +73,48 @@ class ShareAcknowledgeResponse:
     responses: tuple[ShareAcknowledgeTopicResponse, ...] = ()
     node_endpoints: tuple[NodeEndpoint, ...] = ()
     acquisition_lock_timeout_ms: int = 0
+
+
+REQUEST_FLEXIBLE_FROM = 1
+RESPONSE_FLEXIBLE_FROM = 1
+SCHEMA = """\
+AcknowledgementBatch
+  first_offset int64 1-2
+  last_offset int64 1-2
+  acknowledge_types [int8] 1-2
+AcknowledgePartition
+  partition_index int32 1-2
+  acknowledgement_batches [AcknowledgementBatch] 1-2
+AcknowledgeTopic
+  topic_id uuid 1-2
+  partitions [AcknowledgePartition] 1-2
+ShareAcknowledgeRequest
+  group_id string? 1-2
+  member_id string? 1-2
+  share_session_epoch int32 1-2
+  is_renew_ack bool 2
+  topics [AcknowledgeTopic] 1-2
+LeaderIdAndEpoch
+  leader_id int32 1-2
+  leader_epoch int32 1-2
+PartitionData
+  partition_index int32 1-2
+  error_code error_code 1-2
+  error_message string? 1-2
+  current_leader LeaderIdAndEpoch 1-2
+ShareAcknowledgeTopicResponse
+  topic_id uuid 1-2
+  partitions [PartitionData] 1-2
+NodeEndpoint
+  node_id int32 1-2
+  host string 1-2
+  port int32 1-2
+  rack string? 1-2
+ShareAcknowledgeResponse
+  throttle_time_ms timedelta_i32 1-2
+  error_code error_code 1-2
+  error_message string? 1-2
+  acquisition_lock_timeout_ms timedelta_i32 2
+  responses [ShareAcknowledgeTopicResponse] 1-2
+  node_endpoints [NodeEndpoint] 1-2
+"""

@@ -97,3 +97,66 @@ class ShareFetchResponse:
     acquisition_lock_timeout_ms: int = 0
     responses: tuple[ShareFetchableTopicResponse, ...] = ()
     node_endpoints: tuple[NodeEndpoint, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 1
+RESPONSE_FLEXIBLE_FROM = 1
+SCHEMA = """\
+AcknowledgementBatch
+  first_offset int64 1-2
+  last_offset int64 1-2
+  acknowledge_types [int8] 1-2
+FetchPartition
+  partition_index int32 1-2
+  acknowledgement_batches [AcknowledgementBatch] 1-2
+FetchTopic
+  topic_id uuid 1-2
+  partitions [FetchPartition] 1-2
+ForgottenTopic
+  topic_id uuid 1-2
+  partitions [int32] 1-2
+ShareFetchRequest
+  group_id string? 1-2
+  member_id string? 1-2
+  share_session_epoch int32 1-2
+  max_wait_ms timedelta_i32 1-2
+  min_bytes int32 1-2
+  max_bytes int32 1-2
+  max_records int32 1-2
+  batch_size int32 1-2
+  share_acquire_mode int8 2
+  is_renew_ack bool 2
+  topics [FetchTopic] 1-2
+  forgotten_topics_data [ForgottenTopic] 1-2
+LeaderIdAndEpoch
+  leader_id int32 1-2
+  leader_epoch int32 1-2
+AcquiredRecords
+  first_offset int64 1-2
+  last_offset int64 1-2
+  delivery_count int16 1-2
+PartitionData
+  partition_index int32 1-2
+  error_code error_code 1-2
+  error_message string? 1-2
+  acknowledge_error_code int16 1-2
+  acknowledge_error_message string? 1-2
+  current_leader LeaderIdAndEpoch 1-2
+  records records 1-2
+  acquired_records [AcquiredRecords] 1-2
+ShareFetchableTopicResponse
+  topic_id uuid 1-2
+  partitions [PartitionData] 1-2
+NodeEndpoint
+  node_id int32 1-2
+  host string 1-2
+  port int32 1-2
+  rack string? 1-2
+ShareFetchResponse
+  throttle_time_ms timedelta_i32 1-2
+  error_code error_code 1-2
+  error_message string? 1-2
+  acquisition_lock_timeout_ms timedelta_i32 1-2
+  responses [ShareFetchableTopicResponse] 1-2
+  node_endpoints [NodeEndpoint] 1-2
+"""

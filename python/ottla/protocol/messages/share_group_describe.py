@@ -55,3 +55,39 @@ class DescribedGroup:
 class ShareGroupDescribeResponse:
     throttle_time_ms: int = 0
     groups: tuple[DescribedGroup, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 1
+RESPONSE_FLEXIBLE_FROM = 1
+SCHEMA = """\
+ShareGroupDescribeRequest
+  group_ids [string] 1
+  include_authorized_operations bool 1
+TopicPartitions
+  topic_id uuid 1
+  topic_name string 1
+  partitions [int32] 1
+Assignment
+  topic_partitions [TopicPartitions] 1
+Member
+  member_id string 1
+  rack_id string? 1
+  member_epoch int32 1
+  client_id string 1
+  client_host string 1
+  subscribed_topic_names [string] 1
+  assignment Assignment 1
+DescribedGroup
+  error_code error_code 1
+  error_message string? 1
+  group_id string 1
+  group_state string 1
+  group_epoch int32 1
+  assignment_epoch int32 1
+  assignor_name string 1
+  members [Member] 1
+  authorized_operations int32 1
+ShareGroupDescribeResponse
+  throttle_time_ms timedelta_i32 1
+  groups [DescribedGroup] 1
+"""

@@ -37,3 +37,28 @@ class ShareGroupHeartbeatResponse:
     member_epoch: int = 0
     heartbeat_interval_ms: int = 0
     assignment: Assignment | None = None
+
+
+REQUEST_FLEXIBLE_FROM = 1
+RESPONSE_FLEXIBLE_FROM = 1
+SCHEMA = """\
+ShareGroupHeartbeatRequest
+  group_id string 1
+  member_id string 1
+  member_epoch int32 1
+  rack_id string? 1
+  subscribed_topic_names [string]? 1
+TopicPartitions
+  topic_id uuid 1
+  partitions [int32] 1
+Assignment
+  topic_partitions [TopicPartitions] 1
+ShareGroupHeartbeatResponse
+  throttle_time_ms timedelta_i32 1
+  error_code error_code 1
+  error_message string? 1
+  member_id string? 1
+  member_epoch int32 1
+  heartbeat_interval_ms timedelta_i32 1
+  assignment Assignment? 1
+"""

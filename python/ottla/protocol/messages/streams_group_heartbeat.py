@@ -135,3 +135,91 @@ class StreamsGroupHeartbeatResponse:
     warmup_tasks: tuple[StreamsGroupHeartbeatResponseTaskIds, ...] | None = ()
     endpoint_information_epoch: int = 0
     partitions_by_user_endpoint: tuple[EndpointToPartitions, ...] | None = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+TopicInfo
+  name string 0
+  partitions int32 0
+  replication_factor int16 0
+  topic_configs [KeyValue] 0
+CopartitionGroup
+  source_topics [int16] 0
+  source_topic_regex [int16] 0
+  repartition_source_topics [int16] 0
+Subtopology
+  subtopology_id string 0
+  source_topics [string] 0
+  source_topic_regex [string] 0
+  state_changelog_topics [TopicInfo] 0
+  repartition_sink_topics [string] 0
+  repartition_source_topics [TopicInfo] 0
+  copartition_groups [CopartitionGroup] 0
+Topology
+  epoch int32 0
+  subtopologies [Subtopology] 0
+StreamsGroupHeartbeatRequestTaskIds
+  subtopology_id string 0
+  partitions [int32] 0
+StreamsGroupHeartbeatRequestEndpoint
+  host string 0
+  port uint16 0
+KeyValue
+  key string 0
+  value string 0
+TaskOffset
+  subtopology_id string 0
+  partition int32 0
+  offset int64 0
+StreamsGroupHeartbeatRequest
+  group_id string 0
+  member_id string 0
+  member_epoch int32 0
+  endpoint_information_epoch int32 0
+  instance_id string? 0
+  rack_id string? 0
+  rebalance_timeout_ms timedelta_i32 0
+  topology Topology? 0
+  active_tasks [StreamsGroupHeartbeatRequestTaskIds]? 0
+  standby_tasks [StreamsGroupHeartbeatRequestTaskIds]? 0
+  warmup_tasks [StreamsGroupHeartbeatRequestTaskIds]? 0
+  process_id string? 0
+  user_endpoint StreamsGroupHeartbeatRequestEndpoint? 0
+  client_tags [KeyValue]? 0
+  task_offsets [TaskOffset]? 0
+  task_end_offsets [TaskOffset]? 0
+  shutdown_application bool 0
+Status
+  status_code int8 0
+  status_detail string 0
+StreamsGroupHeartbeatResponseTaskIds
+  subtopology_id string 0
+  partitions [int32] 0
+StreamsGroupHeartbeatResponseEndpoint
+  host string 0
+  port uint16 0
+TopicPartition
+  topic string 0
+  partitions [int32] 0
+EndpointToPartitions
+  user_endpoint StreamsGroupHeartbeatResponseEndpoint 0
+  active_partitions [TopicPartition] 0
+  standby_partitions [TopicPartition] 0
+StreamsGroupHeartbeatResponse
+  throttle_time_ms timedelta_i32 0
+  error_code error_code 0
+  error_message string? 0
+  member_id string 0
+  member_epoch int32 0
+  heartbeat_interval_ms timedelta_i32 0
+  acceptable_recovery_lag int32 0
+  task_offset_interval_ms timedelta_i32 0
+  status [Status]? 0
+  active_tasks [StreamsGroupHeartbeatResponseTaskIds]? 0
+  standby_tasks [StreamsGroupHeartbeatResponseTaskIds]? 0
+  warmup_tasks [StreamsGroupHeartbeatResponseTaskIds]? 0
+  endpoint_information_epoch int32 0
+  partitions_by_user_endpoint [EndpointToPartitions]? 0
+"""

@@ -31,3 +31,26 @@ class SyncGroupResponse:
     throttle_time_ms: int = 0
     protocol_type: str | None = None
     protocol_name: str | None = None
+
+
+REQUEST_FLEXIBLE_FROM = 4
+RESPONSE_FLEXIBLE_FROM = 4
+SCHEMA = """\
+SyncGroupRequestAssignment
+  member_id string 0-5
+  assignment bytes 0-5
+SyncGroupRequest
+  group_id string 0-5
+  generation_id int32 0-5
+  member_id string 0-5
+  group_instance_id string? 3-5
+  protocol_type string? 5
+  protocol_name string? 5
+  assignments [SyncGroupRequestAssignment] 0-5
+SyncGroupResponse
+  throttle_time_ms timedelta_i32 1-5
+  error_code error_code 0-5
+  protocol_type string? 5
+  protocol_name string? 5
+  assignment bytes 0-5
+"""

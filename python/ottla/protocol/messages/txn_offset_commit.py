@@ -49,3 +49,35 @@ class TxnOffsetCommitResponseTopic:
 class TxnOffsetCommitResponse:
     throttle_time_ms: int = 0
     topics: tuple[TxnOffsetCommitResponseTopic, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 3
+RESPONSE_FLEXIBLE_FROM = 3
+SCHEMA = """\
+TxnOffsetCommitRequestPartition
+  partition_index int32 0-5
+  committed_offset int64 0-5
+  committed_leader_epoch int32 2-5
+  committed_metadata string? 0-5
+TxnOffsetCommitRequestTopic
+  name string 0-5
+  partitions [TxnOffsetCommitRequestPartition] 0-5
+TxnOffsetCommitRequest
+  transactional_id string 0-5
+  group_id string 0-5
+  producer_id int64 0-5
+  producer_epoch int16 0-5
+  generation_id int32 3-5
+  member_id string 3-5
+  group_instance_id string? 3-5
+  topics [TxnOffsetCommitRequestTopic] 0-5
+TxnOffsetCommitResponsePartition
+  partition_index int32 0-5
+  error_code error_code 0-5
+TxnOffsetCommitResponseTopic
+  name string 0-5
+  partitions [TxnOffsetCommitResponsePartition] 0-5
+TxnOffsetCommitResponse
+  throttle_time_ms timedelta_i32 0-5
+  topics [TxnOffsetCommitResponseTopic] 0-5
+"""

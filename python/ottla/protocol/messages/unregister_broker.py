@@ -17,3 +17,15 @@ class UnregisterBrokerResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+UnregisterBrokerRequest
+  broker_id int32 0
+UnregisterBrokerResponse
+  throttle_time_ms timedelta_i32 0
+  error_code error_code 0
+  error_message string? 0
+"""

@@ -35,3 +35,27 @@ class UpdateFeaturesResponse:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
     results: tuple[UpdatableFeatureResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+FeatureUpdateKey
+  feature string 0-2
+  max_version_level int16 0-2
+  allow_downgrade bool 0
+  upgrade_type int8 1-2
+UpdateFeaturesRequest
+  timeout_ms timedelta_i32 0-2
+  feature_updates [FeatureUpdateKey] 0-2
+  validate_only bool 1-2
+UpdatableFeatureResult
+  feature string 0-1
+  error_code error_code 0-1
+  error_message string? 0-1
+UpdateFeaturesResponse
+  throttle_time_ms timedelta_i32 0-2
+  error_code error_code 0-2
+  error_message string? 0-2
+  results [UpdatableFeatureResult] 0-1
+"""

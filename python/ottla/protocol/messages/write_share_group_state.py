@@ -54,3 +54,36 @@ class WriteStateResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteShareGroupStateResponse:
     results: tuple[WriteStateResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 0
+RESPONSE_FLEXIBLE_FROM = 0
+SCHEMA = """\
+StateBatch
+  first_offset int64 0-1
+  last_offset int64 0-1
+  delivery_state int8 0-1
+  delivery_count int16 0-1
+PartitionData
+  partition int32 0-1
+  state_epoch int32 0-1
+  leader_epoch int32 0-1
+  start_offset int64 0-1
+  delivery_complete_count int32 1
+  state_batches [StateBatch] 0-1
+WriteStateData
+  topic_id uuid 0-1
+  partitions [PartitionData] 0-1
+WriteShareGroupStateRequest
+  group_id string 0-1
+  topics [WriteStateData] 0-1
+PartitionResult
+  partition int32 0-1
+  error_code error_code 0-1
+  error_message string? 0-1
+WriteStateResult
+  topic_id uuid 0-1
+  partitions [PartitionResult] 0-1
+WriteShareGroupStateResponse
+  results [WriteStateResult] 0-1
+"""

@@ -49,3 +49,32 @@ class WritableTxnMarkerResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteTxnMarkersResponse:
     markers: tuple[WritableTxnMarkerResult, ...] = ()
+
+
+REQUEST_FLEXIBLE_FROM = 1
+RESPONSE_FLEXIBLE_FROM = 1
+SCHEMA = """\
+WritableTxnMarkerTopic
+  name string 1-2
+  partition_indexes [int32] 1-2
+WritableTxnMarker
+  producer_id int64 1-2
+  producer_epoch int16 1-2
+  transaction_result bool 1-2
+  topics [WritableTxnMarkerTopic] 1-2
+  coordinator_epoch int32 1-2
+  transaction_version int8 2
+WriteTxnMarkersRequest
+  markers [WritableTxnMarker] 1-2
+WritableTxnMarkerPartitionResult
+  partition_index int32 1-2
+  error_code error_code 1-2
+WritableTxnMarkerTopicResult
+  name string 1-2
+  partitions [WritableTxnMarkerPartitionResult] 1-2
+WritableTxnMarkerResult
+  producer_id int64 1-2
+  topics [WritableTxnMarkerTopicResult] 1-2
+WriteTxnMarkersResponse
+  markers [WritableTxnMarkerResult] 1-2
+"""
