@@ -15,7 +15,8 @@ from kio.serial import entity_reader
 
 from ottla._native import CLOSED, DataPlane, Partition
 from ottla.broker.data_dirs import open_data_dirs
-from ottla.protocol.codec import decode_response, encode_request, is_flexible, kio_class
+from ottla.protocol.codec import decode_response, encode_request, is_flexible
+from ottla.protocol.generate import kio_class
 from ottla.protocol.versions import ApiKey
 
 if TYPE_CHECKING:
