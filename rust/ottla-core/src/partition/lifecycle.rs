@@ -45,6 +45,7 @@ impl Partition {
             last_stop: if is_new { LastStop::Clean } else { dir.last_stop() },
             log_start_offset: io.cell.log_start_offset.load(Ordering::Relaxed),
             recovery_point: io.cell.recovery_point(),
+            is_foreign: dir.is_foreign(&topic_partition),
             wall_ms,
         };
         let loaded = if is_new {
@@ -198,6 +199,7 @@ impl Partition {
             last_stop: LastStop::ProcessDied,
             log_start_offset,
             recovery_point: io.cell.recovery_point(),
+            is_foreign: false,
             wall_ms,
         })?;
         let mut state = lock(&self.state);

@@ -154,17 +154,23 @@ impl Partition {
 
     /// What there is to clean, if the topic is compacted. `checkpoint`: everything below it was cleaned before. SLOW.
     pub(crate) fn assess_cleaning(&self, checkpoint: Option<i64>, wall_ms: i64) -> Result<Option<CleanCandidate>> {
-        let (closed, log_start_offset, log_end_offset, last_stable_offset, active_offset) = {
+        let (closed, log_start_offset, log_end_offset, active_offset, mut limit) = {
             let state = lock(&self.state);
             self.check_online(&state)?;
             let log = &state.log;
-            let offsets = (
+            let active_offset = log.active.base_offset();
+            // Above the recovery point recovery takes a gap for a loss.
+            let limit = state
+                .last_stable_offset()
+                .min(log.io.cell.recovery_point())
+                .min(active_offset);
+            (
+                Closed::of(&state),
                 log.log_start_offset,
                 log.next_offset,
-                state.last_stable_offset(),
-                log.active.base_offset(),
-            );
-            (Closed::of(&state), offsets.0, offsets.1, offsets.2, offsets.3)
+                active_offset,
+                limit,
+            )
         };
         let config = Arc::clone(&closed.config);
         if !config.cleanup_policy.compact {
@@ -175,7 +181,6 @@ impl Partition {
             .filter(|offset| (log_start_offset..=log_end_offset).contains(offset))
             .unwrap_or(log_start_offset);
         let dirty = closed.from(first_dirty_offset);
-        let mut limit = last_stable_offset.min(active_offset);
         if config.min_compaction_lag_ms > 0 {
             let newest_allowed_ms = wall_ms.saturating_sub(config.min_compaction_lag_ms);
             for (
@@ -261,6 +266,9 @@ impl Partition {
         let io = Arc::clone(&lock(&self.state).log.io);
         // The indexes of the newest closed segment may still be in the writer's queue.
         self.dir.wait_written(&io);
+        let is_durable = io.cell.recovery_point() >= candidate.end_offset;
+        // The recovery point that allows gaps must be the one that a start would find.
+        self.dir.write_checkpoints()?;
         let (segments, producers, config, aborted_in, mut aborted) = {
             let state = lock(&self.state);
             self.check_online(&state)?;
@@ -304,7 +312,7 @@ impl Partition {
                 .map_or(&log.active.segment, |closed| &closed.segment);
             let ends_there = next.base_offset() == candidate.end_offset;
             // Truncated meanwhile: there is nothing to do in this round.
-            let segments = if ends_there { segments } else { Vec::new() };
+            let segments = if ends_there && is_durable { segments } else { Vec::new() };
             (segments, producers, Arc::clone(&log.config), aborted_in, rows)
         };
         for segment in aborted_in {

@@ -87,6 +87,8 @@ pub struct LogDir {
     path: PathBuf,
     meta: LogDirMeta,
     last_stop: LastStop,
+    /// Another program wrote to it last (Apache Kafka leaves no boot id).
+    is_foreign: bool,
     pub(crate) files: Arc<Files>,
     pub(crate) queue: Arc<WriteQueue>,
     state: Mutex<DirState>,
@@ -168,6 +170,7 @@ impl LogDir {
             options.reserved_bytes,
             Arc::clone(&options.waker),
         );
+        let is_foreign = fs.file_size_bytes(&path.join(BOOT_ID_FILE)).is_err();
         let last_stop = take_last_stop(&**fs, path)?;
         let mut state = DirState::default();
         for entry in fs.read_dir(path).map_err(Error::storage("listing the log directory"))? {
@@ -205,6 +208,7 @@ impl LogDir {
             path: path.clone(),
             meta,
             last_stop,
+            is_foreign,
             files,
             queue,
             state: Mutex::new(state),
@@ -371,6 +375,13 @@ impl LogDir {
             }
         }
         self.note_opened(topic_partition)
+    }
+
+    /// Whether another program than this one wrote that partition, as far as the directory tells.
+    pub(crate) fn is_foreign(&self, topic_partition: &TopicPartition) -> bool {
+        let state = lock(&self.state);
+        let has_row = |rows: &OffsetCheckpoint| rows.contains_key(topic_partition);
+        self.is_foreign || !state.checkpoints.get(checkpoint::RECOVERY_POINT).is_some_and(has_row)
     }
 
     /// Whether the directory holds that partition.

@@ -40,6 +40,8 @@ pub(crate) struct LoadContext<'a> {
     /// From the checkpoints.
     pub log_start_offset: i64,
     pub recovery_point: i64,
+    /// Not this broker wrote the log, so a compacted one may have gaps above the recovery point, too.
+    pub is_foreign: bool,
     pub wall_ms: i64,
 }
 
@@ -232,14 +234,16 @@ impl Loader<'_> {
         let checked_from = segments[first].0.base_offset();
         let mut kept = first;
         let mut next_offset = checked_from;
-        // Segments above the recovery point follow each other without a gap (only durable ones are compacted): one that
-        // does not lost its predecessor's end.
+        // Segments above the recovery point follow each other without a gap (only durable ones are compacted here): one
+        // that does not lost its predecessor's end. Apache Kafka compacts those that are not durable as well.
+        let may_have_gaps = self.context.is_foreign && self.context.config.cleanup_policy.compact;
         while let Some((segment, size_bytes)) = segments
             .get(kept)
             .cloned()
-            .filter(|(segment, _)| segment.base_offset() == next_offset)
+            .filter(|(segment, _)| segment.base_offset() == next_offset || may_have_gaps)
         {
             kept += 1;
+            next_offset = next_offset.max(segment.base_offset());
             if size_bytes == 0 {
                 continue;
             }

@@ -532,3 +532,67 @@ fn a_damaged_log_is_left_alone() {
     assert_eq!(clean(&mut bench.cleaner, &bench.partition, WALL_MS), None);
     assert_eq!(bench.cleaner.uncleanable().count(), 1);
 }
+
+#[test]
+fn only_durable_segments_are_cleaned() {
+    let scratch = Scratch::new("durable");
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    let partition = open(&dir, "t", compacted());
+    let mut cleaner = LogCleaner::open(&dir, DEDUPE_BUFFER_BYTES);
+    for _ in 0..8 {
+        let bytes = ottla_core::record::builder::build_batch(
+            plain(),
+            [ottla_core::record::builder::NewRecord {
+                timestamp_ms: WALL_MS,
+                key: Some(b"a"),
+                value: Some(&[b'v'; 200]),
+                ..Default::default()
+            }],
+        )
+        .unwrap();
+        let batch = super::support::validated(&bytes, ottla_core::record::validate::Origin::Client);
+        partition.append_as_leader(batch, None, WALL_MS).unwrap();
+    }
+    super::support::settle(&dir, &[&partition]);
+    assert_eq!(clean(&mut cleaner, &partition, WALL_MS), None, "no segment is synced");
+    while dir.step_background() {}
+    assert!(clean(&mut cleaner, &partition, WALL_MS).is_some());
+}
+
+#[test]
+fn a_compacted_directory_of_another_broker_keeps_its_segments() {
+    let scratch = Scratch::new("foreign");
+    let before = {
+        let bench_dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+        let partition = open(&bench_dir, "t", compacted());
+        let mut cleaner = LogCleaner::open(&bench_dir, DEDUPE_BUFFER_BYTES);
+        for number in 0..12 {
+            let entries = [
+                entry("often", Some(&"v".repeat(150))),
+                entry(&number.to_string(), Some("1")),
+            ];
+            put(&bench_dir, &partition, plain(), &entries);
+        }
+        clean(&mut cleaner, &partition, WALL_MS).unwrap();
+        let records = all_records(&partition);
+        partition.close().unwrap();
+        bench_dir.close().unwrap();
+        records
+    };
+    // as a partition's directory is copied from elsewhere: without checkpoints, marker and boot id
+    for entry in std::fs::read_dir(&scratch.0).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    let partition = open(&dir, "t", compacted());
+    assert_eq!(
+        partition.offsets().log_end_offset,
+        24,
+        "{:?}",
+        partition.recovery_report()
+    );
+    assert_eq!(all_records(&partition), before);
+}
