@@ -47,9 +47,9 @@ class NativeLab:
                 self.partitions[topic, index] = self.plane.create_partition(
                     topic, index, topic_id=self.topic_ids[topic].bytes, config={}, leader_epoch=0, wall_ms=wall_ms()
                 )
-        self.client, self._server = socket.socketpair()
-        self._server.setblocking(False)
-        self.session_id = self.plane.open_session(self._server.fileno(), "PLAINTEXT")
+        self.client, self.server = socket.socketpair()
+        self.server.setblocking(False)
+        self.session_id = self.plane.open_session(self.server.fileno(), "PLAINTEXT")
 
     def __enter__(self) -> NativeLab:
         return self
@@ -59,7 +59,7 @@ class NativeLab:
     ) -> None:
         self.plane.close_session(self.session_id)
         self.client.close()
-        self._server.close()
+        self.server.close()
         self.plane.close(now_ms(), wall_ms())
 
     def turn(self) -> list[Request]:

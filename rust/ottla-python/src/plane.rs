@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use ottla_core::data_plane::{DataPlane as Core, Now, SessionId};
-use ottla_core::session::pipeline::{OwedRequest, Session};
+use ottla_core::session::pipeline::OwedRequest;
 use ottla_core::storage::log_dir::PartitionId;
 
 use crate::socket::{self, Attempt, Sent};
@@ -213,7 +213,7 @@ impl Inner {
         let mut received_bytes = 0;
         // What was left over from the last call comes first: it may have been all that kept input out.
         let mut flags = self.serve(session_id, now, started, owed);
-        while flags & (CLOSED | STALLED | MORE) == 0 {
+        while flags & (CLOSED | MORE) == 0 && self.wants_input(session_id) {
             let is_drained = match self.receive(session_id) {
                 Ok((Attempt::Bytes(bytes), is_full)) => {
                     received_bytes += bytes;
@@ -309,13 +309,14 @@ impl Inner {
         if session.is_finished() {
             return CLOSED;
         }
-        if flags == 0 && !wants_input(session) {
+        if flags == 0 && !session.wants_input(BUFFERED_BYTES_MAX) {
             flags |= STALLED;
         }
         flags
     }
-}
 
-fn wants_input(session: &Session) -> bool {
-    session.wants_input(BUFFERED_BYTES_MAX)
+    fn wants_input(&mut self, session_id: SessionId) -> bool {
+        let session = self.core.session(session_id);
+        session.is_some_and(|session| session.wants_input(BUFFERED_BYTES_MAX))
+    }
 }

@@ -243,8 +243,8 @@ const PAGE_BYTES: u64 = 4096;
 /// `cachestat(2)`, since Linux 6.5: the number is the same on every architecture that has wheels.
 const SYS_CACHESTAT: libc::c_long = 451;
 
-/// Whether the page cache holds a whole range. Where the system cannot tell (before Linux 6.5), two probes must do.
-fn is_cached(file: RawFd, position: u64, len: usize) -> bool {
+/// Pages of a range that the page cache holds; None where the system cannot tell (before Linux 6.5).
+fn cached_pages(file: RawFd, position: u64, len: usize) -> Option<u64> {
     let range = CachestatRange {
         off: position,
         len: len as u64,
@@ -252,10 +252,16 @@ fn is_cached(file: RawFd, position: u64, len: usize) -> bool {
     let mut stat = Cachestat::default();
     // SAFETY: both structures have the layout of the kernel's and outlive the call.
     let result = unsafe { libc::syscall(SYS_CACHESTAT, file, &raw const range, &raw mut stat, 0) };
-    if result == 0 {
-        let pages = (position + len as u64).div_ceil(PAGE_BYTES) - position / PAGE_BYTES;
-        // Folios larger than a page may be counted beyond the range, never below it.
-        return stat.nr_cache >= pages;
+    (result == 0).then_some(stat.nr_cache)
+}
+
+/// Whether the page cache holds a whole range. Where the system cannot tell, two probes must do.
+fn is_cached(file: RawFd, position: u64, len: usize) -> bool {
+    let pages = (position + len as u64).div_ceil(PAGE_BYTES) - position / PAGE_BYTES;
+    if let Some(cached) = cached_pages(file, position, len) {
+        // Linux was seen (6.18) to count too few pages when the call is interrupted by another task: ask again before
+        // the long way is taken.
+        return cached >= pages || cached_pages(file, position, len).is_some_and(|cached| cached >= pages);
     }
     let probe = |position: u64| {
         let mut byte = 0_u8;
