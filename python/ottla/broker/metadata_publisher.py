@@ -70,6 +70,7 @@ class MetadataPublisher:
         self._offset = -1
         self._epoch = -1
         self._gathered = trio.Event()
+        self._published_offset = -1
         self._waiters: list[tuple[int, int, trio.Event]] = []
         self._waiter_count = 0
         self._followers: list[Callable[[Published], None]] = []
@@ -86,7 +87,7 @@ class MetadataPublisher:
 
     async def wait_published(self, offset: int) -> None:
         """Return when everything up to and including `offset` is applied here."""
-        if self.image.offset >= offset:
+        if self._published_offset >= offset:
             return
         event = trio.Event()
         self._waiter_count += 1
@@ -119,9 +120,11 @@ class MetadataPublisher:
         published = Published(image=image, delta=delta, config=config)
         for follower in self._followers:
             follower(published)
+        await self._delete([topic for topic in removed if topic.name not in image.topic_ids])
+        # Whoever waited may now rely on what it asked for: new partitions serve, deleted ones do not.
+        self._published_offset = image.offset
         while self._waiters and self._waiters[0][0] <= image.offset:
             heapq.heappop(self._waiters)[2].set()
-        await self._delete([topic for topic in removed if topic.name not in image.topic_ids])
 
     def _config_of(self, image: MetadataImage) -> BrokerConfig:
         return self.config.with_dynamic(
