@@ -56,7 +56,19 @@ impl Partition {
         // A damaged one was looked at, too: the directory need not be looked at again for its sake.
         dir.note_opened(&topic_partition)?;
         let (parts, report) = loaded?;
-        let log = make_log(dir, &topic_partition, &path, Arc::new(config), parts, io);
+        let mut log = make_log(dir, &topic_partition, &path, Arc::new(config), parts, io);
+        if log.config.flush_messages <= 1 && log.synced_offset < log.next_offset {
+            // Nobody may see what a power failure could still take away.
+            log.request_sync();
+            dir.wait_written(&log.io);
+            if log.io.failed_generation().is_some() {
+                let source = std::io::Error::other("the sync of what was found failed");
+                return Err(Error::Storage {
+                    doing: "opening a log",
+                    source,
+                });
+            }
+        }
         let high_watermark = log.visible;
         let mut state = State {
             leader: Leadership {

@@ -15,6 +15,7 @@ use crate::record::records::Records;
 use crate::storage::cache::lock;
 use crate::storage::fs::LogFile;
 use crate::storage::segment::{Files, MaxTimestamp, Segment};
+use crate::storage::time_index::TimeEntry;
 use crate::storage::walk::Walk;
 use crate::types::Isolation;
 
@@ -30,8 +31,19 @@ struct TimedSegment {
     segment: Arc<Segment>,
     /// Bytes that may be looked at.
     bound: u64,
-    /// Of the active segment: its greatest timestamp, and where to look for the timestamp wanted.
-    active: Option<(MaxTimestamp, Place)>,
+    active: Option<ActiveTimes>,
+}
+
+/// What memory knows of the active segment.
+struct ActiveTimes {
+    max: MaxTimestamp,
+    /// An offset at or before the first record wanted; `None`: before all that memory knows.
+    from_offset: Option<i64>,
+    /// Where that is.
+    place: Place,
+    /// Entries that are only in the index files.
+    times_in_file: usize,
+    offsets_in_file: usize,
 }
 
 struct TimePlan {
@@ -165,20 +177,29 @@ impl Partition {
 fn plan(state: &State, timestamp: i64, end_offset: i64, epoch_is_uncertain: bool) -> TimePlan {
     let log = &state.log;
     let active = &log.active;
-    let place = active.times.in_memory().floor_timestamp(timestamp).map_or(
-        if active.times.dropped_len() > 0 {
-            Place::InIndex
-        } else {
-            Place::From(0)
-        },
-        |entry| {
-            place_of(
-                state,
-                log.closed.len(),
-                active.base_offset() + i64::from(entry.relative_offset),
-            )
-        },
-    );
+    let floor = active.times.in_memory().floor_timestamp(timestamp);
+    let from_offset = if timestamp == MAX_TIMESTAMP {
+        Some(active.max_timestamp.offset)
+    } else {
+        // Without any earlier entry the search starts at the first record.
+        let base = (active.times.dropped_len() == 0).then_some(active.base_offset());
+        floor
+            .map(|entry| active.base_offset() + i64::from(entry.relative_offset))
+            .or(base)
+    };
+    let place = from_offset.map_or(Place::InIndex, |offset| {
+        let offset = offset
+            .max(log.log_start_offset)
+            .clamp(active.base_offset(), log.next_offset);
+        place_of(state, log.closed.len(), offset)
+    });
+    let times = ActiveTimes {
+        max: active.max_timestamp,
+        from_offset,
+        place,
+        times_in_file: active.times.dropped_len(),
+        offsets_in_file: active.offsets.dropped_len(),
+    };
     let visible = log.visible;
     let first = log.segment_number(log.log_start_offset);
     let segments = log
@@ -194,7 +215,7 @@ fn plan(state: &State, timestamp: i64, end_offset: i64, epoch_is_uncertain: bool
         .chain([TimedSegment {
             segment: Arc::clone(&active.segment),
             bound: u64::from(active.size_bytes),
-            active: Some((active.max_timestamp, place)),
+            active: Some(times),
         }])
         .filter(|timed| timed.segment.base_offset() <= visible.segment && timed.bound > 0)
         .map(|timed| {
@@ -220,8 +241,8 @@ fn plan(state: &State, timestamp: i64, end_offset: i64, epoch_is_uncertain: bool
 
 impl TimedSegment {
     fn max_timestamp(&self, files: &Files, plan: &TimePlan) -> io::Result<MaxTimestamp> {
-        match self.active {
-            Some((max, _)) => Ok(max),
+        match &self.active {
+            Some(active) => Ok(active.max),
             None => self.segment.max_timestamp(files, self.bound, plan.index_interval_bytes),
         }
     }
@@ -237,25 +258,32 @@ impl TimedSegment {
     ) -> io::Result<Option<ListedOffset>> {
         let file = self.segment.file(files, false)?;
         let base_offset = self.segment.base_offset();
-        let position = match (self.active, batch_of) {
-            (Some((_, Place::At(position) | Place::From(position))), None) => u64::from(position as u32),
-            // The active segment's index in memory may end before its file does, and the reverse: start with the file.
-            (Some(_), _) => 0,
-            (None, _) => {
-                let interval = plan.index_interval_bytes;
-                let from = if let Some(offset) = batch_of {
-                    offset
+        let interval = plan.index_interval_bytes;
+        let offset_of = |entry: Option<TimeEntry>| entry.map_or(0, |entry| i64::from(entry.relative_offset));
+        let position = match &self.active {
+            Some(ActiveTimes {
+                place: Place::At(position) | Place::From(position),
+                ..
+            }) => *position,
+            Some(active) => {
+                let relative_offset = if let Some(offset) = active.from_offset {
+                    offset - base_offset
+                } else {
+                    let times = self.segment.flushed_time_index(files, active.times_in_file)?;
+                    offset_of(times.floor_timestamp(timestamp))
+                };
+                let offsets = self.segment.flushed_offset_index(files, active.offsets_in_file)?;
+                u64::from(offsets.position_for(relative_offset))
+            }
+            None => {
+                let relative_offset = if let Some(offset) = batch_of {
+                    offset - base_offset
                 } else {
                     let times = self.segment.time_index(files, self.bound, interval)?;
-                    times.floor_timestamp(timestamp).map_or(base_offset, |entry| {
-                        (base_offset + i64::from(entry.relative_offset)).max(plan.log_start_offset)
-                    })
+                    offset_of(times.floor_timestamp(timestamp)).max(plan.log_start_offset - base_offset)
                 };
-                u64::from(
-                    self.segment
-                        .offset_index(files, self.bound, interval)?
-                        .position_for(from - base_offset),
-                )
+                let offsets = self.segment.offset_index(files, self.bound, interval)?;
+                u64::from(offsets.position_for(relative_offset))
             }
         };
         let mut walk = Walk::new(&*file, position, self.bound);

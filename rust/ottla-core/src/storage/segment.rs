@@ -231,6 +231,30 @@ impl Segment {
         Ok(index)
     }
 
+    /// Of the active segment: the `entries` that are known to be in its time index file.
+    pub(crate) fn flushed_time_index(
+        self: &Arc<Self>,
+        files: &Files,
+        entries: usize,
+    ) -> io::Result<Arc<IndexEntries<TimeEntry>>> {
+        let (index, loaded) = self.time_index.get_or_fetch(|| {
+            let mut bytes = files.fs.read(&self.path(TimeEntry::SUFFIX))?;
+            bytes.truncate(entries * TimeEntry::SIZE_BYTES);
+            let index = IndexEntries::from_bytes(bytes)
+                .filter(IndexEntries::<TimeEntry>::is_sane)
+                .unwrap_or_default();
+            Ok::<_, io::Error>(Arc::new(index))
+        })?;
+        if loaded {
+            files.indexes.admit(
+                Arc::downgrade(self),
+                Part::TimeIndex,
+                index.size_bytes() + size_of::<Self>(),
+            );
+        }
+        Ok(index)
+    }
+
     /// The time index, like `offset_index`.
     pub(crate) fn time_index(
         self: &Arc<Self>,

@@ -7,7 +7,9 @@
 
 mod basics;
 mod crashes;
+mod details;
 mod faults;
 mod kafka;
 mod model;
 mod support;
+mod transactions;

@@ -66,6 +66,15 @@ pub fn open(dir: &Arc<LogDir>, topic: &str, config: LogConfig) -> Arc<Partition>
 }
 
 pub fn try_open(dir: &Arc<LogDir>, topic: &str, config: LogConfig) -> ottla_core::error::Result<Arc<Partition>> {
+    open_as_leader(dir, topic, config, 1)
+}
+
+pub fn open_as_leader(
+    dir: &Arc<LogDir>,
+    topic: &str,
+    config: LogConfig,
+    leader_epoch: i32,
+) -> ottla_core::error::Result<Arc<Partition>> {
     let options = PartitionOptions {
         id: PartitionId(u64::from(crc32c::crc32c(topic.as_bytes()))),
         topic_partition: topic_partition(topic, 0),
@@ -73,7 +82,7 @@ pub fn try_open(dir: &Arc<LogDir>, topic: &str, config: LogConfig) -> ottla_core
         config,
     };
     let partition = Partition::open(dir, options, WALL_MS)?;
-    partition.set_leadership(partition.offsets().leader_epoch.max(0) + 1)?;
+    partition.set_leadership(leader_epoch)?;
     Ok(partition)
 }
 

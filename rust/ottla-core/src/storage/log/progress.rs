@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Log, LogParts};
+use crate::storage::segment::Segment;
 use crate::storage::writer::{Chore, LogIo, Work};
 
 /// Ended generations remembered, for appends that still ask.
@@ -33,17 +34,14 @@ impl Log {
                 active.segment.forget_indexes();
             }
         }
-        while let Some((_, end_offset)) = self.to_sync.front() {
-            if *end_offset > self.written_offset {
-                break;
-            }
+        // The segment's last index entries are written after its last records and before the next segment's first ones.
+        while self
+            .to_sync
+            .front()
+            .is_some_and(|(_, end_offset)| *end_offset < self.written_offset)
+        {
             if let Some((segment, next_offset)) = self.to_sync.pop_front() {
-                self.queue.chore(Chore::SyncSegment {
-                    log: Arc::clone(&self.io),
-                    segment,
-                    dir: self.dir.to_path_buf(),
-                    next_offset,
-                });
+                self.queue_segment_sync(segment, next_offset);
             }
         }
         let limit = if self.sync_before_visible() {
@@ -170,16 +168,26 @@ impl Log {
             .map(|closed| closed.segment.base_offset())
             .collect();
         let ends = ends.into_iter().chain([self.active.base_offset()]);
+        let mut unsynced = Vec::new();
         for (closed, next_offset) in self.closed.iter().zip(ends).filter(|(_, end)| *end > recovery_point) {
+            unsynced.push(Arc::clone(&closed.segment));
             self.io.cell.rolls_outstanding.fetch_add(1, Ordering::AcqRel);
-            self.to_sync.push_back((Arc::clone(&closed.segment), next_offset));
+            self.queue_segment_sync(Arc::clone(&closed.segment), next_offset);
         }
-        let mut unsynced: Vec<_> = self.to_sync.iter().map(|(segment, _)| Arc::clone(segment)).collect();
         if self.next_offset > recovery_point && self.active.size_bytes > 0 {
             unsynced.push(Arc::clone(&self.active.segment));
         }
         self.io.adopt(unsynced, self.next_offset);
-        self.on_written(self.written_offset);
+    }
+
+    fn queue_segment_sync(&self, segment: Arc<Segment>, next_offset: i64) {
+        let (log, dir) = (Arc::clone(&self.io), self.dir.to_path_buf());
+        self.queue.chore(Chore::SyncSegment {
+            log,
+            segment,
+            dir,
+            next_offset,
+        });
     }
 
     /// Records appended and not asked to be synced.

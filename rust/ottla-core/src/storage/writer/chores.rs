@@ -72,6 +72,8 @@ impl WriteQueue {
                     // Removed meanwhile by retention: nothing is left to be lost.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => log.cell.on_roll_synced(next_offset),
                     Err(error) => {
+                        // Whoever reopens the log queues it again.
+                        log.cell.rolls_outstanding.fetch_sub(1, Ordering::AcqRel);
                         let mut batch = Batch::default();
                         lock(&log.state).failed = Some(generation);
                         batch.completions.push(failure(&log, generation, false, &error));
@@ -90,7 +92,7 @@ impl WriteQueue {
     }
 
     /// Log and indexes: below the recovery point nothing is scanned, and indexes have no checksum.
-    fn sync_segment(&self, segment: &Arc<Segment>, dir: &std::path::Path) -> io::Result<()> {
+    pub fn sync_segment(&self, segment: &Arc<Segment>, dir: &std::path::Path) -> io::Result<()> {
         segment.file(&self.files, false)?.sync_data()?;
         for suffix in [OffsetEntry::SUFFIX, TimeEntry::SUFFIX, AbortedTxnRow::SUFFIX] {
             match self.files.fs.open(&segment.path(suffix), OpenMode::ReadWrite) {

@@ -1,0 +1,644 @@
+//! When segments roll, what epochs say, what settings change, and the end of a partition.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ottla_core::error::Error;
+use ottla_core::partition::{
+    AppendState, EARLIEST_TIMESTAMP, EpochEndOffset, LATEST_TIERED_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP,
+    Partition, PartitionOptions,
+};
+use ottla_core::storage::config::{CleanupPolicy, LogConfig};
+use ottla_core::storage::fs::LogFs;
+use ottla_core::storage::log_dir::{LastStop, LogDir, PartitionId};
+use ottla_core::storage::sim_fs::{Crash, Effect, Fault, Operation, SimFs};
+use ottla_core::types::{Isolation, TopicId};
+
+use super::support::{
+    Producer, WALL_MS, append, batch, commit, consume, dir_options, meta, open, open_as_leader, settle,
+    topic_partition, try_open,
+};
+
+fn open_dir(fs: &SimFs) -> Arc<LogDir> {
+    LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new("/log"))).unwrap()
+}
+
+fn logs(fs: &SimFs) -> Vec<String> {
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "log");
+    let name = |path: PathBuf| {
+        path.file_stem()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_start_matches('0')
+            .to_owned()
+    };
+    fs.paths().into_iter().filter(is_log).map(name).collect()
+}
+
+#[test]
+fn time_rolls_by_the_records_own_clock() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(
+        &dir,
+        "t",
+        LogConfig {
+            segment_ms: 1000,
+            ..LogConfig::default()
+        },
+    );
+    for (offset, timestamp) in [(0, 0), (1, 1000), (2, 500), (3, 1001), (4, 2001), (5, 2002), (6, 0)] {
+        let appended = append(&partition, &[b"x"], WALL_MS + timestamp);
+        assert_eq!(appended.base_offset, offset);
+        commit(&dir, &partition, &appended);
+    }
+    assert_eq!(logs(&fs), ["", "3", "5"]);
+}
+
+#[test]
+fn jitter_spreads_the_rolls_and_stays_the_same_for_a_segment() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let mut waited = Vec::new();
+    for number in 0..8 {
+        let config = LogConfig {
+            segment_ms: 1000,
+            segment_jitter_ms: 900,
+            ..LogConfig::default()
+        };
+        let topic = format!("t{number}");
+        let partition = open(&dir, &topic, config);
+        append(&partition, &[b"x"], WALL_MS);
+        let is_rolled = |partition: &Partition, after_ms| {
+            append(partition, &[b"x"], WALL_MS + after_ms);
+            settle(&dir, &[partition]);
+            fs.paths()
+                .iter()
+                .filter(|path| path.starts_with(format!("/log/{topic}-0")))
+                .any(|path| {
+                    path.extension().is_some_and(|suffix| suffix == "log") && !path.ends_with(format!("{:020}.log", 0))
+                })
+        };
+        waited.push((0..=1001).find(|after_ms| is_rolled(&partition, *after_ms)).unwrap());
+    }
+    assert!(
+        waited.iter().all(|after_ms| (100..=1001).contains(after_ms)),
+        "{waited:?}"
+    );
+    waited.sort_unstable();
+    waited.dedup();
+    assert!(waited.len() > 4, "{waited:?}");
+}
+
+#[test]
+fn a_full_index_rolls() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let config = LogConfig {
+        segment_index_bytes: 80,
+        index_interval_bytes: 0,
+        ..LogConfig::default()
+    };
+    let partition = open(&dir, "t", config);
+    for number in 0..40 {
+        commit(&dir, &partition, &append(&partition, &[b"x"], WALL_MS + number));
+    }
+    assert!(logs(&fs).len() > 3, "{:?}", logs(&fs));
+    for path in fs.paths() {
+        let suffix = path.extension().unwrap_or_default();
+        if suffix == "index" || suffix == "timeindex" {
+            assert!(fs.read(&path).unwrap().len() <= 80, "{path:?}");
+        }
+    }
+    assert_eq!(consume(&partition, 0, 500).len(), 40);
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_is_refused() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(
+        &dir,
+        "t",
+        LogConfig {
+            segment_bytes: 500,
+            ..LogConfig::default()
+        },
+    );
+    let large = batch(&[&[0; 600]], WALL_MS, None);
+    let error = partition.append_as_leader(large, None, WALL_MS).unwrap_err();
+    assert!(matches!(error, Error::RecordListTooLarge { segment_bytes: 500, .. }));
+    assert_eq!(error.kafka_code(), 18);
+}
+
+#[test]
+fn leader_epochs_are_remembered_and_tell_where_histories_part() {
+    let fs = SimFs::new(1);
+    let mut dir = open_dir(&fs);
+    let mut partition = open(&dir, "t", LogConfig::default());
+    let end_of = |partition: &Partition, epoch| {
+        let EpochEndOffset {
+            leader_epoch,
+            end_offset,
+        } = partition.end_offset_for_epoch(epoch, -1).unwrap();
+        (leader_epoch, end_offset)
+    };
+    assert_eq!(end_of(&partition, 1), (1, 0));
+    append(&partition, &[b"a", b"b"], WALL_MS);
+    partition.set_leadership(4).unwrap();
+    assert_eq!(end_of(&partition, 4), (4, 2), "known before its first record");
+    append(&partition, &[b"c"], WALL_MS);
+    partition.set_leadership(6).unwrap();
+    append(&partition, &[b"d"], WALL_MS);
+    for crash in [None, Some(Crash::ProcessDies)] {
+        settle(&dir, &[&partition]);
+        assert_eq!(end_of(&partition, 0), (0, 0));
+        assert_eq!(end_of(&partition, 1), (1, 2));
+        assert_eq!(end_of(&partition, 3), (1, 2));
+        assert_eq!(end_of(&partition, 4), (4, 3));
+        assert_eq!(end_of(&partition, 5), (4, 3));
+        assert_eq!(end_of(&partition, 6), (6, 4));
+        assert_eq!(end_of(&partition, 70), (-1, -1));
+        let read = |offset, last_fetched_epoch| {
+            partition.read(offset, 100, Isolation::ReadUncommitted, true, -1, last_fetched_epoch)
+        };
+        assert_eq!(read(3, 4).unwrap().diverging, None);
+        assert_eq!(
+            read(4, 4).unwrap().diverging,
+            Some(EpochEndOffset {
+                leader_epoch: 4,
+                end_offset: 3
+            })
+        );
+        assert_eq!(
+            read(2, 3).unwrap().diverging,
+            Some(EpochEndOffset {
+                leader_epoch: 1,
+                end_offset: 2
+            })
+        );
+        assert!(matches!(read(2, 70), Err(Error::OffsetOutOfRange { .. })));
+        match crash {
+            None => {
+                partition.close().unwrap();
+                dir.close().unwrap();
+            }
+            Some(crash) => fs.restart(crash),
+        }
+        dir = open_dir(&fs);
+        partition = open_as_leader(&dir, "t", LogConfig::default(), 6).unwrap();
+    }
+    partition.set_leadership(7).unwrap();
+    assert!(matches!(
+        partition.set_leadership(6),
+        Err(Error::FencedLeaderEpoch { .. })
+    ));
+    assert!(matches!(
+        partition.read(0, 1, Isolation::ReadUncommitted, true, 6, -1),
+        Err(Error::FencedLeaderEpoch { .. })
+    ));
+    assert!(matches!(
+        partition.read(0, 1, Isolation::ReadUncommitted, true, 8, -1),
+        Err(Error::UnknownLeaderEpoch { .. })
+    ));
+    assert!(
+        partition
+            .append_as_leader(batch(&[b"x"], WALL_MS, None), Some(6), WALL_MS)
+            .is_err()
+    );
+    append(&partition, &[b"e"], WALL_MS);
+    settle(&dir, &[&partition]);
+    assert_eq!(
+        fs.read(Path::new("/log/t-0/leader-epoch-checkpoint")).unwrap(),
+        b"0\n4\n1 0\n4 2\n6 3\n7 4\n"
+    );
+}
+
+#[test]
+fn the_latest_offset_is_not_told_before_the_epoch_has_begun_for_all() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(&dir, "t", LogConfig::default());
+    append(&partition, &[b"a"], WALL_MS);
+    partition.set_leadership(2).unwrap();
+    let list = |timestamp, isolation| partition.list_offset(timestamp, isolation, -1);
+    let latest = || list(LATEST_TIMESTAMP, Some(Isolation::ReadUncommitted));
+    assert!(matches!(latest(), Err(Error::OffsetNotAvailable { .. })));
+    assert_eq!(
+        list(LATEST_TIMESTAMP, None).unwrap().offset,
+        1,
+        "a follower asks for the log's end"
+    );
+    assert_eq!(
+        list(EARLIEST_TIMESTAMP, Some(Isolation::ReadUncommitted))
+            .unwrap()
+            .offset,
+        0
+    );
+    assert_eq!(
+        list(LATEST_TIERED_TIMESTAMP, Some(Isolation::ReadUncommitted))
+            .unwrap()
+            .offset,
+        -1
+    );
+    settle(&dir, &[&partition]);
+    assert_eq!(latest().unwrap().offset, 1);
+    assert_eq!(latest().unwrap().leader_epoch, 2);
+}
+
+#[test]
+fn records_below_the_log_start_are_gone_and_their_files_too() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(
+        &dir,
+        "t",
+        LogConfig {
+            segment_bytes: 400,
+            ..LogConfig::default()
+        },
+    );
+    for number in 0..20 {
+        commit(
+            &dir,
+            &partition,
+            &append(&partition, &[b"some value"], WALL_MS + number),
+        );
+    }
+    let before = logs(&fs).len();
+    assert!(matches!(
+        partition.delete_records(21),
+        Err(Error::OffsetOutOfRange { .. })
+    ));
+    assert!(matches!(
+        partition.delete_records(-2),
+        Err(Error::OffsetOutOfRange { .. })
+    ));
+    assert_eq!(partition.delete_records(11).unwrap(), 11);
+    assert_eq!(partition.delete_records(3).unwrap(), 11, "never back");
+    assert!(matches!(
+        partition.read(10, 1, Isolation::ReadUncommitted, true, -1, -1),
+        Err(Error::OffsetOutOfRange { .. })
+    ));
+    assert_eq!(consume(&partition, 11, 100).len(), 9);
+    settle(&dir, &[&partition]);
+    while dir.step_background() {}
+    assert!(logs(&fs).len() < before);
+    assert_eq!(partition.delete_records(-1).unwrap(), 20);
+    assert_eq!(consume(&partition, 20, 100).len(), 0);
+    let compacted = CleanupPolicy {
+        delete: false,
+        compact: true,
+    };
+    partition.configure(LogConfig {
+        cleanup_policy: compacted,
+        ..LogConfig::default()
+    });
+    assert_eq!(partition.delete_records(-1).unwrap_err().kafka_code(), 44);
+}
+
+#[test]
+fn flush_ms_and_flush_messages_sync() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(
+        &dir,
+        "t",
+        LogConfig {
+            flush_ms: 100,
+            flush_messages: 5,
+            ..LogConfig::default()
+        },
+    );
+    let survives = |crash_seed| {
+        let copy = fs.fork(crash_seed);
+        copy.restart(Crash::PowerFails);
+        let dir = open_dir(&copy);
+        let partition = open(&dir, "t", LogConfig::default());
+        partition.offsets().log_end_offset
+    };
+    append(&partition, &[b"a"], WALL_MS);
+    partition.on_tick(1000, WALL_MS);
+    partition.on_tick(1099, WALL_MS);
+    settle(&dir, &[&partition]);
+    assert_eq!((0..20).map(survives).min(), Some(0));
+    partition.on_tick(1100, WALL_MS);
+    settle(&dir, &[&partition]);
+    assert_eq!((0..20).map(survives).min(), Some(1));
+    for _ in 0..4 {
+        append(&partition, &[b"a"], WALL_MS);
+    }
+    settle(&dir, &[&partition]);
+    assert_eq!((0..20).map(survives).min(), Some(1));
+    append(&partition, &[b"a"], WALL_MS);
+    settle(&dir, &[&partition]);
+    assert_eq!((0..20).map(survives).min(), Some(6));
+}
+
+#[test]
+fn what_waits_for_a_sync_does_not_wait_for_ever_when_the_setting_goes() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(&dir, "t", LogConfig::default());
+    let first = append(&partition, &[b"a"], WALL_MS);
+    partition.configure(LogConfig {
+        flush_messages: 1,
+        ..LogConfig::default()
+    });
+    let second = append(&partition, &[b"b"], WALL_MS);
+    partition.configure(LogConfig::default());
+    settle(&dir, &[&partition]);
+    for appended in [first, second] {
+        assert_eq!(partition.append_state(&appended), AppendState::Committed);
+    }
+}
+
+#[test]
+fn indexes_that_left_memory_are_found_in_their_files() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(
+        &dir,
+        "t",
+        LogConfig {
+            index_interval_bytes: 0,
+            ..LogConfig::default()
+        },
+    );
+    let count = 40_000;
+    for number in 0..count {
+        // The greatest timestamp lies in the middle.
+        let timestamp = if number == count / 2 {
+            WALL_MS + 10 * count
+        } else {
+            WALL_MS + number
+        };
+        append(&partition, &[b"x"], timestamp);
+        if number % 1000 == 0 {
+            settle(&dir, &[&partition]);
+        }
+    }
+    settle(&dir, &[&partition]);
+    for offset in (0..count).step_by(997).chain([0, 1, count - 1, count - 100]) {
+        let result = partition
+            .read(offset, 1, Isolation::ReadUncommitted, true, -1, -1)
+            .unwrap();
+        let mut bytes = vec![0; result.slices[0].len];
+        result.slices[0]
+            .file
+            .read_exact_at(&mut bytes, result.slices[0].position)
+            .unwrap();
+        assert_eq!(
+            ottla_core::record::batch::BatchView::parse(&bytes)
+                .unwrap()
+                .base_offset(),
+            offset
+        );
+        let found = partition
+            .list_offset(WALL_MS + offset, Some(Isolation::ReadUncommitted), -1)
+            .unwrap();
+        assert_eq!(found.offset, offset.min(count / 2));
+    }
+    let found = partition
+        .list_offset(MAX_TIMESTAMP, Some(Isolation::ReadUncommitted), -1)
+        .unwrap();
+    assert_eq!((found.offset, found.timestamp), (count / 2, WALL_MS + 10 * count));
+    // Only what has no index entry yet is looked at after a crash.
+    fs.restart(Crash::ProcessDies);
+    let dir = open_dir(&fs);
+    let partition = open(
+        &dir,
+        "t",
+        LogConfig {
+            index_interval_bytes: 0,
+            ..LogConfig::default()
+        },
+    );
+    assert_eq!(partition.offsets().log_end_offset, count);
+    assert!(
+        partition.recovery_report().scanned_bytes <= 2 << 20,
+        "{:?}",
+        partition.recovery_report()
+    );
+}
+
+#[test]
+fn a_deleted_partition_leaves_nothing_and_may_come_again() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    for _ in 0..3 {
+        let partition = open(&dir, "t", LogConfig::default());
+        assert_eq!(partition.offsets().log_end_offset, 0);
+        commit(&dir, &partition, &append(&partition, &[b"a", b"b"], WALL_MS));
+        partition.flush().unwrap();
+        dir.write_checkpoints().unwrap();
+        partition.delete().unwrap();
+        assert!(matches!(
+            partition.append_as_leader(batch(&[b"x"], WALL_MS, None), None, WALL_MS),
+            Err(Error::LogClosed { .. })
+        ));
+    }
+    let left = |fs: &SimFs| {
+        fs.paths()
+            .into_iter()
+            .filter(|path| path.to_string_lossy().contains("t-0"))
+            .count()
+    };
+    assert!(left(&fs) > 0);
+    // Files that were not removed in time are removed by the next start.
+    fs.restart(Crash::ProcessDies);
+    let dir = open_dir(&fs);
+    assert_eq!(dir.partitions(), []);
+    while dir.step_background() {}
+    assert_eq!(left(&fs), 0);
+    assert_eq!(dir.last_stop(), LastStop::ProcessDied);
+}
+
+#[test]
+fn a_partition_without_a_topic_is_discarded() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(&dir, "t", LogConfig::default());
+    commit(&dir, &partition, &append(&partition, &[b"a"], WALL_MS));
+    fs.restart(Crash::ProcessDies);
+    let dir = open_dir(&fs);
+    dir.discard(&topic_partition("t", 0)).unwrap();
+    dir.discard(&topic_partition("never", 0)).unwrap();
+    while dir.step_background() {}
+    assert!(
+        fs.paths().iter().all(|path| !path.to_string_lossy().contains("t-0")),
+        "{:?}",
+        fs.paths()
+    );
+    assert_eq!(dir.partitions(), []);
+}
+
+#[test]
+fn a_directory_of_another_node_is_refused() {
+    let fs = SimFs::new(1);
+    open_dir(&fs).close().unwrap();
+    let mut options = dir_options(Arc::new(fs.clone()), Path::new("/log"));
+    options.meta.node_id = 2;
+    assert!(matches!(LogDir::open(&options), Err(Error::DirectoryMismatch { .. })));
+    assert_eq!(LogDir::read_meta(&fs, Path::new("/log")).unwrap(), Some(meta()));
+    assert_eq!(LogDir::read_meta(&fs, Path::new("/other")).unwrap(), None);
+}
+
+#[test]
+fn a_directory_of_an_earlier_topic_of_the_same_name_is_refused() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    open(&dir, "t", LogConfig::default());
+    fs.restart(Crash::ProcessDies);
+    let dir = open_dir(&fs);
+    let options = PartitionOptions {
+        id: PartitionId(1),
+        topic_partition: topic_partition("t", 0),
+        topic_id: TopicId([8; 16]),
+        config: LogConfig::default(),
+    };
+    let error = Partition::open(&dir, options, WALL_MS).unwrap_err();
+    assert_eq!(error.kafka_code(), 103);
+    assert!(error.to_string().contains("BwcHBwcHBwcHBwcHBwcHBw"), "{error}");
+}
+
+#[test]
+fn sequences_wrap_and_idle_producers_are_forgotten() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(
+        &dir,
+        "t",
+        LogConfig {
+            producer_id_expiration_ms: 1000,
+            ..LogConfig::default()
+        },
+    );
+    let send = |sequence, timestamp| {
+        let producer = Producer {
+            id: 1,
+            epoch: 0,
+            sequence,
+        };
+        partition.append_as_leader(batch(&[b"a", b"b"], timestamp, Some(producer)), None, WALL_MS)
+    };
+    send(i32::MAX - 1, WALL_MS).unwrap();
+    send(0, WALL_MS).unwrap();
+    assert!(send(i32::MAX - 1, WALL_MS).unwrap().duplicate);
+    assert!(send(7, WALL_MS).is_err());
+    partition.on_tick(600_000, WALL_MS + 999);
+    assert!(send(7, WALL_MS).is_err());
+    partition.on_tick(1_200_000, WALL_MS + 1001);
+    send(7, WALL_MS + 1001).unwrap();
+    // A batch that straddles the end of the sequence.
+    let producer = |sequence| {
+        Some(Producer {
+            id: 2,
+            epoch: 0,
+            sequence,
+        })
+    };
+    let straddling = || batch(&[b"a", b"b", b"c"], WALL_MS, producer(i32::MAX));
+    assert!(
+        !partition
+            .append_as_leader(straddling(), None, WALL_MS)
+            .unwrap()
+            .duplicate
+    );
+    assert!(
+        partition
+            .append_as_leader(straddling(), None, WALL_MS)
+            .unwrap()
+            .duplicate
+    );
+    assert!(
+        !partition
+            .append_as_leader(batch(&[b"d"], WALL_MS, producer(2)), None, WALL_MS)
+            .unwrap()
+            .duplicate
+    );
+}
+
+#[test]
+fn a_crash_during_recovery_is_recovered_from() {
+    for seed in 0..20 {
+        let fs = SimFs::new(seed);
+        let dir = open_dir(&fs);
+        let config = LogConfig {
+            segment_bytes: 600,
+            index_interval_bytes: 100,
+            ..LogConfig::default()
+        };
+        let partition = open(&dir, "t", config.clone());
+        for number in 0..20 {
+            append(&partition, &[format!("value {number}").as_bytes()], WALL_MS + number);
+            if number == 9 {
+                partition.flush().unwrap();
+                dir.write_checkpoints().unwrap();
+            }
+        }
+        settle(&dir, &[&partition]);
+        fs.restart(Crash::PowerFails);
+        let whole = fs.fork(seed);
+        let start = whole.changes();
+        let found = open(&open_dir(&whole), "t", config.clone()).offsets().log_end_offset;
+        assert!(found >= 10);
+        for at in start..whole.changes() {
+            for crash in [Crash::ProcessDies, Crash::PowerFails] {
+                let fs = fs.fork(at);
+                fs.crash_after(at);
+                let interrupted = LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new("/log")))
+                    .and_then(|dir| try_open(&dir, "t", config.clone()));
+                assert!(interrupted.is_err() || fs.is_down());
+                fs.restart(crash);
+                let dir = open_dir(&fs);
+                let partition = open(&dir, "t", config.clone());
+                let end = partition.offsets().log_end_offset;
+                assert!((10..=found).contains(&end), "{end} of {found} after {crash:?} in {at}");
+                let expected: Vec<_> = (0..end)
+                    .map(|offset| (offset, format!("value {offset}").into_bytes()))
+                    .collect();
+                assert_eq!(consume(&partition, 0, 300), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_in_the_background_takes_the_log_offline_too() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(
+        &dir,
+        "t",
+        LogConfig {
+            segment_bytes: 400,
+            ..LogConfig::default()
+        },
+    );
+    fs.inject(Fault {
+        path_suffix: "t-0/00000000000000000000.log".to_owned(),
+        operation: Operation::Sync,
+        effect: Effect::Fails(libc::EIO),
+        after: 0,
+        times: 1,
+    });
+    for number in 0..10 {
+        append(&partition, &[b"some value"], WALL_MS + number);
+    }
+    settle(&dir, &[&partition]);
+    while dir.step_background() {}
+    settle(&dir, &[&partition]);
+    assert!(partition.offline_reason().is_some());
+    partition.reopen(WALL_MS).unwrap();
+    assert_eq!(consume(&partition, 0, 300).len(), 10);
+    while dir.step_background() {}
+    assert_eq!(partition.flush().unwrap(), 10);
+    dir.write_checkpoints().unwrap();
+    assert_eq!(
+        fs.read(Path::new("/log/recovery-point-offset-checkpoint")).unwrap(),
+        b"0\n1\nt 0 10\n"
+    );
+    assert_eq!(dir.partitions(), [topic_partition("t", 0)]);
+}

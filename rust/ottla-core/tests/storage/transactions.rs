@@ -1,0 +1,257 @@
+//! Open, committed and aborted transactions of a partition.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ottla_core::error::Error;
+use ottla_core::partition::{AbortedTxn, Partition};
+use ottla_core::record::builder::{BatchOptions, NewRecord, build_batch};
+use ottla_core::record::control::{MarkerType, TransactionMarker};
+use ottla_core::record::validate::Origin;
+use ottla_core::storage::config::LogConfig;
+use ottla_core::storage::fs::LogFs;
+use ottla_core::storage::log_dir::LogDir;
+use ottla_core::storage::sim_fs::{Crash, SimFs};
+use ottla_core::types::Isolation;
+
+use super::support::{WALL_MS, append, dir_options, open, settle, validated};
+
+struct Fixture {
+    fs: SimFs,
+    dir: Arc<LogDir>,
+    partition: Arc<Partition>,
+    config: LogConfig,
+}
+
+impl Fixture {
+    fn new(segment_bytes: u32) -> Self {
+        let fs = SimFs::new(1);
+        let dir = LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new("/log"))).unwrap();
+        let config = LogConfig {
+            segment_bytes,
+            index_interval_bytes: 100,
+            ..LogConfig::default()
+        };
+        let partition = open(&dir, "t", config.clone());
+        Self {
+            fs,
+            dir,
+            partition,
+            config,
+        }
+    }
+
+    fn settle(&self) {
+        settle(&self.dir, &[&self.partition]);
+    }
+
+    /// One record in a transaction; returns its offset.
+    fn write(&self, producer_id: i64, sequence: i32) -> i64 {
+        let offset = self.try_write(producer_id, 0, sequence, true).unwrap();
+        self.settle();
+        offset
+    }
+
+    fn try_write(&self, producer_id: i64, epoch: i16, sequence: i32, transactional: bool) -> Result<i64, Error> {
+        let options = BatchOptions {
+            producer_id,
+            producer_epoch: epoch,
+            base_sequence: sequence,
+            transactional,
+            ..BatchOptions::default()
+        };
+        let record = NewRecord {
+            timestamp_ms: WALL_MS,
+            value: Some(b"in a transaction"),
+            ..NewRecord::default()
+        };
+        let bytes = build_batch(options, [record]).unwrap();
+        let batch = validated(&bytes, Origin::Client);
+        Ok(self.partition.append_as_leader(batch, None, WALL_MS)?.base_offset)
+    }
+
+    fn end(&self, producer_id: i64, marker_type: MarkerType) -> i64 {
+        let offset = self.try_end(producer_id, 0, marker_type, 1).unwrap();
+        self.settle();
+        offset
+    }
+
+    fn try_end(
+        &self,
+        producer_id: i64,
+        producer_epoch: i16,
+        marker_type: MarkerType,
+        coordinator_epoch: i32,
+    ) -> Result<i64, Error> {
+        let marker = TransactionMarker {
+            producer_id,
+            producer_epoch,
+            marker_type,
+            coordinator_epoch,
+        };
+        let bytes = marker.to_batch(0, -1, WALL_MS);
+        Ok(self
+            .partition
+            .append_as_leader(validated(&bytes, Origin::Coordinator), None, WALL_MS)?
+            .base_offset)
+    }
+
+    fn last_stable_offset(&self) -> i64 {
+        self.partition.offsets().last_stable_offset
+    }
+
+    /// Aborted transactions that a consumer of committed records is told of, and where its read ends.
+    fn aborted(&self, offset: i64) -> Vec<(i64, i64)> {
+        let result = self
+            .partition
+            .read(offset, 1 << 20, Isolation::ReadCommitted, true, -1, -1)
+            .unwrap();
+        let told = result.aborted.unwrap();
+        assert!(told.is_sorted_by_key(|txn: &AbortedTxn| txn.first_offset));
+        told.iter().map(|txn| (txn.producer_id, txn.first_offset)).collect()
+    }
+
+    fn restart(&mut self, crash: Option<Crash>) {
+        match crash {
+            None => {
+                self.partition.close().unwrap();
+                self.dir.close().unwrap();
+            }
+            Some(Crash::PowerFails) => {
+                self.fs.sync_all(Path::new("/")).unwrap();
+                self.fs.restart(Crash::PowerFails);
+            }
+            Some(crash) => self.fs.restart(crash),
+        }
+        self.dir = LogDir::open(&dir_options(Arc::new(self.fs.clone()), Path::new("/log"))).unwrap();
+        self.partition = open(&self.dir, "t", self.config.clone());
+    }
+}
+
+#[test]
+fn an_open_transaction_holds_the_last_stable_offset() {
+    let log = Fixture::new(1 << 20);
+    append(&log.partition, &[b"plain"], WALL_MS);
+    log.write(1, 0);
+    log.write(2, 0);
+    append(&log.partition, &[b"plain"], WALL_MS);
+    log.settle();
+    assert_eq!(log.last_stable_offset(), 1);
+    assert!(
+        log.partition
+            .read(1, 1000, Isolation::ReadCommitted, true, -1, -1)
+            .unwrap()
+            .slices
+            .is_empty()
+    );
+    log.end(1, MarkerType::Commit);
+    assert_eq!(log.last_stable_offset(), 2);
+    log.end(2, MarkerType::Abort);
+    assert_eq!(log.last_stable_offset(), 6);
+    assert_eq!(log.aborted(0), [(2, 2)]);
+    assert_eq!(log.aborted(5), [(2, 2)], "its marker is there");
+    append(&log.partition, &[b"plain"], WALL_MS);
+    log.settle();
+    assert_eq!(log.aborted(6), []);
+}
+
+#[test]
+fn a_marker_counts_only_below_the_high_watermark() {
+    let log = Fixture::new(1 << 20);
+    log.write(1, 0);
+    log.try_end(1, 0, MarkerType::Commit, 1).unwrap();
+    assert_eq!(log.last_stable_offset(), 0);
+    log.settle();
+    assert_eq!(log.last_stable_offset(), 2);
+}
+
+#[test]
+fn an_empty_transactions_marker_changes_nothing_but_the_epoch() {
+    let log = Fixture::new(1 << 20);
+    log.end(1, MarkerType::Abort);
+    assert_eq!((log.last_stable_offset(), log.aborted(0)), (1, vec![]));
+}
+
+#[test]
+fn producers_and_coordinators_of_the_past_are_fenced() {
+    let log = Fixture::new(1 << 20);
+    log.write(1, 0);
+    assert!(matches!(
+        log.try_write(1, 0, 1, false),
+        Err(Error::InvalidTxnState { .. })
+    ));
+    assert!(matches!(
+        log.try_write(1, 0, 5, true),
+        Err(Error::OutOfOrderSequence {
+            expected: 1,
+            found: 5,
+            ..
+        })
+    ));
+    log.try_end(1, 1, MarkerType::Abort, 7).unwrap();
+    assert!(matches!(
+        log.try_write(1, 0, 1, true),
+        Err(Error::InvalidProducerEpoch {
+            found: 0,
+            current: 1,
+            ..
+        })
+    ));
+    let late = log.try_end(1, 1, MarkerType::Commit, 6);
+    assert!(matches!(
+        late,
+        Err(Error::TransactionCoordinatorFenced {
+            found: 6,
+            current: 7,
+            ..
+        })
+    ));
+    // A new epoch starts at sequence 0.
+    assert!(matches!(
+        log.try_write(1, 2, 1, true),
+        Err(Error::OutOfOrderSequence { expected: 0, .. })
+    ));
+    log.try_write(1, 2, 0, true).unwrap();
+}
+
+#[test]
+fn transactions_survive_every_kind_of_restart() {
+    for crash in [None, Some(Crash::ProcessDies), Some(Crash::PowerFails)] {
+        // Small segments: transactions, their markers and the readers are in different ones.
+        let mut log = Fixture::new(400);
+        log.write(9, 0);
+        let mut expected = Vec::new();
+        for round in 0..12_i32 {
+            let producer_id = i64::from(round % 3);
+            let first = log.write(producer_id, round / 3 * 2);
+            append(&log.partition, &[b"plain"], WALL_MS);
+            log.write(producer_id, round / 3 * 2 + 1);
+            if round % 2 == 0 {
+                log.end(producer_id, MarkerType::Abort);
+                expected.push((producer_id, first));
+            } else {
+                log.end(producer_id, MarkerType::Commit);
+            }
+        }
+        assert_eq!(log.last_stable_offset(), 0);
+        log.restart(crash);
+        assert_eq!(log.last_stable_offset(), 0, "still open after {crash:?}");
+        let end = log.end(9, MarkerType::Abort);
+        assert_eq!(log.last_stable_offset(), end + 1);
+        expected.insert(0, (9, 0));
+        assert_eq!(log.aborted(0), expected, "after {crash:?}");
+        log.restart(crash);
+        assert_eq!(log.last_stable_offset(), end + 1);
+        assert_eq!(log.aborted(0), expected, "after {crash:?} once more");
+        // The open transaction overlaps everything; of the others, what ended later does.
+        for offset in 0..end {
+            let overlapping: Vec<_> = expected
+                .iter()
+                .enumerate()
+                .filter(|(number, (_, first))| *number == 0 || first + 3 >= offset)
+                .map(|(_, txn)| *txn)
+                .collect();
+            assert_eq!(log.aborted(offset), overlapping, "at {offset}");
+        }
+    }
+}
