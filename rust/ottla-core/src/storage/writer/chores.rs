@@ -92,7 +92,7 @@ impl WriteQueue {
     }
 
     /// Log and indexes: below the recovery point nothing is scanned, and indexes have no checksum.
-    pub fn sync_segment(&self, segment: &Arc<Segment>, dir: &std::path::Path) -> io::Result<()> {
+    fn sync_segment(&self, segment: &Arc<Segment>, dir: &std::path::Path) -> io::Result<()> {
         segment.file(&self.files, false)?.sync_data()?;
         for suffix in [OffsetEntry::SUFFIX, TimeEntry::SUFFIX, AbortedTxnRow::SUFFIX] {
             match self.files.fs.open(&segment.path(suffix), OpenMode::ReadWrite) {
