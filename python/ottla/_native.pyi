@@ -232,6 +232,47 @@ class PartitionOffsets:
     def leader_epoch(self) -> int:
         """The current leader epoch."""
 
+class CleanStats(TypedDict, total=False):
+    """What a round of compaction did; empty if the log was deleted or truncated meanwhile, or nothing was due."""
+
+    read_bytes: int
+    written_bytes: int
+    records_read: int
+    records_kept: int
+    keys: int
+    segments_before: int
+    segments_after: int
+
+@final
+class LogMaintenance:
+    """Retention and compaction of one log directory. Every call is SLOW and for one worker thread at a time."""
+
+    def __new__(cls, plane: DataPlane, log_dir: int, *, dedupe_buffer_bytes: int = 134217728) -> LogMaintenance:
+        """`dedupe_buffer_bytes`: log.cleaner.dedupe.buffer.size; memory is taken as keys come. Raises: IndexError."""
+
+    def delete_old_segments(self, wall_ms: int) -> tuple[list[tuple[str, int, int]], list[tuple[str, int, str]]]:
+        """Delete what retention.ms, retention.bytes and the log start offsets let go.
+
+        Returns (topic, partition, number of segments) of each log that lost some, and (topic, partition, reason) of
+        each that failed. Logs that are offline are passed over.
+        """
+
+    def pick(self, wall_ms: int) -> tuple[str, int] | None:
+        """Choose the log that needs compaction most; None: none is due, or a round is under way. Raises: OSError."""
+
+    def clean(self, budget_bytes: int) -> tuple[int, CleanStats | None]:
+        """Go on with the round under way: about `budget_bytes` of reading and writing.
+
+        Returns the bytes moved, for pacing, and what the round did once it is over (None: there is more to do).
+        Raises: OSError (the round is given up; pick again later), KafkaError (the log is damaged, see `uncleanable`).
+        """
+
+    def abandon(self) -> None:
+        """Give up the round under way and remove what it wrote. Raises: OSError."""
+
+    def uncleanable(self) -> list[tuple[str, int, str]]:
+        """(topic, partition, reason) of logs that are not compacted until the next start, because they are damaged."""
+
 @final
 class Partition:
     """One partition, for coordinators and admin handlers. Safe to use from any thread."""

@@ -10,6 +10,7 @@ from typing import Any
 from ottla._native import build_batch, decode_batches
 from ottla.errors import ErrorCode
 from ottla.protocol.header import decode_response_frame, encode_request_frame
+from ottla.protocol.messages.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic, PartitionData
 from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from ottla.protocol.messages.produce import (
@@ -71,6 +72,12 @@ class Wire:
     def produce(self, topic: str, *values: bytes, partition: int = 0, acks: int = -1) -> PartitionProduceResponse:
         """Produce a batch of values, the topic being known, and return the partition's answer."""
         batch = build_batch([(None, value, 1_700_000_000_000, ()) for value in values])
+        return self.produce_batch(topic, batch, partition=partition, acks=acks)
+
+    def produce_batch(
+        self, topic: str, batch: bytes, *, partition: int = 0, acks: int = -1
+    ) -> PartitionProduceResponse:
+        """Produce a batch as it is, the topic being known, and return the partition's answer."""
         data = TopicProduceData(name=topic, partition_data=(PartitionProduceData(index=partition, records=batch),))
         response = self.ask(ApiKey.PRODUCE, 9, ProduceRequest(acks=acks, timeout_ms=10_000, topic_data=(data,)))
         return response.responses[0].partition_responses[0]  # type: ignore[no-any-return]
@@ -84,10 +91,9 @@ class Wire:
         response = self.ask(ApiKey.FETCH, 12, request)
         return response.responses[0].partitions[0]  # type: ignore[no-any-return]
 
-    def values(self, topic: str, *, partition: int = 0) -> list[bytes]:
-        """Every value of a partition, from its start to its high watermark."""
+    def values(self, topic: str, offset: int = 0, *, partition: int = 0) -> list[bytes]:
+        """Every value of a partition, from an offset to its high watermark."""
         found: list[bytes] = []
-        offset = 0
         while True:
             data = self.fetch(topic, offset, partition=partition)
             assert data.error_code is ErrorCode.NONE, data.error_code
@@ -96,6 +102,19 @@ class Wire:
                 return found
             found += [record[3] or b"" for batch in batches for record in batch.records if record[0] >= offset]
             offset = batches[-1].last_offset + 1
+
+    def create_with(self, topic: str, **configs: str) -> None:
+        """Make a topic of one partition; an underscore in a config's name is a dot."""
+        wanted = CreatableTopic(
+            name=topic,
+            num_partitions=1,
+            replication_factor=1,
+            configs=tuple(
+                CreatableTopicConfig(name=name.replace("_", "."), value=value) for name, value in configs.items()
+            ),
+        )
+        response = self.ask(ApiKey.CREATE_TOPICS, 7, CreateTopicsRequest(topics=(wanted,), timeout_ms=10_000))
+        assert response.topics[0].error_code is ErrorCode.NONE, response
 
     def create(self, topic: str) -> None:
         """Have a topic made by asking for it."""

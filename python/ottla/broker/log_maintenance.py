@@ -1,7 +1,9 @@
-"""What logs need from time to time: due syncs, forgotten producers, checkpoints."""
+"""What logs need from time to time: due syncs, forgotten producers, checkpoints, retention and compaction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -11,21 +13,57 @@ from ottla.broker.event_log import EventLog
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
-    from ottla._native import DataPlane
+    from ottla._native import DataPlane, LogMaintenance
+    from ottla.common.config import BrokerConfig
 
 log = EventLog("logs")
 
 TICK_S: Final = 1.0
 CHECKPOINT_S: Final = 60.0
 """Kafka: log.flush.offset.checkpoint.interval.ms."""
+CLEAN_STEP_BYTES: Final = 2 << 20
+"""What compaction reads and writes between two looks at the clock: some milliseconds of work."""
 
 
-async def maintain_logs(plane: DataPlane) -> None:
-    """Look after the logs of all partitions, until cancelled."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceSettings:
+    """Broker configs of retention and compaction, by Kafka's names."""
+
+    retention_check_interval_ms: int
+    cleaner_enable: bool
+    cleaner_backoff_ms: int
+    cleaner_dedupe_buffer_bytes: int
+    cleaner_io_max_bytes_per_second: float
+
+    @classmethod
+    def of(cls, config: BrokerConfig) -> MaintenanceSettings:
+        return cls(
+            retention_check_interval_ms=config.integer("log.retention.check.interval.ms"),
+            cleaner_enable=config.boolean("log.cleaner.enable"),
+            cleaner_backoff_ms=config.integer("log.cleaner.backoff.ms"),
+            cleaner_dedupe_buffer_bytes=config.integer("log.cleaner.dedupe.buffer.size"),
+            cleaner_io_max_bytes_per_second=config.number("log.cleaner.io.max.bytes.per.second"),
+        )
+
+
+async def maintain_logs(plane: DataPlane, settings: Callable[[], MaintenanceSettings]) -> None:
+    """Look after the logs of all partitions, until cancelled.
+
+    A task for each directory and job: a stalled disk holds up its own only.
+
+    Args:
+        settings: As they are now; asked again for every round.
+    """
+    from ottla._native import LogMaintenance
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_tick, plane)
         for log_dir in range(len(plane.log_dirs())):
+            maintenance = LogMaintenance(plane, log_dir, dedupe_buffer_bytes=settings().cleaner_dedupe_buffer_bytes)
             nursery.start_soon(_write_checkpoints, plane, log_dir)
+            nursery.start_soon(_delete_old_segments, maintenance, settings)
+            if settings().cleaner_enable:
+                nursery.start_soon(_compact, maintenance, settings)
 
 
 async def _tick(plane: DataPlane) -> None:
@@ -35,10 +73,46 @@ async def _tick(plane: DataPlane) -> None:
 
 
 async def _write_checkpoints(plane: DataPlane, log_dir: int) -> None:
-    """A task for each directory: a stalled disk holds up its own checkpoints only. If one fails the old one stays."""
+    """If one fails the old one stays."""
     while True:
         await trio.sleep(CHECKPOINT_S)
         try:
             await trio.to_thread.run_sync(plane.write_checkpoints, log_dir)
         except (KafkaError, OSError) as error:
             log.error("checkpoint_failed", log_dir=log_dir, reason=str(error))
+
+
+async def _delete_old_segments(maintenance: LogMaintenance, settings: Callable[[], MaintenanceSettings]) -> None:
+    while True:
+        await trio.sleep(settings().retention_check_interval_ms / 1000)
+        deleted, failed = await trio.to_thread.run_sync(maintenance.delete_old_segments, wall_ms())
+        for topic, partition, count in deleted:
+            log.info("segments_deleted", topic=topic, partition=partition, segments=count)
+        for topic, partition, reason in failed:
+            log.error("retention_failed", topic=topic, partition=partition, reason=reason)
+
+
+async def _compact(maintenance: LogMaintenance, settings: Callable[[], MaintenanceSettings]) -> None:
+    """Compact whatever is due, one log after the other; rest for a while when nothing is, or when something failed."""
+    while True:
+        picked = None
+        try:
+            picked = await trio.to_thread.run_sync(maintenance.pick, wall_ms())
+            if picked is not None:
+                await _compact_one(maintenance, *picked, settings)
+                continue
+        except (KafkaError, OSError) as error:
+            topic, partition = picked or (None, None)
+            log.error("compaction_failed", topic=topic, partition=partition, reason=str(error))
+        await trio.sleep(settings().cleaner_backoff_ms / 1000)
+
+
+async def _compact_one(
+    maintenance: LogMaintenance, topic: str, partition: int, settings: Callable[[], MaintenanceSettings]
+) -> None:
+    while True:
+        moved_bytes, stats = await trio.to_thread.run_sync(maintenance.clean, CLEAN_STEP_BYTES)
+        if stats is not None:
+            log.info("log_compacted", topic=topic, partition=partition, **stats)
+            return
+        await trio.sleep(moved_bytes / settings().cleaner_io_max_bytes_per_second)

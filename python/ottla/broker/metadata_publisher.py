@@ -126,6 +126,11 @@ class MetadataPublisher:
         while self._waiters and self._waiters[0][0] <= image.offset:
             heapq.heappop(self._waiters)[2].set()
 
+    @property
+    def broker_config(self) -> BrokerConfig:
+        """This broker's configuration with the dynamic settings of the image that is being served."""
+        return self._config_of(self.image)
+
     def _config_of(self, image: MetadataImage) -> BrokerConfig:
         return self.config.with_dynamic(
             default=image.config(ResourceType.BROKER, ""), broker=image.config(ResourceType.BROKER, str(self._node_id))

@@ -30,7 +30,7 @@ from ottla.broker.group_coordinator import GroupCoordinator
 from ottla.broker.http import Page, serve_pages
 from ottla.broker.janitor import look_after
 from ottla.broker.listener import ConnectionLimits, open_listener, serve_listener
-from ottla.broker.log_maintenance import maintain_logs
+from ottla.broker.log_maintenance import MaintenanceSettings, maintain_logs
 from ottla.broker.metadata_publisher import MetadataPublisher
 from ottla.broker.metrics import Metrics, render
 from ottla.broker.poller import Poller
@@ -161,7 +161,7 @@ class Server:
                 # Clients that find their group loading sleep before they ask again: most are loaded in no time.
                 with trio.move_on_after(GROUPS_PATIENCE_S):
                     await coordinator.wait_loaded()
-                services.start_soon(partial(maintain_logs, plane))
+                services.start_soon(maintain_logs, plane, lambda: MaintenanceSettings.of(publisher.broker_config))
                 http = self._open_http(broker, services, resources)
                 async with trio.open_nursery() as connections:
                     self._serve_clients(broker, poller, sockets, connections)

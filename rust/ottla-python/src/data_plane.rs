@@ -47,8 +47,8 @@ type Polled = (Vec<(SessionId, u8, Vec<RequestTuple>)>, Vec<(String, i32)>);
 #[pyclass(frozen, module = "ottla._native")]
 #[derive(Debug)]
 pub struct DataPlane {
-    plane: Arc<Plane>,
-    log_dirs: Vec<Arc<LogDir>>,
+    pub plane: Arc<Plane>,
+    pub log_dirs: Vec<Arc<LogDir>>,
     found: HashMap<TopicPartition, usize>,
     was_clean: Vec<bool>,
 }

@@ -3,6 +3,7 @@
 
 mod data_plane;
 mod errors;
+mod maintenance;
 mod partition;
 mod plane;
 mod quorum;
@@ -19,6 +20,8 @@ mod _native {
 
     #[pymodule_export]
     use crate::data_plane::DataPlane;
+    #[pymodule_export]
+    use crate::maintenance::LogMaintenance;
     #[pymodule_export]
     use crate::partition::{Partition, PartitionOffsets};
     #[pymodule_export]

@@ -85,7 +85,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         mode=PER_BROKER,
     ),
     key("delete.topic.enable", BOOLEAN, "true", HIGH, "Whether topics can be deleted at all."),
-    unused(
+    key(
         "log.cleaner.backoff.ms",
         LONG,
         "15000",
@@ -94,7 +94,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(0),
         mode=CLUSTER_WIDE,
     ),
-    unused(
+    key(
         "log.cleaner.dedupe.buffer.size",
         LONG,
         "134217728",
@@ -111,7 +111,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(0),
         mode=CLUSTER_WIDE,
     ),
-    unused(
+    key(
         "log.cleaner.enable",
         BOOLEAN,
         "true",
@@ -135,7 +135,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(0),
         mode=CLUSTER_WIDE,
     ),
-    unused(
+    key(
         "log.cleaner.io.max.bytes.per.second",
         DOUBLE,
         "1.7976931348623157E308",
@@ -325,7 +325,7 @@ LOG_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Bytes that each partition keeps under the delete policy; -1 is no limit.",
         mode=CLUSTER_WIDE,
     ),
-    unused(
+    key(
         "log.retention.check.interval.ms",
         LONG,
         "300000",
