@@ -5,6 +5,7 @@ through `trio.to_thread`.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypedDict, final
 
 MORE: Final = 1
@@ -155,6 +156,12 @@ class DataPlane:
         """Remove a partition that a log directory holds and nobody wants any more; it must not be served. SLOW.
 
         Raises: IndexError, OSError.
+        """
+
+    def set_partition_aside(self, log_dir: int, topic: str, partition: int) -> Path | None:
+        """Keep a partition that a log directory holds and the metadata does not know, under a name of its own. SLOW.
+
+        It must not be served. Returns the new path. Raises: IndexError, OSError.
         """
 
     def close(self, now_ms: int, wall_ms: int) -> None:

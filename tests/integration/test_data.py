@@ -166,3 +166,29 @@ def test_nothing_acknowledged_is_lost_when_the_broker_ends_under_load(data_dir: 
     # The one after the last acknowledged was perhaps written and never answered.
     assert found[: len(acknowledged)] == acknowledged
     assert len(found) <= len(acknowledged) + 1
+
+
+def test_a_directory_that_the_metadata_does_not_know_is_set_aside(data_dir: Path) -> None:
+    with EmbeddedBroker(data_dir) as broker, Wire(broker.port) as wire:
+        wire.create("known")
+        wire.produce("known", b"kept")
+    ghost = data_dir / "ghost-0"
+    ghost.mkdir()
+    (ghost / "partition.metadata").write_text("version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAKg\n")
+    with EmbeddedBroker(data_dir) as broker, Wire(broker.port) as wire:
+        wire.create("ghost")
+        assert wire.produce("ghost", b"new").base_offset == 0
+        assert wire.values("known") == [b"kept"]
+    (aside,) = data_dir.glob("ghost-0.*-stray")
+    assert "AAAAAAAAAAAAAAAAAAAAKg" in (aside / "partition.metadata").read_text()
+
+
+def test_a_partition_of_a_deleted_namesake_is_set_aside(data_dir: Path) -> None:
+    with EmbeddedBroker(data_dir) as broker, Wire(broker.port) as wire:
+        wire.create("reborn")
+        wire.produce("reborn", b"old")
+    metadata = data_dir / "reborn-0" / "partition.metadata"
+    metadata.write_text("version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAKg\n")
+    with EmbeddedBroker(data_dir) as broker, Wire(broker.port) as wire:
+        assert wire.values("reborn") == []
+    assert list(data_dir.glob("reborn-0.*-stray"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -21,8 +22,9 @@ import trio
 
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.event_log import EventLog
+from ottla.broker.strays import make_way
 from ottla.common.config import BrokerConfig, LogConfig, ResourceType
-from ottla.errors import KafkaError
+from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.delta import MetadataDelta
 from ottla.metadata.image import EMPTY_IMAGE, MetadataImage, TopicImage
 from ottla.metadata.records import MetadataRecord
@@ -84,6 +86,10 @@ class MetadataPublisher:
         self._delta.replay_all(records)
         self._offset, self._epoch = last_offset, epoch
         self._gathered.set()
+
+    def topic(self, name: str) -> TopicImage | None:
+        """A topic of the metadata as far as it is known, published or not."""
+        return self._delta.topic(name)
 
     async def wait_published(self, offset: int) -> None:
         """Return when everything up to and including `offset` is applied here."""
@@ -186,16 +192,27 @@ class MetadataPublisher:
         """Open partitions. In a worker thread. One that cannot be opened stays away; the others are served."""
         for opening in openings:
             try:
-                self._plane.create_partition(
-                    opening.topic,
-                    opening.partition,
-                    topic_id=opening.topic_id,
-                    config=opening.config,
-                    leader_epoch=opening.leader_epoch,
-                    wall_ms=wall_ms(),
-                )
+                self._open_one(opening)
             except (KafkaError, OSError) as error:
                 log.error("partition_not_opened", topic=opening.topic, partition=opening.partition, reason=str(error))
+
+    def _open_one(self, opening: _Opening) -> None:
+        create = partial(
+            self._plane.create_partition,
+            opening.topic,
+            opening.partition,
+            topic_id=opening.topic_id,
+            config=opening.config,
+            leader_epoch=opening.leader_epoch,
+            wall_ms=wall_ms(),
+        )
+        try:
+            create()
+        except KafkaError as error:
+            if error.code is not ErrorCode.INCONSISTENT_TOPIC_ID:
+                raise
+            make_way(self._plane, opening.topic, opening.partition)
+            create()
 
     def _configure(self, image: MetadataImage, topic: TopicImage) -> None:
         config = self._log_config(image, topic.name)

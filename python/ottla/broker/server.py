@@ -36,6 +36,7 @@ from ottla.broker.metrics import Metrics, render
 from ottla.broker.poller import Poller
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
+from ottla.broker.strays import set_strays_aside
 from ottla.common.config import BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
 from ottla.metadata.records import Endpoint as RegisteredEndpoint
@@ -153,9 +154,11 @@ class Server:
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(poller.run)
-                services.start_soon(publisher.run)
                 await services.start(coordinator.run)
                 await services.start(controller.run)
+                # All of the metadata log is known now, so what it does not name is not merely unread.
+                await trio.to_thread.run_sync(set_strays_aside, plane, publisher.topic)
+                services.start_soon(publisher.run)
                 await lifecycle.start()
                 services.start_soon(lifecycle.run)
                 # Clients that find their group loading sleep before they ask again: most are loaded in no time.

@@ -351,6 +351,25 @@ impl DataPlane {
             .map_err(|error| into_py(py, &error))
     }
 
+    fn set_partition_aside(
+        &self,
+        py: Python<'_>,
+        log_dir: usize,
+        topic: &str,
+        partition: i32,
+    ) -> PyResult<Option<PathBuf>> {
+        let dir = self
+            .log_dirs
+            .get(log_dir)
+            .ok_or_else(|| PyIndexError::new_err("no such log directory"))?;
+        let topic_partition = TopicPartition {
+            topic: Arc::from(topic),
+            partition,
+        };
+        py.detach(|| dir.set_aside(&topic_partition))
+            .map_err(|error| into_py(py, &error))
+    }
+
     fn close(&self, py: Python<'_>, now_ms: i64, wall_ms: i64) -> PyResult<()> {
         let partitions = {
             let mut inner = self.plane.lock();

@@ -344,6 +344,24 @@ impl LogDir {
     /// # Errors
     /// `Storage`.
     pub fn discard(&self, topic_partition: &TopicPartition) -> Result<()> {
+        if let Some(renamed) = self.move_away(topic_partition, DELETED_SUFFIX)? {
+            self.queue.chore(Chore::RemoveDir(renamed));
+        }
+        self.note_opened(topic_partition)
+    }
+
+    /// Keep a partition that the metadata does not know, under a name that is nobody's; returns that. SLOW.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub fn set_aside(&self, topic_partition: &TopicPartition) -> Result<Option<PathBuf>> {
+        let renamed = self.move_away(topic_partition, STRAY_SUFFIX)?;
+        self.note_opened(topic_partition)?;
+        Ok(renamed)
+    }
+
+    /// Forget a partition and rename its directory; None if that was never made.
+    fn move_away(&self, topic_partition: &TopicPartition, suffix: &str) -> Result<Option<PathBuf>> {
         let number = {
             let mut state = lock(&self.state);
             state.cells.remove(topic_partition);
@@ -354,27 +372,24 @@ impl LogDir {
         let from = self.path.join(topic_partition.to_string());
         // Kafka appends 32 hex digits and cuts the name so that it fits a file name of 255 bytes.
         let mut name = topic_partition.to_string();
-        name.truncate(255 - 32 - 1 - DELETED_SUFFIX.len());
+        name.truncate(255 - 32 - 1 - suffix.len());
         let mut number = u128::from(number);
         let to = loop {
-            let to = self.path.join(format!("{name}.{number:032x}{DELETED_SUFFIX}"));
+            let to = self.path.join(format!("{name}.{number:032x}{suffix}"));
             match self.files.fs.read_dir(&to) {
                 Err(_) => break to,
                 Ok(_) => number += 1 << 64,
             }
         };
         match self.files.fs.rename(&from, &to) {
-            Ok(()) => self.queue.chore(Chore::RemoveDir(to)),
+            Ok(()) => Ok(Some(to)),
             // Its directory is made with its first file.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(Error::Storage {
-                    doing: "renaming a deleted partition",
-                    source: error,
-                });
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::Storage {
+                doing: "renaming a partition's directory",
+                source: error,
+            }),
         }
-        self.note_opened(topic_partition)
     }
 
     /// Whether another program than this one wrote that partition, as far as the directory tells.
@@ -437,6 +452,8 @@ impl Drop for LogDir {
 }
 
 const DELETED_SUFFIX: &str = "-delete";
+/// Of directories that the metadata does not know (KIP-858).
+const STRAY_SUFFIX: &str = "-stray";
 
 /// `<topic>-<partition>`; directories under any other name are none of ours.
 fn parse_dir_name(name: &str) -> Option<TopicPartition> {

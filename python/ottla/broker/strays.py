@@ -1,0 +1,41 @@
+"""Partition directories that the metadata does not know: left by a topic whose deletion a crash interrupted.
+
+They would stand in the way of a new topic of their name. As in Kafka they are set aside under another name, with their
+records, not deleted: a disk may also have been put into the wrong machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ottla.broker.event_log import EventLog
+from ottla.metadata.image import TopicImage
+
+if TYPE_CHECKING:
+    from ottla._native import DataPlane
+
+log = EventLog("logs")
+
+Find = Callable[[str], TopicImage | None]
+
+
+def set_strays_aside(plane: DataPlane, find: Find) -> None:
+    """Rename what is no partition of a topic that `find` finds. SLOW; before anything is served. Raises: OSError."""
+    for log_dir, info in enumerate(plane.log_dirs()):
+        for name, index in info["partitions"]:
+            topic = find(name)
+            if topic is None or index not in topic.partitions:
+                _set_aside(plane, log_dir, name, index)
+
+
+def make_way(plane: DataPlane, topic: str, partition: int) -> None:
+    """Rename the directory of an earlier topic of this name. SLOW. Raises: OSError."""
+    for log_dir, info in enumerate(plane.log_dirs()):
+        if (topic, partition) in info["partitions"]:
+            _set_aside(plane, log_dir, topic, partition)
+
+
+def _set_aside(plane: DataPlane, log_dir: int, topic: str, partition: int) -> None:
+    path = plane.set_partition_aside(log_dir, topic, partition)
+    log.warning("stray_partition_set_aside", topic=topic, partition=partition, directory=str(path))
