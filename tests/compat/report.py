@@ -14,6 +14,7 @@ from pathlib import Path
 from ottla.broker.dispatch import ADVERTISED
 from ottla.common.config import DEVIATIONS
 from ottla.protocol.versions import API_VERSIONS, ApiKey
+from tests.golden.deviations import DEVIATIONS as ANSWERS_THAT_DIFFER
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "compatibility.md"
@@ -53,6 +54,13 @@ def deviations() -> Iterator[str]:
         yield f"| `{deviation.name}` | `{deviation.ottla}` | {kafka} | {deviation.reason} |"
 
 
+def answers() -> Iterator[str]:
+    yield "| asked by | why the answer differs |"
+    yield "|---|---|"
+    for deviation in ANSWERS_THAT_DIFFER:
+        yield f"| `{deviation.probe}` | {deviation.reason} |"
+
+
 def page() -> str:
     parts = [
         "# Compatibility",
@@ -66,6 +74,10 @@ def page() -> str:
         "\n".join(apis()),
         "## Defaults that differ on purpose",
         "\n".join(deviations()),
+        "## Answers that differ on purpose",
+        "Of the odd requests in `tests/golden`, which keeps Apache Kafka's answers to them, these are answered "
+        "otherwise. Texts for humans are our own everywhere.",
+        "\n".join(answers()),
     ]
     return "\n\n".join(parts) + "\n"
 

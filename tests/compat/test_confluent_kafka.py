@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import confluent_kafka
@@ -25,7 +26,7 @@ from confluent_kafka.admin import (
 
 from ottla.testing.broker import BrokerProcess
 
-CLIENT = ("confluent-kafka", f"{confluent_kafka.version()[0]} (librdkafka {confluent_kafka.libversion()[0]})")
+CLIENT = ("confluent-kafka", f"{version('confluent-kafka')} (librdkafka {confluent_kafka.libversion()[0]})")
 TIMEOUT_S = 20.0
 
 
