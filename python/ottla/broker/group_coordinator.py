@@ -117,7 +117,7 @@ class GroupCoordinator:
         """Follow the metadata, once its partitions are served: lead, resign, forget what is deleted, take settings."""
         self._configure(published.config)
         before, after = published.delta.base, published.image
-        if before.topics is after.topics:
+        if before.topics is after.topics and not published.is_retry:
             return
         self._follow_leadership(after)
         deleted = {t.name: topic_id for topic_id, t in before.topics.items() if topic_id not in after.topics}
@@ -144,20 +144,22 @@ class GroupCoordinator:
         self._partition_count = 0 if topic is None else len(topic.partitions)
         for partition in self._led.keys() - led.keys():
             self.runtime.stop(partition)
-        for partition, lead in led.items():
-            if self._led.get(partition) != lead:
-                self._start(partition, leader_epoch=lead[1])
+        for partition, lead in list(led.items()):
+            if self._led.get(partition) != lead and not self._start(partition, leader_epoch=lead[1]):
+                del led[partition]
         self._led = led
 
-    def _start(self, partition: int, *, leader_epoch: int) -> None:
+    def _start(self, partition: int, *, leader_epoch: int) -> bool:
+        """Coordinate what lives in a partition; False if it is not served."""
         native = self._plane.partition(CONSUMER_OFFSETS, partition)
         if native is None:
             # It could not be opened, and whoever tried has said why: its groups have no coordinator until it can.
             self.runtime.stop(partition)
-            return
+            return False
         native.watch()
         codec = CODECS[self._config.integer("offsets.topic.compression.codec")]
         self.runtime.start(partition, NativePartitionLog(native, compression=codec, leader_epoch=leader_epoch))
+        return True
 
     # Finding the way
 

@@ -21,6 +21,7 @@ log = EventLog("logs")
 TICK_S: Final = 1.0
 CHECKPOINT_S: Final = 60.0
 """Kafka: log.flush.offset.checkpoint.interval.ms."""
+RECOVERY_RETRY_S: Final = 5.0
 CLEAN_STEP_BYTES: Final = 2 << 20
 """What compaction reads and writes between two looks at the clock: some milliseconds of work."""
 
@@ -57,7 +58,7 @@ async def maintain_logs(plane: DataPlane, settings: Callable[[], MaintenanceSett
     from ottla._native import LogMaintenance
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_tick, plane)
+        nursery.start_soon(_tick, plane, nursery)
         for log_dir in range(len(plane.log_dirs())):
             maintenance = LogMaintenance(plane, log_dir, dedupe_buffer_bytes=settings().cleaner_dedupe_buffer_bytes)
             nursery.start_soon(_write_checkpoints, plane, log_dir)
@@ -66,10 +67,31 @@ async def maintain_logs(plane: DataPlane, settings: Callable[[], MaintenanceSett
                 nursery.start_soon(_compact, maintenance, settings)
 
 
-async def _tick(plane: DataPlane) -> None:
+async def _tick(plane: DataPlane, nursery: trio.Nursery) -> None:
     while True:
         await trio.sleep(TICK_S)
         plane.tick(now_ms(), wall_ms())
+        for complaint in plane.complaints():
+            log.warning("log_complaint", reason=complaint)
+        for topic, partition in plane.take_offline():
+            log.error("log_offline", topic=topic, partition=partition)
+            nursery.start_soon(_bring_back, plane, topic, partition)
+
+
+async def _bring_back(plane: DataPlane, topic: str, partition: int) -> None:
+    """Recover a log whose write or sync failed, as often as it takes, until it is back or deleted."""
+    while True:
+        offline = plane.partition(topic, partition)
+        if offline is None:
+            return
+        try:
+            await trio.to_thread.run_sync(offline.reopen, wall_ms())
+        except (KafkaError, OSError) as error:
+            log.error("log_not_recovered", topic=topic, partition=partition, reason=str(error))
+            await trio.sleep(RECOVERY_RETRY_S)
+        else:
+            log.info("log_back", topic=topic, partition=partition)
+            return
 
 
 async def _write_checkpoints(plane: DataPlane, log_dir: int) -> None:

@@ -12,6 +12,7 @@ Nothing else changes leadership in the data plane.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 log = EventLog("metadata")
 
+RETRY_S: Final = 10.0
+"""Between attempts to open partitions that could not be opened."""
 WORKERS: Final = 4
 """Threads that open partitions: after a crash each reads what it must recover."""
 PARTITIONS_PER_CALL: Final = 64
@@ -48,6 +51,8 @@ class Published:
     delta: MetadataDelta
     config: BrokerConfig
     """This broker's configuration under the image's dynamic settings."""
+    is_retry: bool = False
+    """Nothing changed but that partitions which could not be opened before now are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,7 @@ class MetadataPublisher:
         self._epoch = -1
         self._gathered = trio.Event()
         self._published_offset = -1
+        self._unopened: list[_Opening] = []
         self._waiters: list[tuple[int, int, trio.Event]] = []
         self._waiter_count = 0
         self._followers: list[Callable[[Published], None]] = []
@@ -103,7 +109,11 @@ class MetadataPublisher:
     async def run(self) -> None:
         """Publish what is committed, until cancelled."""
         while True:
-            await self._gathered.wait()
+            with trio.move_on_after(RETRY_S if self._unopened else math.inf):
+                await self._gathered.wait()
+            if not self._gathered.is_set():
+                await self._retry()
+                continue
             self._gathered = trio.Event()
             if self._delta.is_in_transaction:
                 continue
@@ -111,6 +121,29 @@ class MetadataPublisher:
             image = delta.image(offset=self._offset, epoch=self._epoch)
             self._delta = MetadataDelta(image)
             await self._publish(image, delta)
+
+    async def _retry(self) -> None:
+        """Try once more to open what could not be opened: the disk may have been full."""
+        unopened, self._unopened = self._unopened, []
+        wanted = [o for o in unopened if self._is_wanted(o)]
+        await self._open(wanted)
+        if len(self._unopened) < len(wanted):
+            log.info("partitions_opened_late", count=len(wanted) - len(self._unopened))
+            nothing = MetadataDelta(self.image)
+            for follower in self._followers:
+                follower(Published(image=self.image, delta=nothing, config=self.config, is_retry=True))
+
+    def _is_wanted(self, opening: _Opening) -> bool:
+        topic = self.image.topic(opening.topic)
+        registration = None if topic is None else topic.partitions.get(opening.partition)
+        return (
+            topic is not None
+            and topic.topic_id.bytes == opening.topic_id
+            and registration is not None
+            and registration.leader == self._node_id
+            and registration.leader_epoch == opening.leader_epoch
+            and self._plane.partition(opening.topic, opening.partition) is None
+        )
 
     async def _publish(self, image: MetadataImage, delta: MetadataDelta) -> None:
         config = self._config_of(image)
@@ -194,6 +227,7 @@ class MetadataPublisher:
             try:
                 self._open_one(opening)
             except (KafkaError, OSError) as error:
+                self._unopened.append(opening)
                 log.error("partition_not_opened", topic=opening.topic, partition=opening.partition, reason=str(error))
 
     def _open_one(self, opening: _Opening) -> None:
