@@ -9,14 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LINES_MAX = 600
-LONGER: dict[str, int] = {
-    "rust/ottla-core/src/quorum/node.rs": 706,
-    "rust/ottla-core/src/storage/log.rs": 850,
-    "rust/ottla-core/src/storage/log_dir.rs": 650,
-    "rust/ottla-core/src/storage/recovery.rs": 720,
-    "rust/ottla-core/src/storage/sim_fs.rs": 739,
-    "rust/ottla-core/src/storage/writer.rs": 727,
-}
+LONGER: dict[str, int] = {}
 """Files above the cap and the length each may have: entries may shrink and go, not grow and come."""
 
 SOURCES = sorted(

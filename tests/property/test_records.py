@@ -68,7 +68,11 @@ def test_what_is_built_is_decoded(
     assert batch.max_timestamp == max(timestamp_ms for _, _, timestamp_ms, _ in records)
 
 
-@given(records=RECORDS, base_offset=st.integers(0, 2**40))
+# Next to the timestamp -1 ("none"), kio refuses some of the batches that clients may write: it is compared without it.
+@given(
+    records=RECORDS.filter(lambda records: all(timestamp_ms >= 0 for _, _, timestamp_ms, _ in records)),
+    base_offset=st.integers(0, 2**40),
+)
 def test_kio_reads_what_we_build(records: Sequence[NewRecord], base_offset: int) -> None:
     data = build_batch(records, base_offset=base_offset, leader_epoch=3)
     theirs, size = read_batch(data, 0)

@@ -1,6 +1,6 @@
-//! When segments roll, what epochs say, what settings change, and the end of a partition.
+//! What epochs say, what settings change, and the end of a partition.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ottla_core::error::Error;
@@ -15,122 +15,9 @@ use ottla_core::storage::sim_fs::{Crash, Effect, Fault, Operation, SimFs};
 use ottla_core::types::{Isolation, TopicId};
 
 use super::support::{
-    Producer, WALL_MS, append, batch, commit, consume, dir_options, meta, open, open_as_leader, settle,
+    Producer, WALL_MS, append, batch, commit, consume, dir_options, logs, meta, open, open_as_leader, open_dir, settle,
     topic_partition, try_open,
 };
-
-fn open_dir(fs: &SimFs) -> Arc<LogDir> {
-    LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new("/log"))).unwrap()
-}
-
-fn logs(fs: &SimFs) -> Vec<String> {
-    let is_log = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "log");
-    let name = |path: PathBuf| {
-        path.file_stem()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .trim_start_matches('0')
-            .to_owned()
-    };
-    fs.paths().into_iter().filter(is_log).map(name).collect()
-}
-
-#[test]
-fn time_rolls_by_the_records_own_clock() {
-    let fs = SimFs::new(1);
-    let dir = open_dir(&fs);
-    let partition = open(
-        &dir,
-        "t",
-        LogConfig {
-            segment_ms: 1000,
-            ..LogConfig::default()
-        },
-    );
-    for (offset, timestamp) in [(0, 0), (1, 1000), (2, 500), (3, 1001), (4, 2001), (5, 2002), (6, 0)] {
-        let appended = append(&partition, &[b"x"], WALL_MS + timestamp);
-        assert_eq!(appended.base_offset, offset);
-        commit(&dir, &partition, &appended);
-    }
-    assert_eq!(logs(&fs), ["", "3", "5"]);
-}
-
-#[test]
-fn jitter_spreads_the_rolls_and_stays_the_same_for_a_segment() {
-    let fs = SimFs::new(1);
-    let dir = open_dir(&fs);
-    let mut waited = Vec::new();
-    for number in 0..8 {
-        let config = LogConfig {
-            segment_ms: 1000,
-            segment_jitter_ms: 900,
-            ..LogConfig::default()
-        };
-        let topic = format!("t{number}");
-        let partition = open(&dir, &topic, config);
-        append(&partition, &[b"x"], WALL_MS);
-        let is_rolled = |partition: &Partition, after_ms| {
-            append(partition, &[b"x"], WALL_MS + after_ms);
-            settle(&dir, &[partition]);
-            fs.paths()
-                .iter()
-                .filter(|path| path.starts_with(format!("/log/{topic}-0")))
-                .any(|path| {
-                    path.extension().is_some_and(|suffix| suffix == "log") && !path.ends_with(format!("{:020}.log", 0))
-                })
-        };
-        waited.push((0..=1001).find(|after_ms| is_rolled(&partition, *after_ms)).unwrap());
-    }
-    assert!(
-        waited.iter().all(|after_ms| (100..=1001).contains(after_ms)),
-        "{waited:?}"
-    );
-    waited.sort_unstable();
-    waited.dedup();
-    assert!(waited.len() > 4, "{waited:?}");
-}
-
-#[test]
-fn a_full_index_rolls() {
-    let fs = SimFs::new(1);
-    let dir = open_dir(&fs);
-    let config = LogConfig {
-        segment_index_bytes: 80,
-        index_interval_bytes: 0,
-        ..LogConfig::default()
-    };
-    let partition = open(&dir, "t", config);
-    for number in 0..40 {
-        commit(&dir, &partition, &append(&partition, &[b"x"], WALL_MS + number));
-    }
-    assert!(logs(&fs).len() > 3, "{:?}", logs(&fs));
-    for path in fs.paths() {
-        let suffix = path.extension().unwrap_or_default();
-        if suffix == "index" || suffix == "timeindex" {
-            assert!(fs.read(&path).unwrap().len() <= 80, "{path:?}");
-        }
-    }
-    assert_eq!(consume(&partition, 0, 500).len(), 40);
-}
-
-#[test]
-fn a_batch_larger_than_a_segment_is_refused() {
-    let fs = SimFs::new(1);
-    let dir = open_dir(&fs);
-    let partition = open(
-        &dir,
-        "t",
-        LogConfig {
-            segment_bytes: 500,
-            ..LogConfig::default()
-        },
-    );
-    let large = batch(&[&[0; 600]], WALL_MS, None);
-    let error = partition.append_as_leader(large, None, WALL_MS).unwrap_err();
-    assert!(matches!(error, Error::RecordListTooLarge { segment_bytes: 500, .. }));
-    assert_eq!(error.kafka_code(), 18);
-}
 
 #[test]
 fn leader_epochs_are_remembered_and_tell_where_histories_part() {

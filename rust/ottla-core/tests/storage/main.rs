@@ -11,5 +11,6 @@ mod details;
 mod faults;
 mod kafka;
 mod model;
+mod rolling;
 mod support;
 mod transactions;

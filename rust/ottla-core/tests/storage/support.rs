@@ -12,6 +12,7 @@ use ottla_core::record::validate::{Origin, TopicCompression, ValidateContext, Va
 use ottla_core::storage::config::LogConfig;
 use ottla_core::storage::fs::LogFs;
 use ottla_core::storage::log_dir::{LogDir, LogDirMeta, LogDirOptions, PartitionId};
+use ottla_core::storage::sim_fs::SimFs;
 use ottla_core::types::{Isolation, TopicId, TopicPartition};
 
 pub const WALL_MS: i64 = 1_700_000_000_000;
@@ -189,4 +190,21 @@ pub fn consume(partition: &Partition, from: i64, max_bytes: usize) -> Vec<(i64, 
         offset = next;
     }
     found
+}
+
+pub fn open_dir(fs: &SimFs) -> Arc<LogDir> {
+    LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new("/log"))).unwrap()
+}
+
+pub fn logs(fs: &SimFs) -> Vec<String> {
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "log");
+    let name = |path: PathBuf| {
+        path.file_stem()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_start_matches('0')
+            .to_owned()
+    };
+    fs.paths().into_iter().filter(is_log).map(name).collect()
 }
