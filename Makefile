@@ -37,7 +37,7 @@ check: $(NATIVE)
 
 compat: $(NATIVE) $(COMPAT_DEPS)
 	tests/compat/install.sh
-	$(BIN)/python -m pytest -m compat $(PYTEST_ARGS) tests/compat
+	$(BIN)/python -m pytest -m compat -p no:unraisableexception $(PYTEST_ARGS) tests/compat
 
 bench: $(NATIVE)
 	$(BIN)/python -m bench

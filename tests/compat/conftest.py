@@ -6,10 +6,8 @@ a test's docstring is what the table of clients says for it.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -58,15 +56,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         known[name] = {"version": _versions[name], "outcomes": before | outcomes}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(known, indent=1) + "\n")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def others_garbage() -> Iterator[None]:
-    """Collect what a client has left open before it is taken for ours."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(scope="session")
