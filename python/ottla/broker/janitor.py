@@ -15,7 +15,7 @@ PARKED_MS_MIN: Final = 1000
 """A request that Python owes for longer than this may be waiting for other clients: see whether its own is there."""
 
 
-async def look_after(connections: Mapping[int, Connection], *, idle_ms_max: int) -> None:
+async def look_after(connections: Mapping[int, Connection], idle_ms_max: int) -> None:
     """Close connections without traffic for `connections.max.idle.ms`, and parked ones whose peer is gone.
 
     Args:

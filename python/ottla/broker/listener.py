@@ -15,12 +15,14 @@ from typing import Final
 import trio
 
 from ottla.broker.event_log import EventLog
+from ottla.common.config import BrokerConfig
 from ottla.common.endpoints import Endpoint
 
 log = EventLog("listener")
 
 ACCEPT_BACKOFF_S: Final = 0.1
 BACKLOG_MAX: Final = 1024
+UNLIMITED: Final = 2**31 - 1
 _OUT_OF_CAPACITY: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _CONNECTION_IS_GONE: Final = {
     errno.EPERM,  # a firewall rule forbids it
@@ -43,15 +45,21 @@ Accepted = Callable[[trio.socket.SocketType, tuple[str, int]], None]
 class ConnectionLimits:
     """`max.connections` and `max.connections.per.ip` over all listeners of a broker.
 
-    At the first, accepting stops until a connection ends; past the second, a new connection is closed at once.
+    At the first, accepting stops until a connection ends; past the second, a new connection is closed at once. Both
+    may be changed while the broker runs; connections that are open stay.
     """
 
-    def __init__(self, *, connections_max: int, connections_per_ip_max: int) -> None:
-        self.connections_max = connections_max
-        self.connections_per_ip_max = connections_per_ip_max
+    def __init__(self) -> None:
+        self.connections_max = UNLIMITED
+        self.connections_per_ip_max = UNLIMITED
         self.open_count = 0
         self._per_ip: dict[str, int] = {}
         self._freed = trio.Event()
+
+    def configure(self, config: BrokerConfig) -> None:
+        self.connections_max = config.integer("max.connections")
+        self.connections_per_ip_max = config.integer("max.connections.per.ip")
+        self._wake()
 
     async def wait_for_room(self) -> None:
         while self.open_count >= self.connections_max:
@@ -73,6 +81,9 @@ class ConnectionLimits:
             self._per_ip[ip] = count
         else:
             del self._per_ip[ip]
+        self._wake()
+
+    def _wake(self) -> None:
         self._freed.set()
         self._freed = trio.Event()
 

@@ -36,6 +36,7 @@ from ottla.broker.metrics import Metrics, render
 from ottla.broker.poller import Poller
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
+from ottla.broker.roles import check_roles, client_listeners
 from ottla.broker.strays import set_strays_aside
 from ottla.common.config import BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
@@ -114,6 +115,7 @@ class Server:
         log_dirs = list(config.names("log.dirs") or config.names("log.dir"))
         node_id = config.integer("node.id") if "node.id" in config.static else None
         identity = await trio.to_thread.run_sync(partial(open_data_dirs, log_dirs, node_id=node_id))
+        check_roles(config, node_id=identity.node_id)
         plane = await trio.to_thread.run_sync(partial(self._open_plane, identity, log_dirs))
         publisher = MetadataPublisher(plane, node_id=identity.node_id, config=config)
         controller = self._controller(identity, publisher, log_dirs)
@@ -207,10 +209,7 @@ class Server:
         self, resources: contextlib.ExitStack
     ) -> tuple[list[tuple[str, trio.socket.SocketType]], dict[str, Endpoint]]:
         sockets, listeners = [], {}
-        controllers = self.config.names("controller.listener.names")
-        for endpoint in parse_endpoints(self.config.text("listeners") or ""):
-            if endpoint.name in controllers:
-                continue  # for other voters, of which there are none
+        for endpoint in client_listeners(self.config):
             sock = resources.enter_context(open_listener(endpoint))
             sockets.append((endpoint.name, sock))
             port = sock.getsockname()[1]
@@ -224,10 +223,9 @@ class Server:
         sockets: list[tuple[str, trio.socket.SocketType]],
         nursery: trio.Nursery,
     ) -> None:
-        limits = ConnectionLimits(
-            connections_max=self.config.integer("max.connections"),
-            connections_per_ip_max=self.config.integer("max.connections.per.ip"),
-        )
+        limits = ConnectionLimits()
+        limits.configure(self.config)
+        broker.metadata.follow(lambda published: limits.configure(published.config))
         dispatch = Dispatcher(broker)
 
         def on_closed(connection: Connection) -> None:
@@ -251,10 +249,7 @@ class Server:
                 nursery.start_soon(connection.run)
 
             nursery.start_soon(serve_listener, listening, accepted, limits)
-        nursery.start_soon(self._look_after_connections)
-
-    async def _look_after_connections(self) -> None:
-        await look_after(self.connections, idle_ms_max=self.config.integer("connections.max.idle.ms"))
+        nursery.start_soon(look_after, self.connections, self.config.integer("connections.max.idle.ms"))
 
     def _open_http(self, broker: Broker, nursery: trio.Nursery, resources: contextlib.ExitStack) -> Endpoint | None:
         text = self.config.static.get("ottla.http.listeners")
