@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ottla_core::error::Error;
-use ottla_core::log_cleaner::{CleanProgress, CleanStats, DEDUPE_BUFFER_BYTES, LogCleaner};
+use ottla_core::log_cleaner::{CleanProgress, CleanStats, LogCleaner};
 use ottla_core::partition::Partition;
 use ottla_core::storage::log_dir::LogDir;
 use pyo3::exceptions::PyIndexError;
@@ -43,7 +43,7 @@ impl LogMaintenance {
 #[pymethods]
 impl LogMaintenance {
     #[new]
-    #[pyo3(signature = (plane, log_dir, *, dedupe_buffer_bytes=DEDUPE_BUFFER_BYTES))]
+    #[pyo3(signature = (plane, log_dir, *, dedupe_buffer_bytes=134_217_728))]
     fn new(py: Python<'_>, plane: &DataPlane, log_dir: usize, dedupe_buffer_bytes: usize) -> PyResult<Self> {
         let dir = plane.log_dirs.get(log_dir);
         let dir = Arc::clone(dir.ok_or_else(|| PyIndexError::new_err("no such log directory"))?);

@@ -5,8 +5,10 @@
     reason = "tests prepare and damage directories behind storage's back"
 )]
 
+mod bench;
 mod compaction;
 mod crashes;
+mod disturbances;
 mod model;
 mod reader;
 mod retention;
