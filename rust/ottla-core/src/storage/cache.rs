@@ -68,7 +68,11 @@ impl<T: Clone> Slot<T> {
         if self.used.swap(false, Ordering::Relaxed) {
             return false;
         }
-        self.clear();
+        // Whoever holds the lock is fetching the value, and may be the one who asks for room.
+        let Ok(mut value) = self.value.try_lock() else {
+            return false;
+        };
+        value.take();
         true
     }
 }

@@ -24,6 +24,7 @@ use super::cache::{Cache, lock};
 use super::checkpoint::{self, OffsetCheckpoint};
 use super::fs::LogFs;
 use super::meta::{self, META_PROPERTIES};
+use super::relief::RelievedFs;
 use super::segment::Files;
 use super::writer::{Chore, Gate, Job, LogIo, PROBE_FILE, Work, WriteQueue};
 use crate::error::{Error, Result};
@@ -159,9 +160,13 @@ impl LogDir {
                 options.meta.clone()
             }
         };
+        let open = Arc::new(Cache::new(options.open_files_max));
         let files = Arc::new(Files {
-            fs: Arc::clone(fs),
-            open: Cache::new(options.open_files_max),
+            fs: Arc::new(RelievedFs {
+                fs: Arc::clone(fs),
+                open: Arc::clone(&open),
+            }),
+            open,
             indexes: Cache::new(options.index_cache_bytes),
         });
         let queue = WriteQueue::new(

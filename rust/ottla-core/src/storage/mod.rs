@@ -16,6 +16,7 @@ pub mod offset_index;
 pub mod producer_state;
 pub mod real_fs;
 pub mod recovery;
+pub(crate) mod relief;
 pub(crate) mod repair;
 pub mod retention;
 pub mod segment;

@@ -22,7 +22,7 @@ use crate::record::batch::BatchHeader;
 #[derive(Debug)]
 pub(crate) struct Files {
     pub fs: Arc<dyn LogFs>,
-    pub open: Cache,
+    pub open: Arc<Cache>,
     pub indexes: Cache,
 }
 
@@ -161,16 +161,9 @@ impl Segment {
     /// The open log file; created with `create`.
     pub(crate) fn file(self: &Arc<Self>, files: &Files, create: bool) -> io::Result<Arc<dyn LogFile>> {
         let mode = if create { OpenMode::Create } else { OpenMode::ReadWrite };
-        let open = || files.fs.open(&self.path("log"), mode);
         let (file, opened) = self.log.get_or_fetch(|| {
             self.check_not_retired()?;
-            match open() {
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-                    files.open.relieve();
-                    open()
-                }
-                result => result,
-            }
+            files.fs.open(&self.path("log"), mode)
         })?;
         if opened {
             files.open.admit(Arc::downgrade(self), Part::Log, 1);

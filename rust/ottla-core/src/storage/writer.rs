@@ -17,7 +17,8 @@ use super::cache::lock;
 use super::fs::OpenMode;
 use super::leftovers;
 use super::log_dir::{Completion, Outcome};
-use super::segment::{Files, Segment, overwrite};
+use super::relief::is_out_of_files;
+use super::segment::{Files, Segment, overwrite, remove_if_there};
 use super::txn_index::AbortedTxnRow;
 use crate::storage::index::IndexEntry;
 use chores::Chores;
@@ -324,7 +325,7 @@ impl WriteQueue {
         let result: io::Result<()> = write();
         if closing && result.is_err() && suffix != AbortedTxnRow::SUFFIX {
             // Nobody would write it again; without it, it is rebuilt when it is first needed.
-            self.files.fs.remove_file(&path)?;
+            remove_if_there(&*self.files.fs, &path)?;
         }
         result
     }
@@ -377,10 +378,11 @@ impl WriteQueue {
     }
 
     fn fail(&self, log: &Arc<LogIo>, state: &mut IoState, generation: u32, error: &io::Error, batch: &mut Batch) {
-        let no_space = is_no_space(error);
-        if no_space {
+        if is_no_space(error) {
             self.full.store(true, Ordering::Relaxed);
         }
+        // Without a descriptor nothing was written: that passes, like a full disk.
+        let no_space = is_no_space(error) || is_out_of_files(error);
         state.failed = Some(generation);
         batch.completions.push(failure(log, generation, no_space, error));
     }

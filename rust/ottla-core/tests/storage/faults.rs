@@ -436,3 +436,37 @@ fn a_lost_sync_is_found_out_after_a_power_failure_at_the_latest() {
         }
     }
 }
+
+#[test]
+fn without_file_descriptors_appends_are_refused_and_the_log_goes_on() {
+    for seed in 0..10 {
+        let fs = SimFs::new(seed);
+        let dir = open_dir(&fs);
+        let partition = open(&dir, "t", small_segments());
+        for number in 0..40 {
+            if number % 8 == 5 {
+                // Both the call and its repetition fail.
+                let out_of_files = Effect::Fails(if seed % 2 == 0 { libc::EMFILE } else { libc::ENFILE });
+                fs.inject(Fault {
+                    times: 2,
+                    ..fault("", Operation::Create, out_of_files)
+                });
+            }
+            let before = partition.offsets().log_end_offset;
+            let appended = send(&partition).unwrap();
+            settle(&dir, &[&partition]);
+            assert_eq!(partition.offline_reason(), None);
+            if partition.append_state(&appended) == AppendState::Failed {
+                assert_eq!(partition.offsets().log_end_offset, before);
+                commit(&dir, &partition, &send(&partition).unwrap());
+            }
+        }
+        check_prefix(&partition);
+        partition.close().unwrap();
+        dir.close().unwrap();
+        let dir = open_dir(&fs);
+        let partition = open(&dir, "t", small_segments());
+        assert_eq!(partition.offsets().high_watermark, 40);
+        check_prefix(&partition);
+    }
+}

@@ -10,6 +10,7 @@ mod crashes;
 mod details;
 mod faults;
 mod kafka;
+mod lifecycle;
 mod model;
 mod rolling;
 mod support;

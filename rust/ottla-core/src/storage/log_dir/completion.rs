@@ -35,7 +35,7 @@ pub enum Outcome {
     Failed {
         /// Which life of the log's tail ended.
         generation: u32,
-        /// No room: the log goes on where its last complete write ended. Otherwise it goes offline.
+        /// No room or no file descriptor: the log goes on where its last complete write ended. Otherwise it goes offline.
         no_space: bool,
         /// The system's word.
         reason: String,

@@ -2,22 +2,26 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::{Batch, Chore, WriteQueue, failure};
 use crate::storage::cache::lock;
 use crate::storage::fs::OpenMode;
 use crate::storage::index::IndexEntry;
 use crate::storage::offset_index::OffsetEntry;
+use crate::storage::relief::is_out_of_files;
 use crate::storage::segment::{Segment, file_name};
 use crate::storage::time_index::TimeEntry;
 use crate::storage::txn_index::AbortedTxnRow;
 
+/// How long a chore waits that found no file descriptor.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Default)]
 pub(super) struct Chores {
     pub queued: VecDeque<Chore>,
-    pub running: bool,
     pub stopping: bool,
 }
 impl WriteQueue {
@@ -27,38 +31,46 @@ impl WriteQueue {
         self.chores_changed.notify_all();
     }
 
-    /// Carry out one chore; `false` if there was none.
+    /// Carry out one chore; `false` if there was none, or if it must be tried again later.
     pub fn step_chore(&self) -> bool {
         let Some(chore) = lock(&self.chores).queued.pop_front() else {
             return false;
         };
-        self.run_chore(chore);
-        true
+        self.run_chore(chore)
     }
 
     /// The background thread: until `stop`, and then whatever is left.
     pub fn run_chores_until_stopped(&self) {
-        let mut chores = lock(&self.chores);
         loop {
-            if let Some(chore) = chores.queued.pop_front() {
-                chores.running = true;
-                drop(chores);
-                self.run_chore(chore);
-                chores = lock(&self.chores);
-                chores.running = false;
-                self.chores_changed.notify_all();
-            } else if chores.stopping {
-                return;
-            } else {
-                chores = self
-                    .chores_changed
-                    .wait(chores)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut chores = lock(&self.chores);
+            let is_done = match chores.queued.pop_front() {
+                Some(chore) => {
+                    drop(chores);
+                    let is_done = self.run_chore(chore);
+                    chores = lock(&self.chores);
+                    is_done
+                }
+                None if chores.stopping => return,
+                None => {
+                    drop(self.chores_changed.wait(chores).unwrap_or_else(PoisonError::into_inner));
+                    continue;
+                }
+            };
+            if !is_done {
+                if chores.stopping {
+                    return;
+                }
+                drop(
+                    self.chores_changed
+                        .wait_timeout(chores, RETRY_INTERVAL)
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
             }
         }
     }
 
-    fn run_chore(&self, chore: Chore) {
+    /// `false`: there was no file descriptor left, and the chore is queued again.
+    fn run_chore(&self, chore: Chore) -> bool {
         match chore {
             Chore::SyncSegment {
                 log,
@@ -71,6 +83,15 @@ impl WriteQueue {
                     Ok(()) => log.cell.on_roll_synced(next_offset),
                     // Removed meanwhile by retention: nothing is left to be lost.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => log.cell.on_roll_synced(next_offset),
+                    Err(error) if is_out_of_files(&error) => {
+                        self.chore(Chore::SyncSegment {
+                            log,
+                            segment,
+                            dir,
+                            next_offset,
+                        });
+                        return false;
+                    }
                     Err(error) => {
                         // Whoever reopens the log queues it again.
                         log.cell.rolls_outstanding.fetch_sub(1, Ordering::AcqRel);
@@ -89,6 +110,7 @@ impl WriteQueue {
                 _ => {}
             },
         }
+        true
     }
 
     /// Log and indexes: below the recovery point nothing is scanned, and indexes have no checksum.

@@ -1,0 +1,179 @@
+//! Directories and partitions that come, go, belong to others, or are recovered twice.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ottla_core::error::Error;
+use ottla_core::partition::{Partition, PartitionOptions};
+use ottla_core::storage::config::LogConfig;
+use ottla_core::storage::fs::LogFs;
+use ottla_core::storage::log_dir::{LastStop, LogDir, PartitionId};
+use ottla_core::storage::sim_fs::{Crash, Effect, Fault, Operation, SimFs};
+use ottla_core::types::TopicId;
+
+use super::support::{
+    WALL_MS, append, batch, commit, consume, dir_options, meta, open, open_dir, settle, topic_partition, try_open,
+};
+
+#[test]
+fn a_deleted_partition_leaves_nothing_and_may_come_again() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    for _ in 0..3 {
+        let partition = open(&dir, "t", LogConfig::default());
+        assert_eq!(partition.offsets().log_end_offset, 0);
+        commit(&dir, &partition, &append(&partition, &[b"a", b"b"], WALL_MS));
+        partition.flush().unwrap();
+        dir.write_checkpoints().unwrap();
+        partition.delete().unwrap();
+        assert!(matches!(
+            partition.append_as_leader(batch(&[b"x"], WALL_MS, None), None, WALL_MS),
+            Err(Error::LogClosed { .. })
+        ));
+    }
+    let left = |fs: &SimFs| {
+        fs.paths()
+            .into_iter()
+            .filter(|path| path.to_string_lossy().contains("t-0"))
+            .count()
+    };
+    assert!(left(&fs) > 0);
+    // Files that were not removed in time are removed by the next start.
+    fs.restart(Crash::ProcessDies);
+    let dir = open_dir(&fs);
+    assert_eq!(dir.partitions(), []);
+    while dir.step_background() {}
+    assert_eq!(left(&fs), 0);
+    assert_eq!(dir.last_stop(), LastStop::ProcessDied);
+}
+
+#[test]
+fn a_partition_without_a_topic_is_discarded() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(&dir, "t", LogConfig::default());
+    commit(&dir, &partition, &append(&partition, &[b"a"], WALL_MS));
+    fs.restart(Crash::ProcessDies);
+    let dir = open_dir(&fs);
+    dir.discard(&topic_partition("t", 0)).unwrap();
+    dir.discard(&topic_partition("never", 0)).unwrap();
+    while dir.step_background() {}
+    assert!(
+        fs.paths().iter().all(|path| !path.to_string_lossy().contains("t-0")),
+        "{:?}",
+        fs.paths()
+    );
+    assert_eq!(dir.partitions(), []);
+}
+
+#[test]
+fn a_directory_of_another_node_is_refused() {
+    let fs = SimFs::new(1);
+    open_dir(&fs).close().unwrap();
+    let mut options = dir_options(Arc::new(fs.clone()), Path::new("/log"));
+    options.meta.node_id = 2;
+    assert!(matches!(LogDir::open(&options), Err(Error::DirectoryMismatch { .. })));
+    assert_eq!(LogDir::read_meta(&fs, Path::new("/log")).unwrap(), Some(meta()));
+    assert_eq!(LogDir::read_meta(&fs, Path::new("/other")).unwrap(), None);
+}
+
+#[test]
+fn a_directory_of_an_earlier_topic_of_the_same_name_is_refused() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    open(&dir, "t", LogConfig::default());
+    fs.restart(Crash::ProcessDies);
+    let dir = open_dir(&fs);
+    let options = PartitionOptions {
+        id: PartitionId(1),
+        topic_partition: topic_partition("t", 0),
+        topic_id: TopicId([8; 16]),
+        config: LogConfig::default(),
+    };
+    let error = Partition::open(&dir, options, WALL_MS).unwrap_err();
+    assert_eq!(error.kafka_code(), 103);
+    assert!(error.to_string().contains("BwcHBwcHBwcHBwcHBwcHBw"), "{error}");
+}
+
+#[test]
+fn a_crash_during_recovery_is_recovered_from() {
+    for seed in 0..20 {
+        let fs = SimFs::new(seed);
+        let dir = open_dir(&fs);
+        let config = LogConfig {
+            segment_bytes: 600,
+            index_interval_bytes: 100,
+            ..LogConfig::default()
+        };
+        let partition = open(&dir, "t", config.clone());
+        for number in 0..20 {
+            append(&partition, &[format!("value {number}").as_bytes()], WALL_MS + number);
+            if number == 9 {
+                partition.flush().unwrap();
+                dir.write_checkpoints().unwrap();
+            }
+        }
+        settle(&dir, &[&partition]);
+        fs.restart(Crash::PowerFails);
+        let whole = fs.fork(seed);
+        let start = whole.changes();
+        let found = open(&open_dir(&whole), "t", config.clone()).offsets().log_end_offset;
+        assert!(found >= 10);
+        for at in start..whole.changes() {
+            for crash in [Crash::ProcessDies, Crash::PowerFails] {
+                let fs = fs.fork(at);
+                fs.crash_after(at);
+                let interrupted = LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new("/log")))
+                    .and_then(|dir| try_open(&dir, "t", config.clone()));
+                assert!(interrupted.is_err() || fs.is_down());
+                fs.restart(crash);
+                let dir = open_dir(&fs);
+                let partition = open(&dir, "t", config.clone());
+                let end = partition.offsets().log_end_offset;
+                assert!((10..=found).contains(&end), "{end} of {found} after {crash:?} in {at}");
+                let expected: Vec<_> = (0..end)
+                    .map(|offset| (offset, format!("value {offset}").into_bytes()))
+                    .collect();
+                assert_eq!(consume(&partition, 0, 300), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_in_the_background_takes_the_log_offline_too() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(
+        &dir,
+        "t",
+        LogConfig {
+            segment_bytes: 400,
+            ..LogConfig::default()
+        },
+    );
+    fs.inject(Fault {
+        path_suffix: "t-0/00000000000000000000.log".to_owned(),
+        operation: Operation::Sync,
+        effect: Effect::Fails(libc::EIO),
+        after: 0,
+        times: 1,
+    });
+    for number in 0..10 {
+        append(&partition, &[b"some value"], WALL_MS + number);
+    }
+    settle(&dir, &[&partition]);
+    while dir.step_background() {}
+    settle(&dir, &[&partition]);
+    assert!(partition.offline_reason().is_some());
+    partition.reopen(WALL_MS).unwrap();
+    assert_eq!(consume(&partition, 0, 300).len(), 10);
+    while dir.step_background() {}
+    assert_eq!(partition.flush().unwrap(), 10);
+    dir.write_checkpoints().unwrap();
+    assert_eq!(
+        fs.read(Path::new("/log/recovery-point-offset-checkpoint")).unwrap(),
+        b"0\n1\nt 0 10\n"
+    );
+    assert_eq!(dir.partitions(), [topic_partition("t", 0)]);
+}
