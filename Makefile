@@ -37,13 +37,15 @@ check: $(NATIVE)
 
 compat: $(NATIVE) $(COMPAT_DEPS)
 	tests/compat/install.sh
-	$(BIN)/python -m pytest -m compat -p no:unraisableexception $(PYTEST_ARGS) tests/compat
+	$(BIN)/python -m pytest -m "compat and not soak" -p no:unraisableexception $(PYTEST_ARGS) tests/compat
+	$(BIN)/python -m tests.compat.report
 
 bench: $(NATIVE)
 	$(BIN)/python -m bench
 
-soak: $(NATIVE)
-	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+soak: $(NATIVE) $(COMPAT_DEPS)
+	tests/compat/install.sh
+	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak -p no:unraisableexception $(PYTEST_ARGS)
 
 fmt: $(DEPS)
 	$(BIN)/ruff format .
