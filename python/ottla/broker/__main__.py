@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ottla.broker.foreground import run
-from ottla.broker.settings import load_settings
+from ottla.broker.settings import InvalidSetting, load_settings
 
 
 def parse_arguments(arguments: list[str]) -> dict[str, str]:
@@ -20,7 +20,10 @@ def parse_arguments(arguments: list[str]) -> dict[str, str]:
     parser.add_argument("--config", type=Path, help="a Kafka server.properties")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any one key; may be repeated")
     parsed = parser.parse_args(arguments)
-    settings = load_settings(file=parsed.config, environment=os.environ, assignments=parsed.set)
+    try:
+        settings = load_settings(file=parsed.config, environment=os.environ, assignments=parsed.set)
+    except (OSError, InvalidSetting) as error:
+        parser.error(str(error))
     if parsed.data_dir is not None:
         settings["log.dirs"] = parsed.data_dir
     if parsed.port is not None:

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 import trio
 
 from ottla.broker.data_dirs import InvalidDataDirectory
-from ottla.broker.event_log import configure_logging
+from ottla.broker.event_log import EventLog, configure_logging
 from ottla.broker.server import SWITCH_INTERVAL_S, Ready, Server, the_error
-from ottla.common.config import InvalidConfig
+from ottla.common.config import BrokerConfig, InvalidConfig
 from ottla.common.endpoints import InvalidEndpoint
 from ottla.errors import KafkaError
+
+log = EventLog("foreground")
 
 
 async def serve(settings: Mapping[str, str]) -> None:
@@ -37,9 +39,14 @@ async def serve(settings: Mapping[str, str]) -> None:
 
 def run(settings: Mapping[str, str]) -> int:
     """Run a broker with these settings, by Kafka's keys, to its end; returns the exit status."""
-    configure_logging(
-        level=settings.get("ottla.log.level", "info"), as_json=settings.get("ottla.log.format", "text") == "json"
-    )
+    try:
+        config = BrokerConfig.load(settings)
+    except InvalidConfig as invalid:
+        print(f"cannot start: {invalid}", file=sys.stderr)
+        return 1
+    configure_logging(level=config.string("ottla.log.level"), as_json=config.string("ottla.log.format") == "json")
+    if unknown := sorted(config.unknown()):
+        log.warning("unknown_configurations", keys=", ".join(unknown))
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         trio.run(serve, settings)

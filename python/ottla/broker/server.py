@@ -67,6 +67,7 @@ class Ready:
     listeners: Mapping[str, Endpoint]
     """By name, with the ports that were bound."""
     http: Endpoint | None
+    """Where the first of the pages' listeners is."""
 
     @property
     def port(self) -> int:
@@ -252,15 +253,16 @@ class Server:
         nursery.start_soon(look_after, self.connections, self.config.integer("connections.max.idle.ms"))
 
     def _open_http(self, broker: Broker, nursery: trio.Nursery, resources: contextlib.ExitStack) -> Endpoint | None:
-        text = self.config.static.get("ottla.http.listeners")
-        if not text:
-            return None
-        (endpoint,) = parse_endpoints(text)
-        sock = resources.enter_context(open_listener(endpoint))
         pages: dict[str, Page] = {
             "/metrics": lambda: (200, render(families(broker, connections=len(self.connections)))),
             "/livez": lambda: (200, "ok\n"),
             "/readyz": lambda: (200, "ok\n") if self._is_ready else (503, "not ready\n"),
         }
-        nursery.start_soon(serve_pages, sock, pages)
-        return Endpoint(name=endpoint.name, host=endpoint.host, port=sock.getsockname()[1])
+        opened = []
+        for endpoint in parse_endpoints(self.config.text("ottla.http.listeners") or ""):
+            sock = resources.enter_context(open_listener(endpoint))
+            bound = Endpoint(name=endpoint.name, host=endpoint.host, port=sock.getsockname()[1])
+            log.info("http_opened", host=bound.host, port=bound.port)
+            nursery.start_soon(serve_pages, sock, pages)
+            opened.append(bound)
+        return opened[0] if opened else None

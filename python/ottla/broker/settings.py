@@ -9,6 +9,8 @@ from typing import Final
 from ottla.broker.properties import parse_properties
 
 ENVIRONMENT_PREFIX: Final = "OTTLA_"
+OTHERS_VARIABLES: Final = frozenset({"OTTLA_BOOTSTRAP_SERVER"})
+"""Read by the commands that are clients, and no key of a broker."""
 
 
 class InvalidSetting(ValueError):
@@ -33,11 +35,14 @@ def load_settings(
         file: A Kafka `server.properties`.
         environment: Variables that start with OTTLA_ set keys, see `key_of_variable`.
         assignments: `key=value`, from the command line.
-    Raises: OSError (the file), InvalidProperties, InvalidSetting.
+    Raises: OSError (the file), InvalidSetting.
     """
-    settings = parse_properties(file.read_text()) if file is not None else {}
+    try:
+        settings = parse_properties(file.read_text()) if file is not None else {}
+    except ValueError as error:  # InvalidProperties, or bytes that are no text
+        raise InvalidSetting(f"{file}: {error}") from error
     for name, value in (environment or {}).items():
-        if name.startswith(ENVIRONMENT_PREFIX):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in OTHERS_VARIABLES:
             settings[key_of_variable(name)] = value
     for assignment in assignments:
         key, equals, value = assignment.partition("=")

@@ -6,9 +6,9 @@ from typing import Any
 
 import typer
 
+from ottla.cli.clients import open_admin
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap
 from ottla.cli.output import print_json, print_rows, run
-from ottla.client import Admin
 
 app = typer.Typer(no_args_is_help=True, help="Show brokers and log directories.")
 
@@ -21,7 +21,7 @@ def describe(bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT, as_json: AsJson = 
     """
 
     async def main() -> dict[str, Any]:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             found = await admin.describe_cluster()
             brokers = [{"id": b.node_id, "host": b.host, "port": b.port, "rack": b.rack} for b in found.brokers]
             return {"cluster_id": found.cluster_id, "controller_id": found.controller_id, "brokers": brokers}
@@ -42,7 +42,7 @@ def log_dirs(bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT, as_json: AsJson = 
     """
 
     async def main() -> list[dict[str, Any]]:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             return [
                 {
                     "broker": d.broker_id,

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ottla.cli.clients import open_admin
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap, key_values
 from ottla.cli.output import print_rows, run
-from ottla.client import Admin, AlterOperation, ResourceType
+from ottla.client import AlterOperation, ResourceType
 
 app = typer.Typer(no_args_is_help=True, help="Show and change configurations of topics, brokers and groups.")
 KINDS = {"topic": ResourceType.TOPIC, "broker": ResourceType.BROKER, "group": ResourceType.GROUP}
@@ -37,7 +38,7 @@ def describe(
     """
 
     async def main() -> list[dict[str, Any]]:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             entries = await admin.configs.describe(_kind(kind), name, documentation=documentation)
             return [
                 {
@@ -71,7 +72,7 @@ def set_values(
     }
 
     async def main() -> None:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             await admin.configs.alter(_kind(kind), name, changes)
 
     run(main)
@@ -92,7 +93,7 @@ def unset(
     changes: dict[str, tuple[AlterOperation, str | None]] = dict.fromkeys(keys, (AlterOperation.DELETE, None))
 
     async def main() -> None:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             await admin.configs.alter(_kind(kind), name, changes)
 
     run(main)

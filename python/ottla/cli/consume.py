@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import anyio
 import typer
 
+from ottla.cli.clients import REACH_TIMEOUT_MS
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap
 from ottla.cli.output import run
 from ottla.client import Consumer, ConsumerRecord, TopicPartition
-from ottla.errors import KafkaError
+from ottla.errors import ErrorCode, KafkaError
 
 app = typer.Typer()
+POLL_MS = 200
+RECORDS_A_POLL = 500
+PATIENCE_MS = 2_000
+"""How long a broker or a topic may be away before that is said."""
 
 
 @app.command()
@@ -53,42 +60,75 @@ def consume(
     )
 
     async def main() -> None:
-        left = max_messages
         async with Consumer(
             bootstrap_server,
             group_id=group,
             auto_offset_reset="earliest" if from_beginning else "latest",
             isolation_level=isolation,
+            allow_auto_create_topics=False,
         ) as consumer:
+            await consumer.network.reach(timeout_ms=REACH_TIMEOUT_MS)
             await _start(consumer, topic, group, partition, offset)
-            idle_since = anyio.current_time()
-            while left is None or left > 0:
-                records = await consumer.poll(200, max_records=500 if left is None else min(left, 500))
-                for record in records:
-                    sys.stdout.buffer.write(_line(record, keys=keys, as_json=as_json) + b"\n")
-                sys.stdout.buffer.flush()
-                if left is not None:
-                    left -= len(records)
-                if records:
-                    idle_since = anyio.current_time()
-                elif timeout_ms is not None and anyio.current_time() - idle_since > timeout_ms / 1000:
-                    return
+            async with anyio.create_task_group() as tasks:
+                # Interrupted or not, a member commits and leaves, so that others have its partitions at once.
+                tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+                await _read(consumer, write, count_max=max_messages, idle_ms_max=timeout_ms)
+                tasks.cancel_scope.cancel()
 
-    try:
-        run(main)
-    except KeyboardInterrupt:
-        raise typer.Exit from None
+    def write(record: ConsumerRecord) -> None:
+        sys.stdout.buffer.write(_line(record, keys=keys, as_json=as_json) + b"\n")
+
+    run(main)
+
+
+async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+async def _read(
+    consumer: Consumer, write: Callable[[ConsumerRecord], None], *, count_max: int | None, idle_ms_max: int | None
+) -> None:
+    """Read until so many came, or nothing for so long. Says on standard error what keeps it from reading."""
+    left = count_max
+    idle_since = trouble_since = anyio.current_time()
+    said: str | None = None
+    while left is None or left > 0:
+        wait_ms = POLL_MS if idle_ms_max is None else min(POLL_MS, idle_ms_max)
+        records = await consumer.poll(
+            wait_ms, max_records=RECORDS_A_POLL if left is None else min(left, RECORDS_A_POLL)
+        )
+        for record in records:
+            write(record)
+        sys.stdout.buffer.flush()
+        if left is not None:
+            left -= len(records)
+        now, trouble = anyio.current_time(), consumer.trouble
+        if records:
+            idle_since = now
+        elif idle_ms_max is not None and now - idle_since >= idle_ms_max / 1000:
+            if trouble is not None:
+                raise trouble
+            return
+        if trouble is None:
+            trouble_since, said = now, None
+        elif now - trouble_since >= PATIENCE_MS / 1000:
+            if trouble.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                raise trouble
+            if said is None:
+                said = str(trouble)
+                print(f"ottla: {said}; trying again", file=sys.stderr)
 
 
 async def _start(consumer: Consumer, topic: str, group: str | None, partition: int | None, offset: int | None) -> None:
     if group is not None:
         await consumer.subscribe([topic])
         return
-    await consumer.network.refresh_until_known([topic], auto_create=False, timeout_ms=10_000)
+    await consumer.network.refresh_until_known([topic], auto_create=False, timeout_ms=PATIENCE_MS)
     count = consumer.network.view.partition_count(topic) or 0
     if partition is not None and partition >= count:
-        from ottla.errors import ErrorCode
-
         text = f"{topic} has {count} partitions: there is no partition {partition}"
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, text)
     chosen = [TopicPartition(topic, i) for i in (range(count) if partition is None else [partition])]

@@ -30,6 +30,8 @@ GROUPS = {"recommendations": 3, "billing": 2}
 VIEW_INTERVAL_SECONDS = 0.25
 RECORDS_A_POLL = 2_000
 DELIVERIES_MAX = 20_000
+LATE_JOIN_SHARE = 0.4
+"""The last member of each group comes when so much is written: the others hand partitions over."""
 
 
 @dataclass(slots=True)
@@ -41,6 +43,8 @@ class Progress:
     written: dict[TopicPartition, int] = field(default_factory=dict)
     tallies: dict[str, GroupTally] = field(default_factory=dict)
     assignments: dict[tuple[str, int], list[TopicPartition]] = field(default_factory=dict)
+    generations: dict[str, int] = field(default_factory=dict)
+    late_join: anyio.Event = field(default_factory=anyio.Event)
     started: float = 0.0
     finished: float | None = None
 
@@ -122,6 +126,8 @@ async def _produce(progress: Progress, servers: str, topic: str, path: Path) -> 
                 partition = TopicPartition(topic, metadata.partition)
                 progress.written[partition] = progress.written.get(partition, 0) + 1
             pending.clear()
+            if sum(progress.written.values()) >= LATE_JOIN_SHARE * sum(progress.expected.values()):
+                progress.late_join.set()
 
         for line in _lines(path):
             user = json.loads(line)["user"]
@@ -143,6 +149,8 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 async def _consume(progress: Progress, servers: str, group_id: str, number: int) -> None:
     tally = progress.tallies[group_id]
+    if number == GROUPS[group_id] - 1:
+        await progress.late_join.wait()
     async with Consumer(
         servers,
         group_id=group_id,
@@ -157,6 +165,7 @@ async def _consume(progress: Progress, servers: str, group_id: str, number: int)
                 partition = TopicPartition(record.topic, record.partition)
                 tally.on_record(partition, record.offset, user=line["user"], sequence=line["sequence"])
             progress.assignments[(group_id, number)] = consumer.assignment()
+            progress.generations[group_id] = max(progress.generations.get(group_id, 0), consumer.generation_id())
             await anyio.lowlevel.checkpoint()
 
 
@@ -182,15 +191,16 @@ def _picture(progress: Progress) -> Group:
             topic, str(partitions), f"{written:,}", f"{progress.expected[topic]:,}", f"{sent / elapsed:,.0f}"
         )
     groups = Table(title="consumer groups", title_justify="left", box=None)
-    for column in ("group", "member", "partitions", "read", "lag", "records/s"):
-        groups.add_column(column, justify="right" if column in ("read", "lag", "records/s") else "left")
+    for column in ("group", "member", "partitions", "read", "lag", "records/s", "generation"):
+        groups.add_column(column, justify="left" if column in ("group", "member", "partitions") else "right")
     total = sum(progress.written.values())
     for group_id, tally in progress.tallies.items():
         lag = max(0, total - tally.records)
-        groups.add_row(group_id, "", "", f"{tally.records:,}", f"{lag:,}", f"{tally.records / elapsed:,.0f}")
+        speed, generation = f"{tally.records / elapsed:,.0f}", str(progress.generations.get(group_id, 0))
+        groups.add_row(group_id, "", "", f"{tally.records:,}", f"{lag:,}", speed, generation)
         for number in range(GROUPS[group_id]):
             assigned = progress.assignments.get((group_id, number), [])
-            groups.add_row("", str(number), " ".join(str(p) for p in assigned) or "-", "", "", "")
+            groups.add_row("", str(number), " ".join(str(p) for p in assigned) or "-", "", "", "", "")
     return Group(topics, groups)
 
 
@@ -211,7 +221,8 @@ def _summary(progress: Progress, console: Console, *, start_ms: float, as_json: 
             partitions = len(tally.next_offsets)
             console.print(
                 f"[green]proven[/green]  {group_id}: {tally.records:,} of {total:,} records read, each once, "
-                f"in order in each of {partitions} partitions"
+                f"in order in each of {partitions} partitions",
+                soft_wrap=True,
             )
         else:
             fault = tally.first_fault or "records are missing"

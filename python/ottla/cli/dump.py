@@ -69,6 +69,8 @@ def rows(path: Path, *, records: bool) -> Iterator[Row]:
             yield from (asdict(entry) for entry in read_transaction_index(path))
         case ".snapshot":
             yield from (asdict(entry) for entry in read_producer_snapshot(path))
+        case ".properties":
+            yield from ({"row": line} for line in path.read_text().splitlines())
         case _:
             yield from ({"row": " ".join(row)} for row in read_checkpoint(path))
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ottla.cli.clients import open_admin
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap
 from ottla.cli.output import print_json, print_rows, run
 from ottla.client import Admin, OffsetAndMetadata, TopicPartition
@@ -29,7 +30,7 @@ def list_groups(
     """
 
     async def main() -> list[dict[str, Any]]:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             return [
                 {"group": g.group_id, "type": g.kind, "state": g.state, "protocol_type": g.protocol_type}
                 for g in await admin.groups.list_groups(states=state or ())
@@ -51,7 +52,7 @@ def describe(
     """
 
     async def main() -> dict[str, Any]:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             described = await admin.groups.describe(group)
             return {
                 "group": group,
@@ -118,7 +119,7 @@ def reset_offsets(
         raise typer.BadParameter("give one of --to-earliest, --to-latest, --to-offset, --shift-by, --to-datetime")
 
     async def main() -> list[dict[str, Any]]:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             partitions = await _partitions(admin, topic)
             committed = await admin.offsets.committed(group, partitions)
             starts = await admin.offsets.list_offsets(dict.fromkeys(partitions, EARLIEST))
@@ -188,7 +189,7 @@ def delete(
         typer.confirm(f"Delete group {group} with its offsets?", abort=True)
 
     async def main() -> None:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             await admin.groups.delete(group)
 
     run(main)
@@ -207,7 +208,7 @@ def delete_offsets(
     """
 
     async def main() -> int:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             partitions = await _partitions(admin, topic)
             await admin.groups.delete_offsets(group, partitions)
             return len(partitions)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -70,18 +71,27 @@ def main() -> None:
     from ottla.errors import KafkaError
 
     try:
-        app()
-    except KafkaError as error:
-        _fail(error)
+        app(prog_name="ottla")
+    except KafkaError as refused:
+        _fail(refused)
     except BaseExceptionGroup as group:
-        errors, rest = group.split(KafkaError)
-        if errors is None or rest is not None:
+        expected, rest = group.split((KafkaError, BrokenPipeError, KeyboardInterrupt))
+        if expected is None or rest is not None:
             raise
-        _fail(_first(errors))
+        error = _first(expected)
+        if isinstance(error, BrokenPipeError):
+            _leave_quietly()
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(130)
+        _fail(error)
     except BrokenPipeError:
-        # The reader of our output (`| head`) has seen enough.
-        sys.stderr.close()
-        sys.exit(141)
+        _leave_quietly()
+
+
+def _leave_quietly() -> NoReturn:
+    """The reader of our output (`| head`) has seen enough; what is left in the buffer has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:
@@ -89,6 +99,6 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
-def _fail(error: BaseException) -> None:
+def _fail(error: BaseException) -> NoReturn:
     print(f"ottla: {error}", file=sys.stderr)
     sys.exit(1)

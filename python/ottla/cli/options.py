@@ -6,11 +6,23 @@ from typing import Annotated
 
 import typer
 
+
+def _servers(value: str) -> str:
+    from ottla.client.network import InvalidServers, parse_servers
+
+    try:
+        parse_servers(value)
+    except InvalidServers as error:
+        raise typer.BadParameter(str(error)) from error
+    return value
+
+
 Bootstrap = Annotated[
     str,
     typer.Option(
         "--bootstrap-server",
         "-b",
+        callback=_servers,
         envvar="OTTLA_BOOTSTRAP_SERVER",
         help="host:port of any broker; several are separated by commas.",
     ),

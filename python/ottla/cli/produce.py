@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, BinaryIO, cast
 
 import anyio.to_thread
 import typer
 
+from ottla.cli.clients import REACH_TIMEOUT_MS
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap, key_values
 from ottla.cli.output import print_json, run
 from ottla.client import Delivery, Producer
@@ -24,7 +27,10 @@ COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 def produce(
     topic: Annotated[str, typer.Argument(help="Where to write; created if the broker allows it.")],
     bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read this instead of standard input.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Read this instead of standard input.", exists=True, dir_okay=False),
+    ] = None,
     key_separator: Annotated[
         str | None, typer.Option("--key-separator", "-K", help="What stands between key and value in a line.")
     ] = None,
@@ -47,7 +53,6 @@ def produce(
     if compression not in COMPRESSIONS:
         raise typer.BadParameter(f"--compression takes one of {', '.join(COMPRESSIONS)}")
     headers = tuple((name, value.encode()) for name, value in key_values(header or []).items())
-    source = file.open("rb") if file else sys.stdin.buffer
 
     def record(line: bytes) -> tuple[bytes | None, bytes | None]:
         text = line.rstrip(b"\r\n")
@@ -58,7 +63,7 @@ def produce(
                 own_key, text = before, after
         return own_key, None if null_marker is not None and text == null_marker.encode() else text
 
-    async def main() -> int:
+    async def main(source: BinaryIO) -> int:
         count = 0
         deliveries: list[Delivery] = []
         async with Producer(
@@ -66,6 +71,7 @@ def produce(
             acks="all" if acks in ("all", "-1") else (1 if acks == "1" else 0),
             compression_type=cast(Compression, compression),
         ) as producer:
+            await producer.network.reach(timeout_ms=REACH_TIMEOUT_MS)
             lines = iter(source)
             while some := await anyio.to_thread.run_sync(_take, lines, abandon_on_cancel=True):
                 for line in some:
@@ -80,7 +86,9 @@ def produce(
                 await delivery.wait()
         return count
 
-    count = run(main)
+    with ExitStack() as stack:
+        source = stack.enter_context(file.open("rb")) if file else sys.stdin.buffer
+        count = run(partial(main, source))
     if as_json:
         print_json({"topic": topic, "records": count})
     elif sys.stderr.isatty():

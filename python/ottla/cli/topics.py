@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ottla.cli.clients import open_admin
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap, key_values
 from ottla.cli.output import print_json, print_rows, run
-from ottla.client import Admin, NewTopic
+from ottla.client import NewTopic
 
 app = typer.Typer(no_args_is_help=True, help="List, create, describe, grow and delete topics.")
 Name = Annotated[str, typer.Argument(help="The topic's name.")]
@@ -26,7 +27,7 @@ def list_topics(
     """
 
     async def main() -> list[dict[str, Any]]:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             return [
                 {
                     "name": t.name,
@@ -66,7 +67,7 @@ def create(
         topic = NewTopic(
             name=name, partitions=partitions, replication_factor=replication_factor, configs=key_values(config or [])
         )
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             try:
                 created = (await admin.topics.create([topic], validate_only=dry_run))[0]
             except KafkaError as error:
@@ -99,7 +100,7 @@ def describe(name: Name, bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT, as_jso
     from ottla.client.offsets import EARLIEST, LATEST
 
     async def main() -> list[dict[str, Any]]:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             (topic,) = await admin.topics.describe([name])
             led = [TopicPartition(name, i) for i, p in topic.partitions.items() if p.leader_id >= 0]
             starts = await admin.offsets.list_offsets(dict.fromkeys(led, EARLIEST))
@@ -133,7 +134,7 @@ def grow(
     """
 
     async def main() -> None:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             await admin.topics.set_partition_count(name, partitions)
 
     run(main)
@@ -154,7 +155,7 @@ def delete(
         typer.confirm(f"Delete {', '.join(names)} with all records?", abort=True)
 
     async def main() -> None:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             await admin.topics.delete(names)
 
     run(main)
@@ -182,7 +183,7 @@ def delete_records(
         raise typer.BadParameter("--before takes partition=offset, both numbers") from error
 
     async def main() -> list[dict[str, Any]]:
-        async with Admin(bootstrap_server) as admin:
+        async with open_admin(bootstrap_server) as admin:
             low = await admin.topics.delete_records(offsets)
             return [{"partition": p.partition, "log_start_offset": offset} for p, offset in sorted(low.items())]
 

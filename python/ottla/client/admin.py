@@ -12,7 +12,7 @@ import anyio
 from ottla.client.configs import ConfigsClient
 from ottla.client.core.cluster import Broker
 from ottla.client.groups import GroupsClient
-from ottla.client.network import Network
+from ottla.client.network import Network, parse_servers
 from ottla.client.offsets import OffsetsClient
 from ottla.client.topics import TopicsClient
 from ottla.errors import ErrorCode, KafkaError
@@ -56,7 +56,8 @@ class Admin:
         client_id: str = "ottla-admin",
         request_timeout_ms: int = 30_000,
     ) -> None:
-        self._servers, self._client_id, self._request_timeout_ms = bootstrap_servers, client_id, request_timeout_ms
+        self._servers = parse_servers(bootstrap_servers)
+        self._client_id, self._request_timeout_ms = client_id, request_timeout_ms
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Admin:

@@ -128,6 +128,8 @@ class ConfigsClient:
             return BOOTSTRAP_NODE
         if int(name) not in self._network.view.brokers:
             await self._network.refresh(())
+        if int(name) not in self._network.view.brokers:
+            raise KafkaError(ErrorCode.BROKER_NOT_AVAILABLE, f"there is no broker {name}")
         return int(name)
 
 

@@ -142,8 +142,19 @@ async def open_connection(
             connection = Connection(stream, Wire(client_id=client_id), name)
             tasks.start_soon(connection.run)
             await connection.negotiate()
-    except (OSError, TimeoutError) as error:
+    except BaseException as error:
         if connection is not None:
-            await connection.aclose()
-        raise ConnectionLost(f"{name} cannot be reached: {error or 'timed out'}") from error
+            with anyio.CancelScope(shield=True):
+                await connection.aclose()
+        if not isinstance(error, (OSError, TimeoutError)):
+            raise
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise ConnectionLost(f"{name} cannot be reached: {_text(reason)}") from error
     return connection
+
+
+def _text(error: BaseException) -> str:
+    """What the system says, without Python's number in front of it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or "timed out"

@@ -1,7 +1,8 @@
 """SHELL. A consumer: `poll` joins the group, finds positions, fetches and hands records out, as Kafka's does.
 
-A rebalance takes place inside `poll`, so that what an application got before has been dealt with by then; only
-heartbeats run beside it.
+A rebalance starts inside `poll`, so that what an application got before has been dealt with by then. It goes on
+beside the application when `poll`'s time is up, as metadata, commits and positions do: a broker that is away delays
+records, never `poll`. Until a rebalance is over nothing is handed out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ottla.client.core.assignors import RANGE, ROUND_ROBIN, Assignor
 from ottla.client.core.membership import Membership, MemberState, Outcome
 from ottla.client.core.records import ConsumerRecord, OffsetAndMetadata
 from ottla.client.core.subscription import OffsetReset, Subscription
-from ottla.client.network import RETRY_BACKOFF_MS, Network
+from ottla.client.network import RETRY_BACKOFF_MS, Network, parse_servers
 from ottla.client.offsets import EARLIEST, LATEST, OffsetsClient
 from ottla.common.topic_partition import TopicPartition
 from ottla.errors import ErrorCode, KafkaError
@@ -29,6 +30,9 @@ from ottla.protocol.versions import ApiKey
 FETCH_VERSION_MAX = 12
 """Topics by name; from 13 on they go by id."""
 METADATA_MAX_AGE_MS = 30_000
+CLOSE_TIMEOUT_MS = 5_000
+CLOSE_TIMEOUT_IN_TROUBLE_MS = 1_000
+"""How long leaving may take, and how long if the brokers did not answer lately."""
 
 
 def now_ms() -> int:
@@ -60,9 +64,11 @@ class Consumer:
         fetch_max_bytes: int = 50 * 1024 * 1024,
         max_partition_fetch_bytes: int = 1024 * 1024,
         isolation_level: Literal["read_uncommitted", "read_committed"] = "read_uncommitted",
+        allow_auto_create_topics: bool = True,
         request_timeout_ms: int = 30_000,
     ) -> None:
-        self._servers, self._client_id, self._group_id = bootstrap_servers, client_id, group_id
+        self._servers = parse_servers(bootstrap_servers)
+        self._client_id, self._group_id = client_id, group_id
         self._reset = OffsetReset(auto_offset_reset)
         self._auto_commit = enable_auto_commit and group_id is not None
         self._auto_commit_interval_ms = auto_commit_interval_ms
@@ -70,6 +76,7 @@ class Consumer:
         self._fetch_max_wait_ms, self._fetch_min_bytes = fetch_max_wait_ms, fetch_min_bytes
         self._fetch_max_bytes, self._partition_bytes_max = fetch_max_bytes, max_partition_fetch_bytes
         self._read_committed = isolation_level == "read_committed"
+        self._auto_create = allow_auto_create_topics
         self._request_timeout_ms = request_timeout_ms
         self._subscription = Subscription()
         self._membership = (
@@ -87,7 +94,9 @@ class Consumer:
         self._subscribed = False
         self._counts: dict[str, int | None] = {}
         self._fetching: set[int] = set()
-        self._fetch_error: KafkaError | None = None
+        self._error: KafkaError | None = None
+        self._preparing = False
+        self._processed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._arrived = anyio.Event()
         self._metadata_due_ms = 0
         self._commit_due_ms = 0
@@ -122,12 +131,14 @@ class Consumer:
         membership = self._membership
         if membership is None:
             return
+        limit_ms = CLOSE_TIMEOUT_MS if self.network.trouble is None else CLOSE_TIMEOUT_IN_TROUBLE_MS
         try:
-            if self._auto_commit and membership.state is MemberState.STABLE:
-                await self.commit()
-            leave = membership.leave_request()
-            if leave is not None:
-                await self.network.send_to_coordinator(membership.group_id, ApiKey.LEAVE_GROUP, leave, timeout_ms=5_000)
+            with anyio.move_on_after(limit_ms / 1000):
+                if self._auto_commit and membership.state is MemberState.STABLE:
+                    await self.commit()
+                leave = membership.leave_request()
+                if leave is not None:
+                    await self.network.send_to_coordinator(membership.group_id, ApiKey.LEAVE_GROUP, leave)
         except KafkaError:
             return
         finally:
@@ -183,41 +194,74 @@ class Consumer:
         deadline = anyio.current_time() + timeout_ms / 1000
         self._last_poll_ms = now_ms()
         while True:
+            if self._preparing or self._must_prepare():
+                # What earlier calls handed out has been dealt with, what this one hands out has not.
+                self._processed = self.positions()
+            if not self._preparing and self._must_prepare():
+                self._preparing = True
+                self._tasks.start_soon(self._prepare)
             arrived = self._arrived
-            if self._fetch_error is not None:
-                error, self._fetch_error = self._fetch_error, None
+            if self._error is not None:
+                error, self._error = self._error, None
                 raise error
-            try:
-                await self._prepare()
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                self._metadata_due_ms = 0
-                await anyio.sleep(min(RETRY_BACKOFF_MS / 1000, max(0, deadline - anyio.current_time())))
-            records = self._subscription.take(records_max=max_records)
-            self._start_fetches()
+            records: list[ConsumerRecord] = []
+            if not self._must_join():
+                records = self._subscription.take(records_max=max_records)
+                self._start_fetches()
             if records or anyio.current_time() >= deadline:
                 return records
             with anyio.move_on_after(deadline - anyio.current_time()):
                 await arrived.wait()
 
-    async def _prepare(self) -> None:
+    @property
+    def trouble(self) -> KafkaError | None:
+        """What keeps the consumer from reading at present: brokers that are away, a topic that is not there."""
+        missing = next((topic for topic, count in self._counts.items() if count is None), None)
+        if self.network.trouble is not None or missing is None:
+            return self.network.trouble
+        code = self.network.view.errors.get(missing, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        return KafkaError(code, f"topic {missing!r}: {code.name}")
+
+    def _must_join(self) -> bool:
         membership = self._membership
-        if now_ms() >= self._metadata_due_ms:
-            await self._refresh_metadata()
-        if membership is not None and self._subscribed and membership.state is not MemberState.STABLE:
-            await self._join(membership)
-        if self._auto_commit and now_ms() >= self._commit_due_ms:
-            self._commit_due_ms = now_ms() + self._auto_commit_interval_ms
-            await self._commit_positions()
-        await self._find_positions()
+        return membership is not None and self._subscribed and membership.state is not MemberState.STABLE
+
+    def _must_prepare(self) -> bool:
+        due_ms = min(self._metadata_due_ms, self._commit_due_ms) if self._auto_commit else self._metadata_due_ms
+        return (
+            now_ms() >= due_ms
+            or self._must_join()
+            or bool(self._subscription.without_position())
+            or bool(self._subscription.to_reset())
+        )
+
+    async def _prepare(self) -> None:
+        """What has to be done before records can be fetched and handed out; `poll` starts it, one at a time."""
+        try:
+            if now_ms() >= self._metadata_due_ms:
+                await self._refresh_metadata()
+            if self._membership is not None and self._must_join():
+                await self._join(self._membership)
+            if self._auto_commit and now_ms() >= self._commit_due_ms:
+                self._commit_due_ms = now_ms() + self._auto_commit_interval_ms
+                await self._commit_positions()
+            await self._find_positions()
+        except KafkaError as error:
+            if error.retriable:
+                self._metadata_due_ms = 0
+                await anyio.sleep(RETRY_BACKOFF_MS / 1000)
+            else:
+                self._error = error
+        finally:
+            self._preparing = False
+            self._wake()
 
     async def _refresh_metadata(self) -> None:
         membership = self._membership
         topics = {p.topic for p in self._subscription.partitions}
         if membership is not None and self._subscribed:
             topics |= set(membership.topics)
-        await self.network.refresh(topics, auto_create=True)
+        await self.network.refresh(topics, auto_create=self._auto_create)
         self._metadata_due_ms = now_ms() + METADATA_MAX_AGE_MS
         counts = {t: self.network.view.partition_count(t) for t in topics}
         if membership is not None and self._subscribed and self._counts and counts != self._counts:
@@ -290,7 +334,7 @@ class Consumer:
             try:
                 outcome = membership.on_heartbeat(response, generation_id=generation_id)
             except KafkaError as error:
-                self._fetch_error = error
+                self._error = error
                 self._wake()
                 return
             if outcome is Outcome.FIND_COORDINATOR:
@@ -366,7 +410,7 @@ class Consumer:
             self._metadata_due_ms = 0
             await anyio.sleep(RETRY_BACKOFF_MS / 1000)
         except KafkaError as error:
-            self._fetch_error = error
+            self._error = error
         finally:
             self._fetching.discard(leader)
             self._wake()
@@ -423,8 +467,8 @@ class Consumer:
     async def _commit_positions(self) -> None:
         """The automatic commit: what fails is committed by the next one, or read again by another member."""
         try:
-            with anyio.move_on_after(self._request_timeout_ms / 1000):
-                await self.commit()
+            assigned = self._subscription.partitions
+            await self.commit({p: offset for p, offset in self._processed.items() if p in assigned})
         except KafkaError as error:
             if self._membership is not None and self._subscribed and error.code is not ErrorCode.REBALANCE_IN_PROGRESS:
                 self._membership.on_commit_error(error.code)

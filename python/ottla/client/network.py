@@ -21,17 +21,21 @@ RETRY_BACKOFF_MS = 100
 RETRY_BACKOFF_MAX_MS = 1_000
 
 
+class InvalidServers(ValueError):
+    """A text that names no bootstrap server."""
+
+
 def parse_servers(servers: str | Sequence[str]) -> list[tuple[str, int]]:
-    """`host:port[,host:port]` or a list of them; IPv6 in brackets. Raises ValueError."""
+    """`host:port[,host:port]` or a list of them; IPv6 in brackets. Raises InvalidServers."""
     parts = servers.split(",") if isinstance(servers, str) else list(servers)
     found = []
     for part in (p.strip() for p in parts):
         host, colon, port = part.rpartition(":")
-        if not colon or not port.isdigit() or not host:
-            raise ValueError(f"{part!r} is not host:port")
+        if not colon or not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
+            raise InvalidServers(f"{part!r} is not host:port")
         found.append((host.removeprefix("[").removesuffix("]"), int(port)))
     if not found:
-        raise ValueError("no bootstrap server is given")
+        raise InvalidServers("no bootstrap server is given")
     return found
 
 
@@ -39,16 +43,18 @@ class Network:
     """Connections by node, the metadata view, and retries. Lives in a task group that its owner closes."""
 
     def __init__(
-        self, tasks: anyio.abc.TaskGroup, servers: str | Sequence[str], *, client_id: str, request_timeout_ms: int
+        self, tasks: anyio.abc.TaskGroup, servers: Sequence[tuple[str, int]], *, client_id: str, request_timeout_ms: int
     ) -> None:
         self._tasks = tasks
-        self._servers = parse_servers(servers)
+        self._servers = list(servers)
         self.client_id = client_id
         self.request_timeout_ms = request_timeout_ms
         self.view = ClusterView()
         self._connections: dict[int, Connection] = {}
         self._opening: dict[int, anyio.Lock] = {}
         self._coordinators: dict[tuple[int, str], int] = {}
+        self.trouble: ConnectionLost | None = None
+        """Why the last request was not answered; None when it was."""
 
     async def connection(self, node_id: int) -> Connection:
         """The connection to a node, opened on first use. Raises ConnectionLost."""
@@ -86,6 +92,17 @@ class Network:
         self, node_id: int, api: ApiKey, message: Any, *, version_max: int | None = None, timeout_ms: int | None = None
     ) -> Any:
         """One request to one node, once. Raises ConnectionLost (also when it times out), KafkaError."""
+        try:
+            answer = await self._send(node_id, api, message, version_max=version_max, timeout_ms=timeout_ms)
+        except ConnectionLost as error:
+            self.trouble = error
+            raise
+        self.trouble = None
+        return answer
+
+    async def _send(
+        self, node_id: int, api: ApiKey, message: Any, *, version_max: int | None, timeout_ms: int | None
+    ) -> Any:
         limit_ms = self.request_timeout_ms if timeout_ms is None else timeout_ms
         connection = await self.connection(node_id)
         version = connection.version(api, at_most=version_max)
@@ -106,17 +123,28 @@ class Network:
         return await self.retrying(lambda: self.send(BOOTSTRAP_NODE, api, message, version_max=version_max))
 
     async def retrying(self, call: Callable[[], Awaitable[T]], *, timeout_ms: int | None = None) -> T:
-        """Repeat while a retriable error comes and time is left; the last error is raised then."""
-        deadline = anyio.current_time() + (self.request_timeout_ms if timeout_ms is None else timeout_ms) / 1000
-        backoff_ms = RETRY_BACKOFF_MS
-        while True:
-            try:
-                return await call()
-            except KafkaError as error:
-                if not error.retriable or anyio.current_time() + backoff_ms / 1000 > deadline:
-                    raise
-            await anyio.sleep(backoff_ms / 1000)
-            backoff_ms = min(backoff_ms * 2, RETRY_BACKOFF_MAX_MS)
+        """Repeat while retriable errors come, for `timeout_ms` at most, also if calls retry by themselves.
+
+        Raises: KafkaError: the first that is not retriable, or the last one when the time is up.
+        """
+        limit_ms = self.request_timeout_ms if timeout_ms is None else timeout_ms
+        last: KafkaError | None = None
+        with anyio.move_on_after(limit_ms / 1000):
+            backoff_ms = RETRY_BACKOFF_MS
+            while True:
+                try:
+                    return await call()
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise
+                    last = error
+                await anyio.sleep(backoff_ms / 1000)
+                backoff_ms = min(backoff_ms * 2, RETRY_BACKOFF_MAX_MS)
+        raise last or self.trouble or ConnectionLost(f"no answer came within {limit_ms} ms")
+
+    async def reach(self, *, timeout_ms: int) -> None:
+        """Connect to one of the bootstrap servers. Raises ConnectionLost."""
+        await self.retrying(lambda: self.connection(BOOTSTRAP_NODE), timeout_ms=timeout_ms)
 
     async def refresh(self, topics: Collection[str] | None, *, auto_create: bool = False) -> None:
         """Ask for metadata: of all topics (None), or of these."""

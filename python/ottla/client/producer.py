@@ -14,7 +14,7 @@ from ottla import _native
 from ottla.client.connection import ConnectionLost
 from ottla.client.core.accumulator import Accumulator, Batch, Header
 from ottla.client.core.records import RecordMetadata
-from ottla.client.network import RETRY_BACKOFF_MS, Network
+from ottla.client.network import RETRY_BACKOFF_MS, Network, parse_servers
 from ottla.common.topic_partition import TopicPartition
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
@@ -84,7 +84,8 @@ class Producer:
         request_timeout_ms: int = 30_000,
         delivery_timeout_ms: int = 120_000,
     ) -> None:
-        self._servers, self._client_id = bootstrap_servers, client_id
+        self._servers = parse_servers(bootstrap_servers)
+        self._client_id = client_id
         self._acks = -1 if acks == "all" else acks
         if enable_idempotence and acks != "all":
             raise ValueError('an idempotent producer needs acks="all"')

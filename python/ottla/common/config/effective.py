@@ -54,6 +54,10 @@ class BrokerConfig:
                 own.setdefault(name, static[other])
         return cls(static=own)
 
+    def unknown(self) -> set[str]:
+        """Keys that were given and that no broker has, most likely misspelt."""
+        return set(self.static) - set(BROKER_KEYS)
+
     def with_dynamic(
         self, *, default: Mapping[str, str] = _NOTHING, broker: Mapping[str, str] = _NOTHING
     ) -> BrokerConfig:
