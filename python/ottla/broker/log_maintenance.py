@@ -68,9 +68,15 @@ async def maintain_logs(plane: DataPlane, settings: Callable[[], MaintenanceSett
 
 
 async def _tick(plane: DataPlane, nursery: trio.Nursery) -> None:
+    full: set[str] = set()
     while True:
         await trio.sleep(TICK_S)
         plane.tick(now_ms(), wall_ms())
+        full_before, full = full, {info["path"] for info in plane.log_dirs() if info["is_full"]}
+        for path in sorted(full - full_before):
+            log.error("log_dir_full", log_dir=path)
+        for path in sorted(full_before - full):
+            log.info("log_dir_has_room", log_dir=path)
         for complaint in plane.complaints():
             log.warning("log_complaint", reason=complaint)
         for topic, partition in plane.take_offline():

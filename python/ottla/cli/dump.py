@@ -69,7 +69,7 @@ def rows(path: Path, *, records: bool) -> Iterator[Row]:
             yield from (asdict(entry) for entry in read_transaction_index(path))
         case ".snapshot":
             yield from (asdict(entry) for entry in read_producer_snapshot(path))
-        case ".properties":
+        case _ if path.suffix in (".properties", ".metadata") or path.name in ("quorum-state", "recovery-point"):
             yield from ({"row": line} for line in path.read_text().splitlines())
         case _:
             yield from ({"row": " ".join(row)} for row in read_checkpoint(path))

@@ -167,11 +167,13 @@ async def _partitions(admin: Admin, words: list[str]) -> list[TopicPartition]:
     found: list[TopicPartition] = []
     for word in words:
         name, colon, index = word.rpartition(":")
-        if colon and index.isdigit():
-            found.append(TopicPartition(name, int(index)))
-        else:
-            (view,) = await admin.topics.describe([word])
-            found += [TopicPartition(word, i) for i in view.partitions]
+        one = int(index) if colon and index.isascii() and index.isdigit() else None
+        topic = word if one is None else name
+        (view,) = await admin.topics.describe([topic])
+        if one is not None and one not in view.partitions:
+            text = f"{topic} has {len(view.partitions)} partitions: there is no partition {one}"
+            raise KafkaError(ErrorCode.INVALID_REQUEST, text)
+        found += [TopicPartition(topic, i) for i in (view.partitions if one is None else [one])]
     return found
 
 

@@ -33,6 +33,8 @@ use crate::types::TopicPartition;
 pub use super::meta::LogDirMeta;
 
 const LOCK_FILE: &str = ".lock";
+/// Its directory belongs to the quorum, which recovers it by itself; no partition is ever opened there.
+const METADATA_TOPIC: &str = "__cluster_metadata";
 const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
 /// As Kafka writes it; the broker epoch is not known here.
 const CLEAN_SHUTDOWN: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
@@ -183,6 +185,7 @@ impl LogDir {
                 queue.chore(Chore::RemoveDir(path.join(&entry.name)));
             } else if entry.is_dir
                 && let Some(topic_partition) = parse_dir_name(&entry.name)
+                && *topic_partition.topic != *METADATA_TOPIC
             {
                 state.found.insert(topic_partition);
             } else if entry.name == PROBE_FILE {
