@@ -333,7 +333,7 @@ def test_dump_and_check_say_what_is_where(ottla: Ottla, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in ottla("dump", segment, "--records", "--json").lines]
     assert [row["value"] for row in rows if "value" in row] == ["one", "two"]
     for path in directory.rglob("*"):
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and not path.name.startswith(".") and path.name != "recovery-point":
             ran = ottla("dump", path)
             assert (ran.status, ran.err) == (0, ""), path
     (offsets,) = (p for p in directory.glob("__consumer_offsets-*/*.log") if p.stat().st_size)

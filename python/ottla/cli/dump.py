@@ -48,7 +48,7 @@ def dump(
                     print_json({"file": str(path), **row})
                 else:
                     print("  ".join(f"{k}={v}" for k, v in row.items() if v is not None))
-        except MalformedFile as error:
+        except (MalformedFile, UnicodeDecodeError) as error:
             print(f"ottla: {error}")
             raise typer.Exit(1) from error
 
@@ -69,7 +69,7 @@ def rows(path: Path, *, records: bool) -> Iterator[Row]:
             yield from (asdict(entry) for entry in read_transaction_index(path))
         case ".snapshot":
             yield from (asdict(entry) for entry in read_producer_snapshot(path))
-        case _ if path.suffix in (".properties", ".metadata") or path.name in ("quorum-state", "recovery-point"):
+        case _ if path.suffix in (".properties", ".metadata") or path.name == "quorum-state":
             yield from ({"row": line} for line in path.read_text().splitlines())
         case _:
             yield from ({"row": " ".join(row)} for row in read_checkpoint(path))
