@@ -19,6 +19,7 @@ from ottla.offline.index_files import (
 from ottla.offline.segment import BatchAt, Stop, base_offset_of, walk
 
 _PARTITION = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249})-(?P<partition>\d+)")
+CLEAN_SHUTDOWN_MARKER = ".kafka_cleanshutdown"
 _CHECKPOINTS = (
     "recovery-point-offset-checkpoint",
     "log-start-offset-checkpoint",
@@ -68,7 +69,7 @@ def check_directory(directory: Path, summary: Summary) -> Iterator[Finding]:
     for name in _CHECKPOINTS:
         if (directory / name).exists():
             yield from _readable(directory / name, read_checkpoint)
-    if not (directory / ".kafka_cleanshutdown").exists():
+    if not (directory / CLEAN_SHUTDOWN_MARKER).exists():
         text = (
             "there is no clean shutdown marker: the broker runs, or did not stop cleanly, and the next start recovers"
         )
@@ -86,7 +87,11 @@ def _readable(path: Path, read: object) -> Iterator[Finding]:
 
 
 def check_partition(directory: Path, summary: Summary) -> Iterator[Finding]:
-    """Check one partition's segments, each with what stands beside it."""
+    """Check one partition's segments, each with what stands beside it.
+
+    After a crash the last segment may end in a torn append; after a clean stop nothing may.
+    """
+    stopped_cleanly = (directory.parent / CLEAN_SHUTDOWN_MARKER).exists()
     summary.partitions += 1
     for name in ("leader-epoch-checkpoint",):
         if (directory / name).exists():
@@ -104,19 +109,21 @@ def check_partition(directory: Path, summary: Summary) -> Iterator[Finding]:
             yield Finding(Severity.DAMAGE, path, text)
         positions: dict[int, BatchAt] = {}
         is_last = number == len(segments) - 1
-        yield from _check_segment(path, base, is_last=is_last, positions=positions, summary=summary)
+        yield from _check_segment(
+            path, base, tail_may_be_torn=is_last and not stopped_cleanly, positions=positions, summary=summary
+        )
         if positions:
             next_offset = max(next_offset, max(b.batch.last_offset for b in positions.values()) + 1)
         yield from _check_indexes(path, base, positions, is_last=is_last)
 
 
 def _check_segment(
-    path: Path, base: int, *, is_last: bool, positions: dict[int, BatchAt], summary: Summary
+    path: Path, base: int, *, tail_may_be_torn: bool, positions: dict[int, BatchAt], summary: Summary
 ) -> Iterator[Finding]:
     expected, epoch = base, -1
     for item in walk(path):
         if isinstance(item, Stop):
-            if item.is_torn_tail and is_last:
+            if item.is_torn_tail and tail_may_be_torn:
                 text = f"torn tail: {item.reason}; the next start cuts it off"
                 yield Finding(Severity.NOTE, path, text, item.position)
             else:

@@ -51,6 +51,13 @@ def test_a_torn_tail_is_normal_after_a_crash(partition: Path) -> None:
     assert "torn tail" in found.message
 
 
+def test_after_a_clean_stop_a_bad_tail_is_damage(partition: Path) -> None:
+    log = partition / LOG
+    log.write_bytes(log.read_bytes()[:-5])
+    (partition.parent / ".kafka_cleanshutdown").touch()
+    assert any(f.severity is Severity.DAMAGE and f.path == log for f in findings(partition))
+
+
 def test_a_flipped_bit_in_the_middle_is_damage_with_its_place(partition: Path) -> None:
     log = partition / LOG
     data = bytearray(log.read_bytes())

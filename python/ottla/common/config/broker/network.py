@@ -85,7 +85,7 @@ NETWORK_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Finished fetches after which the list of waiting ones is tidied.",
     ),
     unused("inter.broker.listener.name", STRING, None, MEDIUM, "The listener that brokers use among themselves."),
-    unused(
+    key(
         "listener.security.protocol.map",
         STRING,
         "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",

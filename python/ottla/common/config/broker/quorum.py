@@ -80,7 +80,7 @@ QUORUM_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Pause before a failed request to the quorum is repeated.",
         valid=at_least(0),
     ),
-    unused("controller.quorum.voters", LIST, "", HIGH, "The voters of a quorum with fixed members, as id@host:port."),
+    key("controller.quorum.voters", LIST, "", HIGH, "The voters of a quorum with fixed members, as id@host:port."),
     unused(
         "controller.quota.window.num",
         INT,
@@ -142,7 +142,7 @@ QUORUM_KEYS: Final[tuple[ConfigKey, ...]] = (
     ),
     unused("metadata.max.retention.ms", LONG, "604800000", HIGH, "Age at which old metadata log and snapshots go."),
     key("node.id", INT, "1", HIGH, "The number of this node, its own in the cluster.", valid=at_least(0)),
-    unused(
+    key(
         "process.roles",
         LIST,
         "broker,controller",
