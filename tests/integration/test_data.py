@@ -179,6 +179,10 @@ def test_a_directory_that_the_metadata_does_not_know_is_set_aside(data_dir: Path
         wire.create("ghost")
         assert wire.produce("ghost", b"new").base_offset == 0
         assert wire.values("known") == [b"kept"]
+    with EmbeddedBroker(data_dir) as broker, Wire(broker.port) as wire:
+        assert wire.values("known") == [b"kept"]
+        assert wire.values("ghost") == [b"new"]
+    assert (data_dir / "__cluster_metadata-0").is_dir()
     (aside,) = data_dir.glob("ghost-0.*-stray")
     assert "AAAAAAAAAAAAAAAAAAAAKg" in (aside / "partition.metadata").read_text()
 

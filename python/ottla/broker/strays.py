@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ottla.broker.event_log import EventLog
+from ottla.common.topics import METADATA_TOPIC
 from ottla.metadata.image import TopicImage
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def set_strays_aside(plane: DataPlane, find: Find) -> None:
     """Rename what is no partition of a topic that `find` finds. SLOW; before anything is served. Raises: OSError."""
     for log_dir, info in enumerate(plane.log_dirs()):
         for name, index in info["partitions"]:
+            if name == METADATA_TOPIC:
+                continue  # the quorum's own log, which the metadata does not name
             topic = find(name)
             if topic is None or index not in topic.partitions:
                 _set_aside(plane, log_dir, name, index)
