@@ -62,11 +62,16 @@ def open_data_dirs(paths: Sequence[str], *, node_id: int | None, node_id_default
         path = Path(text) / META_PROPERTIES
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            read[path] = parse_properties(path.read_text())
+            try:
+                read[path] = parse_properties(path.read_text())
+            except ValueError as error:  # not UTF-8, or no properties
+                raise InvalidDataDirectory(f"{path} is damaged: {error}") from None
         elif any(entry.name != ".lock" for entry in path.parent.iterdir() if not entry.name.startswith("lost+")):
             raise InvalidDataDirectory(f"{path.parent} is not empty and has no {META_PROPERTIES}")
     cluster_id = _agreed(read, "cluster.id") or kafka_uuid(_new_uuid())
     stored = _agreed(read, "node.id", "broker.id")
+    if stored is not None and not stored.isdecimal():
+        raise InvalidDataDirectory(f"the data directories' node.id {stored!r} is no number")
     if stored is not None and node_id is not None and int(stored) != node_id:
         raise InvalidDataDirectory(f"the data belongs to node {stored}, the configuration says node {node_id}")
     if stored is not None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping
+from typing import Final
 
 import trio
 
+from ottla._native import QuorumDamagedError
 from ottla.broker.data_dirs import InvalidDataDirectory
 from ottla.broker.event_log import EventLog, configure_logging
 from ottla.broker.server import SWITCH_INTERVAL_S, Ready, Server, the_error
@@ -16,6 +18,9 @@ from ottla.common.endpoints import InvalidEndpoint
 from ottla.errors import KafkaError
 
 log = EventLog("foreground")
+
+_EXPLAINED: Final = (OSError, InvalidConfig, InvalidDataDirectory, InvalidEndpoint, KafkaError, QuorumDamagedError)
+"""Errors whose text tells the operator what is wrong; any other is a bug and keeps its traceback."""
 
 
 async def serve(settings: Mapping[str, str]) -> None:
@@ -52,7 +57,7 @@ def run(settings: Mapping[str, str]) -> int:
         trio.run(serve, settings)
     except BaseException as raised:
         error = the_error(raised)
-        if not isinstance(error, (OSError, InvalidConfig, InvalidDataDirectory, InvalidEndpoint, KafkaError)):
+        if not isinstance(error, _EXPLAINED):
             raise
         print(f"cannot start: {error}", file=sys.stderr)
         return 1

@@ -379,7 +379,14 @@ impl WriteQueue {
 
     fn fail(&self, log: &Arc<LogIo>, state: &mut IoState, generation: u32, error: &io::Error, batch: &mut Batch) {
         if is_no_space(error) {
-            self.full.store(true, Ordering::Relaxed);
+            if !self.full.swap(true, Ordering::Relaxed) {
+                self.complain(&format!(
+                    "{} is full: records are refused until there is room",
+                    self.dir.display()
+                ));
+            }
+        } else {
+            self.complain(&format!("writing a log in {} failed: {error}", self.dir.display()));
         }
         // Without a descriptor nothing was written: that passes, like a full disk.
         let no_space = is_no_space(error) || is_out_of_files(error);
@@ -420,6 +427,7 @@ impl WriteQueue {
         let has_room: io::Result<bool> = has_room;
         if has_room.unwrap_or(false) {
             self.full.store(false, Ordering::Relaxed);
+            self.complain(&format!("{} has room again", self.dir.display()));
         }
     }
 

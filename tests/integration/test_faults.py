@@ -1,0 +1,210 @@
+"""Disks that fill up, directories that were damaged while the broker was down, and kills under load."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ottla.errors import ErrorCode
+from ottla.testing.broker import BrokerFailed, BrokerProcess
+from tests.integration.wire import Closed, Wire
+
+SEGMENT_BYTES = 1 << 20
+VALUES = [b"%04d" % n + b"z" * 40_000 for n in range(80)]
+"""Three segments and the beginning of a fourth."""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 40 MiB, of which the broker keeps 16 for itself."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", path], check=False, capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a tmpfs takes rights that this user does not have")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_full_disk_refuses_records_and_heals_without_a_restart(small_disk: Path) -> None:
+    broker = BrokerProcess(small_disk / "data")
+    broker.output_path = small_disk.parent / "broker.log"
+    hog = small_disk / "hog"
+    acknowledged: list[bytes] = []
+
+    def produce(wire: Wire, count: int) -> set[ErrorCode]:
+        codes = set()
+        for _ in range(count):
+            value = b"%06d" % len(acknowledged) + os.urandom(100_000)
+            answer = wire.produce("full", value)
+            codes.add(answer.error_code)
+            if answer.error_code is ErrorCode.NONE:
+                assert answer.base_offset == len(acknowledged)
+                acknowledged.append(value)
+        return codes
+
+    with broker, Wire(broker.port) as wire:
+        wire.create("full")
+        assert produce(wire, 5) == {ErrorCode.NONE}
+        hog.write_bytes(bytes(20 << 20))
+        assert produce(wire, 60) <= {ErrorCode.NONE, ErrorCode.KAFKA_STORAGE_ERROR}
+        assert produce(wire, 1) == {ErrorCode.KAFKA_STORAGE_ERROR}
+        assert wire.values("full") == acknowledged
+        wire.create("made-while-full")
+        hog.unlink()
+        deadline_s = time.monotonic() + 5
+        while produce(wire, 1) != {ErrorCode.NONE}:
+            assert time.monotonic() < deadline_s, "there is room again, but records are still refused"
+            time.sleep(0.05)
+        assert wire.values("full") == acknowledged
+        time.sleep(1.2)
+        broker.kill()
+        broker.start()
+        with Wire(broker.port) as again:
+            assert again.values("full") == acknowledged
+    output = broker.output_path.read_text()
+    assert output.count("is full: records are refused") == 1
+    assert "has room again" in output
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a broker that was killed."""
+    data_dir = tmp_path_factory.mktemp("whole") / "data"
+    broker = BrokerProcess(data_dir, settings={"log.segment.bytes": str(SEGMENT_BYTES)}).start()
+    with Wire(broker.port) as wire:
+        wire.create("topic")
+        for value in VALUES:
+            assert wire.produce("topic", value).error_code is ErrorCode.NONE
+    broker.kill()
+    return data_dir
+
+
+def garbage(pattern: str) -> Callable[[Path], None]:
+    def spoil(data_dir: Path) -> None:
+        for path in data_dir.glob(pattern):
+            path.write_bytes(random.Random(path.name).randbytes(77))
+
+    return spoil
+
+
+def without(pattern: str) -> Callable[[Path], None]:
+    def spoil(data_dir: Path) -> None:
+        for path in data_dir.glob(pattern):
+            path.unlink()
+
+    return spoil
+
+
+def with_tail(tail: bytes) -> Callable[[Path], None]:
+    def spoil(data_dir: Path) -> None:
+        with max(data_dir.glob("topic-0/*.log")).open("ab") as file:
+            file.write(tail)
+
+    return spoil
+
+
+def with_leftovers(data_dir: Path) -> None:
+    segment = min(data_dir.glob("topic-0/*.log"))
+    for suffix in (".cleaned", ".deleted"):
+        segment.with_name(segment.name + suffix).write_bytes(b"left over")
+    shutil.copy(segment, segment.with_name(segment.name + ".swap"))
+
+
+def with_strangers(data_dir: Path) -> None:
+    (data_dir / "topic-0" / "notes.txt").write_text("mine")
+    for name in ("not a topic", "unknown-0", "topic-9", "topic-0.0123456789abcdef0123456789abcdef-delete"):
+        (data_dir / name).mkdir()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(garbage("topic-0/*index"), id="garbage in indexes"),
+        pytest.param(without("topic-0/*index"), id="no indexes"),
+        pytest.param(garbage("topic-0/*.snapshot"), id="garbage in producer snapshots"),
+        pytest.param(without("topic-0/*.snapshot"), id="no producer snapshots"),
+        pytest.param(garbage("*checkpoint"), id="garbage in checkpoints"),
+        pytest.param(without("*checkpoint"), id="no checkpoints"),
+        pytest.param(garbage("topic-0/leader-epoch-checkpoint"), id="garbage in leader epochs"),
+        pytest.param(with_tail(bytes(5000)), id="zeros behind the end"),
+        pytest.param(with_tail(random.Random(1).randbytes(333)), id="garbage behind the end"),
+        pytest.param(with_leftovers, id="left over by a cleaner"),
+        pytest.param(with_strangers, id="strangers"),
+    ],
+)
+def test_what_can_be_made_again_is(whole: Path, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    data_dir = tmp_path / "data"
+    shutil.copytree(whole, data_dir)
+    spoil(data_dir)
+    settings = {"log.segment.bytes": str(SEGMENT_BYTES)}
+    with BrokerProcess(data_dir, settings=settings) as broker, Wire(broker.port) as wire:
+        assert wire.values("topic") == VALUES
+        assert wire.produce("topic", b"next").base_offset == len(VALUES)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["meta.properties", "__cluster_metadata-0/quorum-state", "__cluster_metadata-0/*.log"]
+)
+def test_what_cannot_is_named_in_one_line(whole: Path, tmp_path: Path, pattern: str) -> None:
+    data_dir = tmp_path / "data"
+    shutil.copytree(whole, data_dir)
+    path = next(data_dir.glob(pattern))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    path.write_bytes(content)
+    broker = BrokerProcess(data_dir)
+    with pytest.raises(BrokerFailed, match="cannot start: "):
+        broker.start()
+    output = broker.output_path.read_text()
+    assert "Traceback" not in output
+    assert path.name in output
+
+
+@pytest.mark.soak
+def test_nothing_acknowledged_is_lost_or_reordered_by_kills(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    broker = BrokerProcess(tmp_path / "data", settings={"log.segment.bytes": str(SEGMENT_BYTES)}).start()
+    acknowledged: dict[str, list[int]] = {f"topic-{n}": [] for n in range(4)}
+    stopping = threading.Event()
+
+    def produce(topic: str) -> None:
+        number = 0
+        while not stopping.is_set():
+            try:
+                with Wire(broker.port) as wire:
+                    wire.create(topic)
+                    while not stopping.is_set():
+                        number += 1
+                        if wire.produce(topic, b"%d" % number, bytes(500)).error_code is ErrorCode.NONE:
+                            acknowledged[topic].append(number)
+            except (Closed, OSError, AssertionError):  # it was killed, or is not serving the topic again yet
+                time.sleep(0.02)
+
+    threads = [threading.Thread(target=produce, args=(topic,), daemon=True) for topic in acknowledged]
+    for thread in threads:
+        thread.start()
+    deadline_s = time.monotonic() + min(float(os.environ.get("SOAK_SECONDS", "60")), 600)
+    while time.monotonic() < deadline_s:
+        time.sleep(chance.uniform(0.05, 1.5))
+        broker.kill()
+        broker.start()
+    stopping.set()
+    for thread in threads:
+        thread.join()
+    with Wire(broker.port) as wire:
+        for topic, numbers in acknowledged.items():
+            found = [int(value) for value in wire.values(topic) if value.isdigit()]
+            assert found == sorted(found)
+            assert set(numbers) <= set(found)
+    assert broker.terminate() == 0
