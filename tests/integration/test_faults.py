@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import resource
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -73,8 +76,24 @@ def test_a_full_disk_refuses_records_and_heals_without_a_restart(small_disk: Pat
         with Wire(broker.port) as again:
             assert again.values("full") == acknowledged
     output = broker.output_path.read_text()
-    assert output.count("is full: records are refused") == 1
+    assert output.count("records are refused until there is room") == 1
     assert "has room again" in output
+
+
+def test_connections_do_not_take_the_descriptors_that_logs_need(tmp_path: Path) -> None:
+    settings = {"log.segment.bytes": str(SEGMENT_BYTES)}
+    with BrokerProcess(tmp_path / "data", settings=settings) as broker, Wire(broker.port) as wire:
+        wire.create("before")
+        resource.prlimit(broker.pid, resource.RLIMIT_NOFILE, (80, 80))
+        with contextlib.ExitStack() as stack:
+            for _ in range(120):
+                stack.enter_context(socket.create_connection(("127.0.0.1", broker.port)))
+            for value in VALUES:  # three new segments
+                assert wire.produce("before", value).error_code is ErrorCode.NONE
+            wire.create("beside")
+            assert wire.produce("beside", b"x").error_code is ErrorCode.NONE
+            assert wire.values("before") == VALUES
+    assert 'limit="open files"' in broker.output_path.read_text()
 
 
 @pytest.fixture(scope="module")

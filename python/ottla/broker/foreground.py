@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -42,6 +43,12 @@ async def serve(settings: Mapping[str, str]) -> None:
         nursery.cancel_scope.cancel()
 
 
+def _allow_open_files() -> None:
+    """Take as many descriptors as the system grants: the soft limit is often meant for programs that use select(2)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def run(settings: Mapping[str, str]) -> int:
     """Run a broker with these settings, by Kafka's keys, to its end; returns the exit status."""
     try:
@@ -53,6 +60,7 @@ def run(settings: Mapping[str, str]) -> int:
     if unknown := sorted(config.unknown()):
         log.warning("unknown_configurations", keys=", ".join(unknown))
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _allow_open_files()
     try:
         trio.run(serve, settings)
     except BaseException as raised:

@@ -8,6 +8,7 @@ bug or the end of the socket and propagates.
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -23,6 +24,8 @@ log = EventLog("listener")
 ACCEPT_BACKOFF_S: Final = 0.1
 BACKLOG_MAX: Final = 1024
 UNLIMITED: Final = 2**31 - 1
+DESCRIPTORS_RESERVED: Final = 512
+"""File descriptors that connections leave to logs, but at most half of what the process may have."""
 _OUT_OF_CAPACITY: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _CONNECTION_IS_GONE: Final = {
     errno.EPERM,  # a firewall rule forbids it
@@ -88,6 +91,14 @@ class ConnectionLimits:
         self._freed = trio.Event()
 
 
+def descriptors_left(newest: int) -> int:
+    """How many more descriptors connections may take, `newest` being the lowest that was free."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return DESCRIPTORS_RESERVED
+    return limit - min(DESCRIPTORS_RESERVED, limit // 2) - newest
+
+
 def open_listener(endpoint: Endpoint) -> trio.socket.SocketType:
     """Bind and listen. An empty host is every interface, by IPv6 and IPv4 where the machine has both; port 0 picks one.
 
@@ -125,6 +136,10 @@ async def serve_listener(listening: trio.socket.SocketType, accepted: Accepted, 
                     raise
                 continue
             peer = (str(address[0]).removeprefix("::ffff:"), int(address[1]))
+            if descriptors_left(sock.fileno()) <= 0:
+                log.warning("connection_refused", peer=peer[0], limit="open files")
+                sock.close()
+                continue
             if not limits.take(peer[0]):
                 log.warning("connection_refused", peer=peer[0], limit="max.connections.per.ip")
                 sock.close()
