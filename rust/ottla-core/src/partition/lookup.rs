@@ -29,13 +29,15 @@ const NONE: ListedOffset = ListedOffset {
 /// A segment as a lookup by time sees it.
 struct TimedSegment {
     segment: Arc<Segment>,
+    size_bytes: u64,
     /// Bytes that may be looked at.
     bound: u64,
-    active: Option<ActiveTimes>,
+    /// Of a segment whose indexes are not all in their files.
+    in_memory: Option<TimesInMemory>,
 }
 
-/// What memory knows of the active segment.
-struct ActiveTimes {
+/// What memory knows of a segment.
+struct TimesInMemory {
     max: MaxTimestamp,
     /// An offset at or before the first record wanted; `None`: before all that memory knows.
     from_offset: Option<i64>,
@@ -177,57 +179,22 @@ impl Partition {
 fn plan(state: &State, timestamp: i64, end_offset: i64, epoch_is_uncertain: bool) -> TimePlan {
     let log = &state.log;
     let active = &log.active;
-    let floor = active.times.in_memory().floor_timestamp(timestamp);
-    let from_offset = if timestamp == MAX_TIMESTAMP {
-        Some(active.max_timestamp.offset)
-    } else {
-        // Without any earlier entry the search starts at the first record.
-        let base = (active.times.dropped_len() == 0).then_some(active.base_offset());
-        floor
-            .map(|entry| active.base_offset() + i64::from(entry.relative_offset))
-            .or(base)
-    };
-    let place = from_offset.map_or(Place::InIndex, |offset| {
-        let offset = offset
-            .max(log.log_start_offset)
-            .clamp(active.base_offset(), log.next_offset);
-        place_of(state, log.closed.len(), offset)
-    });
-    let times = ActiveTimes {
-        max: active.max_timestamp,
-        from_offset,
-        place,
-        times_in_file: active.times.dropped_len(),
-        offsets_in_file: active.offsets.dropped_len(),
-    };
-    let visible = log.visible;
     let first = log.segment_number(log.log_start_offset);
-    let segments = log
-        .closed
-        .get(first..)
-        .unwrap_or_default()
-        .iter()
-        .map(|closed| TimedSegment {
-            segment: Arc::clone(&closed.segment),
-            bound: closed.size_bytes,
-            active: None,
-        })
-        .chain([TimedSegment {
-            segment: Arc::clone(&active.segment),
-            bound: u64::from(active.size_bytes),
-            active: Some(times),
-        }])
-        .filter(|timed| timed.segment.base_offset() <= visible.segment && timed.bound > 0)
-        .map(|timed| {
-            let is_being_written = timed.segment.base_offset() == visible.segment;
-            TimedSegment {
-                bound: if is_being_written {
-                    visible.position
-                } else {
-                    timed.bound
-                },
-                ..timed
-            }
+    let segments = log.closed.get(first..).unwrap_or_default().iter();
+    let segments = segments
+        .map(|closed| (&closed.segment, closed.size_bytes))
+        .chain([(&active.segment, u64::from(active.size_bytes))])
+        .zip(first..)
+        .filter(|((segment, size_bytes), _)| segment.base_offset() <= log.visible.segment && *size_bytes > 0)
+        .map(|((segment, size_bytes), number)| TimedSegment {
+            segment: Arc::clone(segment),
+            size_bytes,
+            bound: if segment.base_offset() == log.visible.segment {
+                log.visible.position
+            } else {
+                size_bytes
+            },
+            in_memory: in_memory(state, number, timestamp),
         })
         .collect();
     TimePlan {
@@ -239,11 +206,48 @@ fn plan(state: &State, timestamp: i64, end_offset: i64, epoch_is_uncertain: bool
     }
 }
 
+fn in_memory(state: &State, number: usize, timestamp: i64) -> Option<TimesInMemory> {
+    let log = &state.log;
+    let (offsets, times) = log.memory_indexes(number)?;
+    let (segment, end_offset, max) = match log.closed.get(number) {
+        Some(closed) => (&closed.segment, None, closed.segment.known_max_timestamp()?),
+        None => (&log.active.segment, Some(log.next_offset), log.active.max_timestamp),
+    };
+    let base_offset = segment.base_offset();
+    let from_offset = if timestamp == MAX_TIMESTAMP {
+        Some(max.offset)
+    } else {
+        // Without any earlier entry the search starts at the first record.
+        let base = (times.dropped_len() == 0).then_some(base_offset);
+        let floor = times.in_memory().floor_timestamp(timestamp);
+        floor
+            .map(|entry| base_offset + i64::from(entry.relative_offset))
+            .or(base)
+    };
+    let place = from_offset.map_or(Place::InIndex, |offset| {
+        let offset = offset.max(log.log_start_offset).max(base_offset);
+        place_of(
+            state,
+            number,
+            end_offset.map_or(offset, |end_offset| offset.min(end_offset)),
+        )
+    });
+    Some(TimesInMemory {
+        max,
+        from_offset,
+        place,
+        times_in_file: times.dropped_len(),
+        offsets_in_file: offsets.dropped_len(),
+    })
+}
+
 impl TimedSegment {
     fn max_timestamp(&self, files: &Files, plan: &TimePlan) -> io::Result<MaxTimestamp> {
-        match &self.active {
-            Some(active) => Ok(active.max),
-            None => self.segment.max_timestamp(files, self.bound, plan.index_interval_bytes),
+        match &self.in_memory {
+            Some(times) => Ok(times.max),
+            None => self
+                .segment
+                .max_timestamp(files, self.size_bytes, plan.index_interval_bytes),
         }
     }
 
@@ -260,29 +264,29 @@ impl TimedSegment {
         let base_offset = self.segment.base_offset();
         let interval = plan.index_interval_bytes;
         let offset_of = |entry: Option<TimeEntry>| entry.map_or(0, |entry| i64::from(entry.relative_offset));
-        let position = match &self.active {
-            Some(ActiveTimes {
+        let position = match &self.in_memory {
+            Some(TimesInMemory {
                 place: Place::At(position) | Place::From(position),
                 ..
             }) => *position,
-            Some(active) => {
-                let relative_offset = if let Some(offset) = active.from_offset {
+            Some(memory) => {
+                let relative_offset = if let Some(offset) = memory.from_offset {
                     offset - base_offset
                 } else {
-                    let times = self.segment.flushed_time_index(files, active.times_in_file)?;
+                    let times = self.segment.flushed_time_index(files, memory.times_in_file)?;
                     offset_of(times.floor_timestamp(timestamp))
                 };
-                let offsets = self.segment.flushed_offset_index(files, active.offsets_in_file)?;
+                let offsets = self.segment.flushed_offset_index(files, memory.offsets_in_file)?;
                 u64::from(offsets.position_for(relative_offset))
             }
             None => {
                 let relative_offset = if let Some(offset) = batch_of {
                     offset - base_offset
                 } else {
-                    let times = self.segment.time_index(files, self.bound, interval)?;
+                    let times = self.segment.time_index(files, self.size_bytes, interval)?;
                     offset_of(times.floor_timestamp(timestamp)).max(plan.log_start_offset - base_offset)
                 };
-                let offsets = self.segment.offset_index(files, self.bound, interval)?;
+                let offsets = self.segment.offset_index(files, self.size_bytes, interval)?;
                 u64::from(offsets.position_for(relative_offset))
             }
         };

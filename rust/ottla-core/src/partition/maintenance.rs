@@ -403,6 +403,7 @@ impl State {
             segment: Arc::clone(new),
             size_bytes: group.size_bytes,
             has_aborted: group.has_aborted,
+            unsettled: None,
         };
         closed.splice(range, [replacement]);
         let next_offset = closed

@@ -10,6 +10,8 @@ use super::{AbortedTxn, EpochEndOffset, FileSlice, Partition, ReadResult, State}
 use crate::error::{Error, Result};
 use crate::storage::cache::lock;
 use crate::storage::fs::LogFile;
+use crate::storage::index::IndexTail;
+use crate::storage::log::Log;
 use crate::storage::segment::{Segment, find_offset};
 use crate::storage::txn_index::AbortedTxnRow;
 use crate::storage::walk::{Walk, WalkError};
@@ -33,6 +35,7 @@ pub(super) enum Place {
 struct Plan {
     segment: Arc<Segment>,
     start: Place,
+    size_bytes: u64,
     /// Bytes of the segment that may be looked at.
     bound: u64,
     /// The first offset that may not be seen, if it lies inside this segment at a place that is not known.
@@ -41,7 +44,7 @@ struct Plan {
     trim: Option<u64>,
     /// Where to go on if the segment holds nothing at or above the offset.
     next_base_offset: Option<i64>,
-    /// Of the active segment: how many index entries are only in the file.
+    /// Of a segment whose index is not all in its file: how many entries surely are.
     in_file: Option<usize>,
     index_interval_bytes: u32,
     aborted: Option<AbortedPlan>,
@@ -53,6 +56,34 @@ struct AbortedPlan {
     segments: Vec<Arc<Segment>>,
     rows: Vec<AbortedTxnRow>,
     end_offset: i64,
+}
+
+impl AbortedPlan {
+    /// From that segment on: a transaction of its records may end in any later one.
+    fn from(log: &Log, number: usize, end_offset: i64) -> Self {
+        let (mut segments, mut rows) = (Vec::new(), Vec::new());
+        let mut in_memory = |segment: &Arc<Segment>, aborted: &IndexTail<AbortedTxnRow>| {
+            if aborted.dropped_len() > 0 {
+                segments.push(Arc::clone(segment));
+            }
+            rows.extend(aborted.in_memory().iter());
+        };
+        let mut in_files = Vec::new();
+        for closed in &log.closed[number..] {
+            match &closed.unsettled {
+                Some(unsettled) => in_memory(&closed.segment, &unsettled.aborted),
+                None if closed.has_aborted => in_files.push(Arc::clone(&closed.segment)),
+                None => {}
+            }
+        }
+        in_memory(&log.active.segment, &log.active.aborted);
+        in_files.append(&mut segments);
+        Self {
+            segments: in_files,
+            rows,
+            end_offset,
+        }
+    }
 }
 
 /// What to do about an offset.
@@ -188,34 +219,24 @@ impl Partition {
         } else {
             place_of(state, number, from)
         };
-        let trim = match start {
-            Place::At(position) | Place::From(position) if number == log.closed.len() => log
-                .active
-                .offsets
+        let indexes = log.memory_indexes(number);
+        let trim = match (start, indexes) {
+            (Place::At(position) | Place::From(position), Some((offsets, _))) => offsets
                 .in_memory()
                 .floor_position(position.saturating_add(max_bytes as u64) as u32),
             _ => None,
         };
         head.from_older_segment = number < log.closed.len() && !limit_is_here;
-        let aborted = (isolation == Isolation::ReadCommitted).then(|| AbortedPlan {
-            segments: log.closed[number..]
-                .iter()
-                .filter(|closed| closed.has_aborted)
-                .map(|closed| &closed.segment)
-                .chain((log.active.aborted.dropped_len() > 0).then_some(&log.active.segment))
-                .cloned()
-                .collect(),
-            rows: log.active.aborted.in_memory().iter().collect(),
-            end_offset: limit,
-        });
+        let aborted = (isolation == Isolation::ReadCommitted).then(|| AbortedPlan::from(log, number, limit));
         Ok(Planned::Read(Box::new(Plan {
             segment: Arc::clone(segment),
             start,
+            size_bytes,
             bound,
             limit: (limit_is_here && !end_is_known).then_some(limit),
             trim: trim.map(u64::from),
             next_base_offset: next_base_offset.filter(|next| *next < limit),
-            in_file: (number == log.closed.len()).then_some(log.active.offsets.dropped_len()),
+            in_file: indexes.map(|(offsets, _)| offsets.dropped_len()),
             index_interval_bytes: log.config.index_interval_bytes,
             aborted,
             head,
@@ -233,13 +254,14 @@ impl Partition {
         let files = &self.dir.files;
         let Plan {
             segment,
+            size_bytes,
             bound,
             mut head,
             ..
         } = plan;
         let file = segment.file(files, false)?;
         let index = || match plan.in_file {
-            None => segment.offset_index(files, bound, plan.index_interval_bytes),
+            None => segment.offset_index(files, size_bytes, plan.index_interval_bytes),
             Some(entries) => segment.flushed_offset_index(files, entries),
         };
         let found = match plan.start {
@@ -349,14 +371,15 @@ fn segment_base(state: &State, number: usize) -> i64 {
 /// What memory knows of the place of `offset` (above the base offset) in a segment.
 pub(super) fn place_of(state: &State, number: usize, offset: i64) -> Place {
     let log = &state.log;
-    if number < log.closed.len() {
-        return Place::InIndex;
-    }
-    if let Some(position) = log.recent_position(offset) {
+    if number == log.closed.len()
+        && let Some(position) = log.recent_position(offset)
+    {
         return Place::At(position);
     }
-    let offsets = &log.active.offsets;
-    let relative_offset = offset - log.active.base_offset();
+    let Some((offsets, _)) = log.memory_indexes(number) else {
+        return Place::InIndex;
+    };
+    let relative_offset = offset - segment_base(state, number);
     let is_in_memory = offsets.dropped_len() == 0
         || offsets
             .in_memory()

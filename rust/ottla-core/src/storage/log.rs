@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::config::LogConfig;
 use super::epoch_cache::EpochCache;
-use super::index::IndexEntry;
+use super::index::{IndexEntry, IndexTail};
 use super::offset_index::OffsetEntry;
 use super::producer_state::{BatchInfo, Checks, CompletedTxn, EndTxnMarker, ProducerState, Undo};
 use super::segment::{MaxTimestamp, Segment, time_entry};
@@ -29,7 +29,7 @@ use crate::record::batch::{BatchHeader, BatchView};
 use crate::record::control::{MarkerType, TransactionMarker};
 use crate::types::TopicPartition;
 use active::Mark;
-pub(crate) use active::{ActiveSegment, ClosedSegment, LogPosition};
+pub(crate) use active::{ActiveSegment, ClosedSegment, LogPosition, UnsettledIndexes};
 
 /// Index entries are written when this much was appended since the last time (and on roll and close): what a start must
 /// scan again after the process died.
@@ -323,6 +323,17 @@ impl Log {
     /// Bytes of all segments, the unwritten tail included.
     pub fn size_bytes(&self) -> u64 {
         self.closed.iter().map(|closed| closed.size_bytes).sum::<u64>() + u64::from(self.active.size_bytes)
+    }
+
+    /// The indexes of a segment (`closed.len()`: the active one) as far as memory has them; `None`: they are in their files.
+    pub fn memory_indexes(&self, number: usize) -> Option<(&IndexTail<OffsetEntry>, &IndexTail<TimeEntry>)> {
+        match self.closed.get(number) {
+            Some(closed) => closed
+                .unsettled
+                .as_ref()
+                .map(|indexes| (&indexes.offsets, &indexes.times)),
+            None => Some((&self.active.offsets, &self.active.times)),
+        }
     }
 
     /// Index of the closed segment that would hold `offset`; `closed.len()` for the active one.

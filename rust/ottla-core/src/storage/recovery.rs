@@ -187,6 +187,7 @@ impl Loader<'_> {
                     has_aborted: names.contains(&index),
                     segment,
                     size_bytes,
+                    unsettled: None,
                 }
             })
             .collect();

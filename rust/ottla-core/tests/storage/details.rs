@@ -361,3 +361,70 @@ fn sequences_wrap_and_idle_producers_are_forgotten() {
             .duplicate
     );
 }
+
+#[test]
+fn readers_do_not_touch_the_indexes_of_a_segment_that_is_still_being_written() {
+    // One more append is written in each round than in the one before: the high watermark, and what is in the files, end
+    // everywhere in segments that are closed already.
+    for written in 0..30 {
+        let fs = SimFs::new(written);
+        let dir = open_dir(&fs);
+        let config = LogConfig {
+            segment_bytes: 600,
+            index_interval_bytes: 100,
+            ..LogConfig::default()
+        };
+        let partition = open(&dir, "t", config.clone());
+        let value = |offset: i64| format!("value {offset}").into_bytes();
+        for offset in 0..written as i64 {
+            append(&partition, &[&value(offset)], WALL_MS + offset);
+        }
+        while dir.step_writer() {}
+        let completions = dir.drain_completions();
+        for offset in written as i64..30 {
+            append(&partition, &[&value(offset)], WALL_MS + offset);
+        }
+        let check = |visible: i64| {
+            let expected: Vec<_> = (0..visible).map(|offset| (offset, value(offset))).collect();
+            assert_eq!(consume(&partition, 0, 250), expected);
+            for offset in 0..visible {
+                let found = partition
+                    .list_offset(WALL_MS + offset, Some(Isolation::ReadUncommitted), -1)
+                    .unwrap();
+                assert_eq!(found.offset, offset);
+                assert!(partition.bytes_available(offset, Isolation::ReadUncommitted) > 0);
+            }
+            partition
+                .list_offset(MAX_TIMESTAMP, Some(Isolation::ReadUncommitted), -1)
+                .ok();
+        };
+        check(0);
+        // Told, with others queued behind; then those are in the files, but not told.
+        for completion in &completions {
+            partition.on_completion(completion);
+        }
+        check(written as i64);
+        dir.step_writer();
+        check(written as i64);
+        settle(&dir, &[&partition]);
+        check(30);
+        partition.close().unwrap();
+        let found: Vec<_> = fs
+            .paths()
+            .into_iter()
+            .map(|path| (fs.read(&path).unwrap(), path))
+            .collect();
+        // The same log written without any reader.
+        let quiet = SimFs::new(0);
+        let dir = open_dir(&quiet);
+        let partition = open(&dir, "t", config);
+        for offset in 0..30 {
+            append(&partition, &[&value(offset)], WALL_MS + offset);
+        }
+        settle(&dir, &[&partition]);
+        partition.close().unwrap();
+        for (content, path) in found {
+            assert_eq!(content, quiet.read(&path).unwrap(), "{path:?}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ottla_core::error::Error;
 use ottla_core::partition::{AbortedTxn, Partition};
+use ottla_core::record::batch::Batches;
 use ottla_core::record::builder::{BatchOptions, NewRecord, build_batch};
 use ottla_core::record::control::{MarkerType, TransactionMarker};
 use ottla_core::record::validate::Origin;
@@ -14,7 +15,7 @@ use ottla_core::storage::log_dir::LogDir;
 use ottla_core::storage::sim_fs::{Crash, SimFs};
 use ottla_core::types::Isolation;
 
-use super::support::{WALL_MS, append, dir_options, open, settle, validated};
+use super::support::{WALL_MS, append, dir_options, open, settle, try_open, validated};
 
 struct Fixture {
     fs: SimFs,
@@ -252,6 +253,112 @@ fn transactions_survive_every_kind_of_restart() {
                 .map(|(_, txn)| *txn)
                 .collect();
             assert_eq!(log.aborted(offset), overlapping, "at {offset}");
+        }
+    }
+}
+
+/// Aborted transactions and the last stable offset, as the log's own markers tell them.
+fn told_by_markers(partition: &Partition) -> (Vec<(i64, i64)>, i64) {
+    let (mut open, mut aborted) = (std::collections::BTreeMap::new(), Vec::new());
+    let (mut offset, end) = (0, partition.offsets().high_watermark);
+    while offset < end {
+        let result = partition
+            .read(offset, 1 << 20, Isolation::ReadUncommitted, true, -1, -1)
+            .unwrap();
+        for slice in result.slices {
+            let mut bytes = vec![0; slice.len];
+            slice.file.read_exact_at(&mut bytes, slice.position).unwrap();
+            for batch in Batches::new(&bytes) {
+                let batch = batch.unwrap();
+                offset = batch.next_offset();
+                if let Some(marker) = batch
+                    .is_control()
+                    .then(|| TransactionMarker::parse(&batch).unwrap().unwrap())
+                {
+                    let first = open.remove(&marker.producer_id);
+                    if let (Some(first), MarkerType::Abort) = (first, marker.marker_type) {
+                        aborted.push((marker.producer_id, first));
+                    }
+                } else if batch.is_transactional() {
+                    open.entry(batch.producer_id()).or_insert(batch.base_offset());
+                }
+            }
+        }
+    }
+    let last_stable_offset = open.values().copied().min().unwrap_or(end);
+    aborted.retain(|(_, first)| *first < last_stable_offset);
+    aborted.sort_unstable_by_key(|(_, first)| *first);
+    (aborted, last_stable_offset)
+}
+
+#[test]
+fn a_crash_in_any_change_leaves_what_the_markers_tell() {
+    let run = |fs: &SimFs| -> Result<(), Error> {
+        let dir = LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new("/log")))?;
+        let config = LogConfig {
+            segment_bytes: 500,
+            index_interval_bytes: 100,
+            ..LogConfig::default()
+        };
+        let partition = try_open(&dir, "t", config.clone())?;
+        let log = Fixture {
+            fs: fs.clone(),
+            dir,
+            partition,
+            config,
+        };
+        for round in 0..10_i32 {
+            let producer_id = i64::from(round % 2);
+            log.try_write(producer_id, 0, round / 2 * 2, true)?;
+            log.settle();
+            log.try_write(producer_id, 0, round / 2 * 2 + 1, true)?;
+            let marker_type = if round % 3 == 1 {
+                MarkerType::Commit
+            } else {
+                MarkerType::Abort
+            };
+            log.try_end(producer_id, 0, marker_type, 1)?;
+            if round % 4 != 0 {
+                log.settle();
+            }
+            if round == 5 {
+                log.partition.flush()?;
+                log.dir.write_checkpoints()?;
+            }
+            while log.dir.step_background() {}
+        }
+        log.partition.close()?;
+        log.dir.close()
+    };
+    let whole = SimFs::new(1);
+    run(&whole).unwrap();
+    for seed in 0..4 {
+        for at in 0..whole.changes() {
+            for crash in [Crash::ProcessDies, Crash::PowerFails] {
+                let fs = SimFs::new(seed * 1_000_003 + at);
+                fs.crash_after(at);
+                assert!(run(&fs).is_err() || fs.is_down());
+                fs.restart(crash);
+                let dir = LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new("/log"))).unwrap();
+                let config = LogConfig {
+                    segment_bytes: 500,
+                    index_interval_bytes: 100,
+                    ..LogConfig::default()
+                };
+                let partition = open(&dir, "t", config.clone());
+                let log = Fixture {
+                    fs,
+                    dir,
+                    partition,
+                    config,
+                };
+                let told = (log.aborted(0), log.last_stable_offset());
+                assert_eq!(
+                    told,
+                    told_by_markers(&log.partition),
+                    "{crash:?} in change {at}, seed {seed}"
+                );
+            }
         }
     }
 }

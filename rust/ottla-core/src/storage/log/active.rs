@@ -25,6 +25,16 @@ pub(crate) struct ClosedSegment {
     pub size_bytes: u64,
     /// Whether it has a transaction index.
     pub has_aborted: bool,
+    /// Its indexes, until they are surely in their files.
+    pub unsettled: Option<Arc<UnsettledIndexes>>,
+}
+
+/// The indexes of a segment whose last entries are still to be written, or were just queued.
+#[derive(Clone, Debug)]
+pub(crate) struct UnsettledIndexes {
+    pub offsets: IndexTail<OffsetEntry>,
+    pub times: IndexTail<TimeEntry>,
+    pub aborted: IndexTail<AbortedTxnRow>,
 }
 
 /// The segment that is written.

@@ -41,6 +41,12 @@ impl Log {
             .is_some_and(|(_, end_offset)| *end_offset < self.written_offset)
         {
             if let Some((segment, next_offset)) = self.to_sync.pop_front() {
+                let mut closed = self.closed.iter_mut().rev();
+                if let Some(closed) = closed.find(|closed| Arc::ptr_eq(&closed.segment, &segment)) {
+                    closed.unsettled = None;
+                    // What was read of the files before may end too early.
+                    segment.forget_indexes();
+                }
                 self.queue_segment_sync(segment, next_offset);
             }
         }

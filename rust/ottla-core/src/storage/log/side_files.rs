@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{ActiveSegment, ClosedSegment, Log};
+use super::{ActiveSegment, ClosedSegment, Log, UnsettledIndexes};
 use crate::storage::epoch_cache::{self, EpochCache};
 use crate::storage::index::IndexEntry;
 use crate::storage::offset_index::OffsetEntry;
@@ -18,10 +18,17 @@ impl Log {
     pub fn roll(&mut self, wall_ms: i64) {
         if self.active.size_bytes > 0 || self.active.base_offset() < self.next_offset {
             self.finish_active();
+            let has_aborted = !self.active.aborted.is_empty();
+            let unsettled = UnsettledIndexes {
+                offsets: std::mem::take(&mut self.active.offsets),
+                times: std::mem::take(&mut self.active.times),
+                aborted: std::mem::take(&mut self.active.aborted),
+            };
             let closed = ClosedSegment {
                 segment: Arc::clone(&self.active.segment),
                 size_bytes: u64::from(self.active.size_bytes),
-                has_aborted: !self.active.aborted.is_empty(),
+                has_aborted,
+                unsettled: Some(Arc::new(unsettled)),
             };
             self.closed.push(closed);
             self.io.cell.rolls_outstanding.fetch_add(1, Ordering::AcqRel);
