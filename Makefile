@@ -40,8 +40,10 @@ compat: $(NATIVE) $(COMPAT_DEPS)
 	$(BIN)/python -m pytest -m "compat and not soak" -p no:unraisableexception $(PYTEST_ARGS) tests/compat
 	$(BIN)/python -m tests.compat.report
 
-bench: $(NATIVE)
-	$(BIN)/python -m bench
+bench: $(NATIVE) $(COMPAT_DEPS)
+	tests/compat/install.sh
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python -m bench --jars .tools/java/lib
 
 soak: $(NATIVE) $(COMPAT_DEPS)
 	tests/compat/install.sh
