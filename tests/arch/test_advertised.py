@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-import pytest
-
 from ottla.protocol.versions import API_VERSIONS, ApiKey
 
-handlers = pytest.importorskip("ottla.broker.handlers")
+handlers = importlib.import_module("ottla.broker.handlers")
 dispatch = importlib.import_module("ottla.broker.dispatch")
 NATIVE = {ApiKey.PRODUCE, ApiKey.FETCH}
 """Served inside the native module, without a Python handler."""
