@@ -6,16 +6,7 @@ through `trio.to_thread`.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, TypedDict, final
-
-MORE: Final = 1
-"""The quantum of the call is used up and bytes may be waiting: yield to other tasks, then call `pump` again."""
-WANT_WRITE: Final = 2
-"""Output is left that the kernel would not take: wait until the socket is writable, then call `pump` again."""
-CLOSED: Final = 4
-"""The connection is over: call `close_session`, then close the socket. `close_reason` says why, if it was our doing."""
-STALLED: Final = 8
-"""Do not wait for readability: nothing more is taken in until `reply`, `poll` or `pump` returns flags without it."""
+from typing import Literal, TypeAlias, TypedDict, final
 
 Request: TypeAlias = tuple[int, int, int, int, str | None, bytes]
 """(request_id, api_key, api_version, correlation_id, client_id, body): a request that Python answers by `reply`.
@@ -23,9 +14,6 @@ Request: TypeAlias = tuple[int, int, int, int, str | None, bytes]
 `body` is everything behind the request header. At most one is outstanding a session: requests behind it are not even
 decoded before its reply, and it is handed out only after every earlier request of the connection was answered.
 """
-
-Pumped: TypeAlias = tuple[int, list[Request]]
-"""(flags, requests that Python owes)."""
 
 def build_info() -> dict[str, str]:
     """What was built: version and profile. QUICK."""
@@ -49,50 +37,55 @@ class DataPlane:
         """
 
     def wakeup_fileno(self) -> int:
-        """A descriptor that is readable when `poll` has something to do. It is closed with the data plane. QUICK."""
+        """The one descriptor to wait for: readable when `poll` has something to do, for whatever reason. QUICK.
 
-    def open_session(self, fd: int, listener: str) -> int:
+        It is closed with the data plane.
+        """
+
+    def open_session(self, fd: int, now_ms: int) -> int:
         """Serve a connected, non-blocking stream socket; returns the session's id, which is never reused. QUICK.
 
-        The socket stays the caller's: it must stay open until `close_session`, and be closed after it.
+        The socket stays the caller's: it must stay open until `close_session`, be closed after it, and nobody else may
+        read from it or write to it. Raises: OSError.
         """
 
-    def pump(self, session_id: int, now_ms: int, wall_ms: int) -> Pumped:
-        """Receive what is there (up to a quantum), handle it, and send what can be sent. QUICK.
+    def poll(self, now_ms: int, wall_ms: int) -> tuple[list[tuple[int, bool, list[Request]]], list[tuple[str, int]]]:
+        """Do what there is to do: receive, handle, send, take in completed writes and expired deadlines.
 
-        Call it when the socket is readable; after MORE, WANT_WRITE (when writable) or STALLED as said there. An
-        unneeded call does no harm. Raises: KeyError (no such session).
+        Returns (session_id, is_over, requests) for every session of which there is news: `requests` are owed by Python
+        (at most one a session, until its `reply`); `is_over` asks for `close_session`. And the (topic, partition) of
+        watched partitions whose high watermark moved (or whose appends failed: compare `offsets`).
+
+        QUICK: takes about a millisecond at most; what is left then keeps the descriptor readable. An unneeded call does
+        no harm.
         """
 
-    def reply(self, session_id: int, request_id: int, response: bytes | None, now_ms: int, wall_ms: int) -> Pumped:
+    def reply(
+        self, session_id: int, request_id: int, response: bytes | None, now_ms: int, wall_ms: int
+    ) -> tuple[bool, list[Request]]:
         """Answer an owed request, then go on with what the connection has already sent. QUICK.
 
-        `response` is response header and body without the size prefix; None: the request has no response.
-        Raises: KeyError (no such session, or it does not owe this request).
+        `response` is response header and body without the size prefix; None: the request has no response. Returns
+        (is_over, requests) as `poll` does. Raises: KeyError (no such session, or it does not owe this request).
         """
 
-    def refuse(self, session_id: int, reason: str) -> int:
-        """End the connection once the replies before the owed request have left; returns flags. QUICK.
+    def refuse(self, session_id: int, reason: str, now_ms: int, wall_ms: int) -> bool:
+        """End the connection once the replies before the owed request have left; returns whether it is over. QUICK.
 
-        Raises: KeyError (no such session).
+        If it is not, `poll` will say so. Raises: KeyError (no such session).
         """
-
-    def poll(self, now_ms: int, wall_ms: int) -> tuple[list[tuple[int, int, list[Request]]], list[tuple[str, int]]]:
-        """Take in completions of the log directories and expired deadlines; send the replies that became ready.
-
-        Call it when `wakeup_fileno` is readable and at `next_deadline_ms`. Returns (session_id, flags, requests) for
-        every session whose flags changed or that owes requests; and the (topic, partition) of watched partitions whose
-        high watermark moved (or whose appends failed: compare `offsets`). QUICK.
-        """
-
-    def next_deadline_ms(self) -> int | None:
-        """When `poll` must be called next even without a wake-up; None: no deadline. QUICK."""
 
     def close_session(self, session_id: int) -> None:
         """Forget a connection and everything it waited for. An unknown id is ignored. QUICK."""
 
     def close_reason(self, session_id: int) -> str | None:
         """Why this side ended a session (kept for the last 1024 that were); None: the peer left. QUICK."""
+
+    def idle_sessions(self, before_ms: int) -> list[int]:
+        """Sessions that have had no traffic since `before_ms` and wait for no answer. QUICK."""
+
+    def next_deadline_ms(self) -> int | None:
+        """When the next waiting reply is due (`wakeup_fileno` tells by itself); None: no deadline. QUICK."""
 
     def create_partition(
         self,

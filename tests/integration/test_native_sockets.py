@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ottla._native import CLOSED, MORE, STALLED, WANT_WRITE, build_batch, decode_batches
+from ottla._native import build_batch, decode_batches
 from ottla.protocol.codec import decode_response, encode_request
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
@@ -27,6 +27,9 @@ SECONDS_MAX = 30.0
 def lab(tmp_path: Path) -> Iterator[NativeLab]:
     with NativeLab(tmp_path / "data", {"t": 1}) as lab:
         yield lab
+
+
+METADATA = struct.pack(">ihhihc", 11, ApiKey.METADATA, 1, 7, 1, b"c")
 
 
 def frame(api: ApiKey, version: int, message: object, *, correlation_id: int = 1) -> bytes:
@@ -59,10 +62,6 @@ def fill(lab: NativeLab, batches: int, size: int) -> None:
         lab.turn()
 
 
-def pump(lab: NativeLab) -> int:
-    return lab.plane.pump(lab.session_id, now_ms(), wall_ms())[0]
-
-
 def receive_frame(client: socket.socket) -> bytes:
     client.settimeout(SECONDS_MAX)
     (size,) = struct.unpack(">i", client.recv(4, socket.MSG_WAITALL))
@@ -72,21 +71,23 @@ def receive_frame(client: socket.socket) -> bytes:
     return bytes(received)
 
 
-def pump_until(lab: NativeLab, done: threading.Event) -> set[int]:
-    """Serve as a shell does until `done`; returns the flags that were seen."""
-    seen = set()
+def serve_until(lab: NativeLab, done: threading.Event) -> None:
     deadline = time.monotonic() + SECONDS_MAX
     while not done.is_set():
         assert time.monotonic() < deadline
-        flags = pump(lab)
-        seen.add(flags)
-        assert not flags & CLOSED, lab.plane.close_reason(lab.session_id)
-        writable = [lab.server] if flags & WANT_WRITE else []
-        readable = [] if flags & STALLED else [lab.server]
-        select.select([lab.plane.wakeup_fileno(), *readable], writable, [], 0 if flags & MORE else 0.01)
-        for _, polled, _ in lab.plane.poll(now_ms(), wall_ms())[0]:
-            seen.add(polled)
-    return seen
+        assert lab.turn() == []
+
+
+def ends(lab: NativeLab) -> bool:
+    """Whether the data plane says within a few seconds that the connection is over."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        lab.wait(0.02)
+        is_over, owed = lab.poll()
+        assert not owed
+        if is_over:
+            return True
+    return False
 
 
 def in_thread(work: object, *args: object) -> tuple[list[bytes], threading.Event]:
@@ -108,8 +109,7 @@ def test_a_large_answer_leaves_in_pieces_through_a_small_buffer(lab: NativeLab) 
     lab.server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     lab.client.sendall(fetch(0))
     results, done = in_thread(receive_frame, lab.client)
-    seen = pump_until(lab, done)
-    assert any(flags & WANT_WRITE for flags in seen)
+    serve_until(lab, done)
     response = decode_response(ApiKey.FETCH, 11, results[0][4:])
     (partition,) = response.responses[0].partitions
     assert [b.base_offset for b in decode_batches(partition.records or b"")] == list(range(40))
@@ -154,8 +154,7 @@ def test_a_large_request_is_received_in_any_pieces(lab: NativeLab) -> None:
         return receive_frame(lab.client)
 
     results, done = in_thread(send)
-    seen = pump_until(lab, done)
-    assert any(flags & MORE for flags in seen), "other connections get their turn meanwhile"
+    serve_until(lab, done)
     response = decode_response(ApiKey.PRODUCE, 8, results[0][4:])
     assert response.responses[0].partition_responses[0].base_offset == 0
     assert lab.partitions["t", 0].offsets().high_watermark == 1
@@ -176,7 +175,7 @@ def test_a_client_that_takes_no_answers_is_read_no_further(lab: NativeLab) -> No
             idle += 1
         lab.turn()
     assert idle == 20, "the client can send no more"
-    assert pump(lab) & WANT_WRITE
+    assert not lab.wait(0.05), "nothing to do until it takes answers"
     assert lab.plane.metrics()["fetch"]["requests"] < 10
 
 
@@ -191,7 +190,7 @@ def test_requests_in_flight_without_an_answer_are_bounded(tmp_path: Path) -> Non
             return b"all"
 
         results, done = in_thread(send)
-        pump_until(lab, done)
+        serve_until(lab, done)
         assert results == [b"all"]
         assert lab.partitions["t", 0].offsets().high_watermark == 100
 
@@ -200,20 +199,50 @@ def test_requests_in_flight_without_an_answer_are_bounded(tmp_path: Path) -> Non
 def test_a_client_that_leaves_is_noticed_at_once(lab: NativeLab, parked: bool) -> None:
     if parked:
         lab.client.sendall(fetch(0, max_wait_ms=60_000))
-        assert pump(lab) == 0
+        assert lab.turn() == []
         assert lab.plane.next_deadline_ms() is not None
     lab.client.close()
-    assert select.select([lab.server], [], [], 5)[0]
-    assert pump(lab) == CLOSED
+    assert lab.wait()
+    assert lab.poll() == (True, [])
     assert lab.plane.close_reason(lab.session_id) is None, "it was not our doing"
     assert lab.plane.next_deadline_ms() is None
+
+
+def test_a_client_that_leaves_while_an_answer_is_owed_is_noticed_at_once(lab: NativeLab) -> None:
+    lab.client.sendall(METADATA)
+    assert len(lab.turn()) == 1
+    assert not lab.wait(0.02)
+    lab.client.close()
+    assert lab.wait()
+    assert lab.poll() == (True, [])
+
+
+def test_the_descriptor_tells_of_deadlines(lab: NativeLab) -> None:
+    started = time.monotonic()
+    lab.client.sendall(fetch(0, max_wait_ms=200))
+    assert lab.turn() == []
+    lab.client.sendall(b"")
+    while not select.select([lab.client], [], [], 0)[0]:
+        assert lab.wait(), "the timer rings"
+        lab.poll()
+    assert 0.19 < time.monotonic() - started < 5
+    assert not lab.wait(0.02), "and rings no more"
+
+
+def test_sessions_without_traffic_are_idle_unless_they_wait_for_an_answer(lab: NativeLab) -> None:
+    assert lab.plane.idle_sessions(now_ms() - 1000) == []
+    assert lab.plane.idle_sessions(now_ms() + 1000) == [lab.session_id]
+    lab.client.sendall(METADATA)
+    ((request_id, *_),) = lab.turn()
+    assert lab.plane.idle_sessions(now_ms() + 1000) == []
+    lab.plane.reply(lab.session_id, request_id, b"", now_ms(), wall_ms())
+    assert lab.plane.idle_sessions(now_ms() + 1000) == [lab.session_id]
 
 
 def test_records_sent_with_acks_0_just_before_the_client_left_are_kept(lab: NativeLab) -> None:
     lab.client.sendall(b"".join(produce(batch(100), acks=0) for _ in range(20)))
     lab.client.close()
-    while not pump(lab) & CLOSED:
-        pass
+    assert ends(lab)
     assert lab.partitions["t", 0].offsets().log_end_offset == 20
 
 
@@ -230,35 +259,58 @@ def test_records_sent_with_acks_0_just_before_the_client_left_are_kept(lab: Nati
 )
 def test_nonsense_ends_the_connection_with_a_reason(lab: NativeLab, sent: bytes, reason: str) -> None:
     lab.client.sendall(sent)
-    assert pump(lab) == CLOSED
+    assert ends(lab)
     assert reason in (lab.plane.close_reason(lab.session_id) or "")
 
 
 def test_calls_about_sessions_that_do_not_exist_raise(lab: NativeLab) -> None:
     with pytest.raises(KeyError):
-        lab.plane.pump(999, 0, 0)
-    with pytest.raises(KeyError):
         lab.plane.reply(999, 1, b"", 0, 0)
     with pytest.raises(KeyError):
         lab.plane.reply(lab.session_id, 1, b"", 0, 0)
     with pytest.raises(KeyError):
-        lab.plane.refuse(999, "")
+        lab.plane.refuse(999, "", 0, 0)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        lab.plane.open_session(10**6, 0)
     lab.plane.close_session(999)
 
 
 def test_the_answer_to_an_owed_request_goes_on_with_what_stands_behind_it(lab: NativeLab) -> None:
-    owed = struct.pack(">ihhihc", 11, ApiKey.METADATA, 1, 7, 1, b"c")
-    lab.client.sendall(owed + produce(batch(10), correlation_id=8) + owed)
-    flags, ((request_id, api, version, correlation_id, client_id, body),) = lab.plane.pump(lab.session_id, 0, 0)
-    assert (flags, api, version, correlation_id, client_id, body) == (0, 3, 1, 7, "c", b"")
+    lab.client.sendall(METADATA + produce(batch(10), correlation_id=8) + METADATA)
+    assert lab.wait()
+    is_over, ((request_id, api, version, correlation_id, client_id, body),) = lab.poll()
+    assert (is_over, api, version, correlation_id, client_id, body) == (False, 3, 1, 7, "c", b"")
     assert lab.partitions["t", 0].offsets().log_end_offset == 0
-    flags, requests = lab.plane.reply(lab.session_id, request_id, b"\0\0\0\x07", now_ms(), wall_ms())
-    assert (flags, requests) == (0, [])
+    assert lab.plane.reply(lab.session_id, request_id, b"\0\0\0\x07", now_ms(), wall_ms()) == (False, [])
     assert receive_frame(lab.client) == b"\0\0\0\x07"
     requests = []
     while not requests:
         requests = lab.turn()
     assert receive_frame(lab.client)[:4] == b"\0\0\0\x08"
     (request_id, *_) = requests[0]
-    assert not lab.plane.refuse(lab.session_id, "not today") & ~CLOSED
+    assert lab.plane.refuse(lab.session_id, "not today", now_ms(), wall_ms())
     assert lab.plane.close_reason(lab.session_id) == "not today"
+
+
+def test_a_busy_client_leaves_others_their_turn(lab: NativeLab) -> None:
+    lab.plane.update_config("t", 0, {"max.message.bytes": str(64 * MIB)})
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        other = lab.plane.open_session(ours.fileno(), now_ms())
+        request = produce(batch(30 * MIB))
+        results, done = in_thread(lambda: lab.client.sendall(request) or receive_frame(lab.client))
+        waits = []
+        while not done.is_set():
+            started = time.monotonic()
+            theirs.sendall(METADATA)
+            while True:
+                assert lab.wait()
+                news = [n for n in lab.plane.poll(now_ms(), wall_ms())[0] if n[0] == other]
+                if news:
+                    break
+            waits.append(time.monotonic() - started)
+            lab.plane.reply(other, news[0][2][0][0], None, now_ms(), wall_ms())
+        assert results
+        assert sorted(waits)[len(waits) // 2] < 0.05
+        lab.plane.close_session(other)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kio.serial import entity_reader
 
-from ottla._native import CLOSED, DataPlane, Partition
+from ottla._native import DataPlane, Partition
 from ottla.broker.data_dirs import open_data_dirs
 from ottla.protocol.codec import decode_response, encode_request, is_flexible
 from ottla.protocol.generate import kio_class
@@ -49,7 +49,7 @@ class NativeLab:
                 )
         self.client, self.server = socket.socketpair()
         self.server.setblocking(False)
-        self.session_id = self.plane.open_session(self.server.fileno(), "PLAINTEXT")
+        self.session_id = self.plane.open_session(self.server.fileno(), now_ms())
 
     def __enter__(self) -> NativeLab:
         return self
@@ -62,15 +62,25 @@ class NativeLab:
         self.server.close()
         self.plane.close(now_ms(), wall_ms())
 
-    def turn(self) -> list[Request]:
-        """Do what a shell does when the socket is readable, then what the data plane was woken for."""
-        flags, owed = self.plane.pump(self.session_id, now_ms(), wall_ms())
-        assert not flags & CLOSED, self.plane.close_reason(self.session_id)
-        select.select([self.plane.wakeup_fileno()], [], [], 0.001)
-        for _, flags, more in self.plane.poll(now_ms(), wall_ms())[0]:
-            assert not flags & CLOSED, self.plane.close_reason(self.session_id)
-            owed += more
+    def poll(self) -> tuple[bool, list[Request]]:
+        """Returns (is_over, requests) of the client's session."""
+        is_over, owed = False, []
+        for session_id, session_is_over, session_owed in self.plane.poll(now_ms(), wall_ms())[0]:
+            assert session_id == self.session_id
+            is_over |= session_is_over
+            owed += session_owed
+        return is_over, owed
+
+    def turn(self, *, wait_seconds: float = 0.02) -> list[Request]:
+        """Do what a shell does: wait for the descriptor, and poll."""
+        self.wait(wait_seconds)
+        is_over, owed = self.poll()
+        assert not is_over, self.plane.close_reason(self.session_id)
         return owed
+
+    def wait(self, seconds: float = WAIT_SECONDS_MAX) -> bool:
+        """Wait until there is something to poll for."""
+        return bool(select.select([self.plane.wakeup_fileno()], [], [], seconds)[0])
 
     def ask(self, api: ApiKey, version: int, message: Any) -> Any:
         flexible = is_flexible(api, version)

@@ -1,4 +1,4 @@
-"""What must be looked after on connections that do nothing: idle ones, and ones whose client left while it waited."""
+"""Connections that do nothing for too long are closed."""
 
 from __future__ import annotations
 
@@ -7,27 +7,19 @@ from typing import Final
 
 import trio
 
+from ottla._native import DataPlane
 from ottla.broker.clock import now_ms
 from ottla.broker.connection import Connection
 
 INTERVAL_S: Final = 1.0
-PARKED_MS_MIN: Final = 1000
-"""A request that Python owes for longer than this may be waiting for other clients: see whether its own is there."""
 
 
-async def look_after(connections: Mapping[int, Connection], idle_ms_max: int) -> None:
-    """Close connections without traffic for `connections.max.idle.ms`, and parked ones whose peer is gone.
-
-    Args:
-        idle_ms_max: Negative: connections may idle for ever.
-    """
+async def close_idle_connections(plane: DataPlane, connections: Mapping[int, Connection], idle_ms_max: int) -> None:
+    """Close connections without traffic for `connections.max.idle.ms` that wait for no answer; for ever if negative."""
     while True:
         await trio.sleep(INTERVAL_S)
-        at_ms = now_ms()
-        for connection in list(connections.values()):
-            parked_ms = connection.parked_since_ms
-            if parked_ms is not None:
-                if at_ms - parked_ms >= PARKED_MS_MIN:
-                    connection.check_peer()
-            elif 0 <= idle_ms_max <= at_ms - connection.last_active_ms:
-                connection.close("idle")
+        if idle_ms_max < 0:
+            continue
+        for session_id in plane.idle_sessions(now_ms() - idle_ms_max):
+            if session_id in connections:
+                connections[session_id].close("idle")

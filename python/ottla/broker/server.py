@@ -28,12 +28,12 @@ from ottla.broker.event_log import EventLog
 from ottla.broker.exposition import families
 from ottla.broker.group_coordinator import GroupCoordinator
 from ottla.broker.http import Page, serve_pages
-from ottla.broker.janitor import look_after
+from ottla.broker.janitor import close_idle_connections
 from ottla.broker.listener import ConnectionLimits, open_listener, serve_listener
 from ottla.broker.log_maintenance import MaintenanceSettings, maintain_logs
 from ottla.broker.metadata_publisher import MetadataPublisher
 from ottla.broker.metrics import Metrics, render
-from ottla.broker.poller import Poller
+from ottla.broker.poller import poll_data_plane
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
 from ottla.broker.roles import check_roles, client_listeners
@@ -153,10 +153,9 @@ class Server:
             listeners=listeners,
             advertised=advertised,
         )
-        poller = Poller(plane, self.connections, on_high_watermark=coordinator.on_high_watermark)
         try:
             async with trio.open_nursery() as services:
-                services.start_soon(poller.run)
+                services.start_soon(poll_data_plane, plane, self.connections, coordinator.on_high_watermark)
                 await services.start(coordinator.run)
                 await services.start(controller.run)
                 # All of the metadata log is known now, so what it does not name is not merely unread.
@@ -170,7 +169,7 @@ class Server:
                 services.start_soon(maintain_logs, plane, lambda: MaintenanceSettings.of(publisher.broker_config))
                 http = self._open_http(broker, services, resources)
                 async with trio.open_nursery() as connections:
-                    self._serve_clients(broker, poller, sockets, connections)
+                    self._serve_clients(broker, sockets, connections)
                     self._is_ready = True
                     for endpoint in listeners.values():
                         log.info("listener_opened", listener=endpoint.name, host=endpoint.host, port=endpoint.port)
@@ -183,6 +182,8 @@ class Server:
                     connections.cancel_scope.cancel()
                 services.cancel_scope.cancel()
         finally:
+            for connection in list(self.connections.values()):
+                connection.close()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(plane.close, now_ms(), wall_ms())
 
@@ -220,7 +221,6 @@ class Server:
     def _serve_clients(
         self,
         broker: Broker,
-        poller: Poller,
         sockets: list[tuple[str, trio.socket.SocketType]],
         nursery: trio.Nursery,
     ) -> None:
@@ -242,15 +242,15 @@ class Server:
                     peer=peer,
                     listener_name=name,
                     dispatch=dispatch,
-                    after_pump=poller.arm,
+                    start=nursery.start_soon,
                     on_closed=on_closed,
                 )
                 broker.metrics.connections_accepted += 1
                 self.connections[connection.session_id] = connection
-                nursery.start_soon(connection.run)
 
             nursery.start_soon(serve_listener, listening, accepted, limits)
-        nursery.start_soon(look_after, self.connections, self.config.integer("connections.max.idle.ms"))
+        idle_ms_max = self.config.integer("connections.max.idle.ms")
+        nursery.start_soon(close_idle_connections, broker.plane, self.connections, idle_ms_max)
 
     def _open_http(self, broker: Broker, nursery: trio.Nursery, resources: contextlib.ExitStack) -> Endpoint | None:
         pages: dict[str, Page] = {

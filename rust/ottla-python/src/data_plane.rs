@@ -26,7 +26,8 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::errors::into_py;
 use crate::partition::Partition;
-use crate::plane::{Plane, Pumped, Wakeup};
+use crate::plane::Plane;
+use crate::readiness::Wakeup;
 use crate::warmer::Warmer;
 
 /// Threads that check large compressed batches, at most; there is no use in more than the machine has cores.
@@ -41,8 +42,7 @@ const INDEX_CACHE_BYTES: usize = 8 * 1024 * 1024;
 const RESERVED_BYTES: u64 = 16 * 1024 * 1024;
 
 type RequestTuple = (u64, i16, i16, i32, Option<String>, Py<PyBytes>);
-type PumpedTuple = (u8, Vec<RequestTuple>);
-type Polled = (Vec<(SessionId, u8, Vec<RequestTuple>)>, Vec<(String, i32)>);
+type Polled = (Vec<(SessionId, bool, Vec<RequestTuple>)>, Vec<(String, i32)>);
 
 #[pyclass(frozen, module = "ottla._native")]
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl DataPlane {
         let validator = Validator::new(threads, Arc::clone(&waker)).map_err(PyOSError::new_err)?;
         let warmer = Warmer::new(WARM_THREADS, waker).map_err(PyOSError::new_err)?;
         let core = Core::new(core_options, log_dirs.clone(), validator);
-        let plane = Arc::new(Plane::new(core, warmer, wakeup));
+        let plane = Arc::new(Plane::new(core, warmer, wakeup).map_err(PyOSError::new_err)?);
         Ok(Self {
             plane,
             log_dirs,
@@ -91,12 +91,11 @@ impl DataPlane {
     }
 
     fn wakeup_fileno(&self) -> RawFd {
-        self.plane.wakeup.fd()
+        self.plane.lock().wakeup_fd()
     }
 
-    fn open_session(&self, fd: RawFd, listener: &str) -> SessionId {
-        let _ = listener;
-        self.plane.lock().open_session(fd)
+    fn open_session(&self, fd: RawFd, now_ms: i64) -> PyResult<SessionId> {
+        self.plane.lock().open_session(fd, now_ms).map_err(PyOSError::new_err)
     }
 
     fn close_session(&self, session_id: SessionId) {
@@ -107,14 +106,6 @@ impl DataPlane {
         self.plane.lock().core.close_reason(session_id).map(str::to_owned)
     }
 
-    fn pump(&self, py: Python<'_>, session_id: SessionId, now_ms: i64, wall_ms: i64) -> PyResult<PumpedTuple> {
-        let mut inner = self.plane.lock();
-        let now = inner.now(now_ms, wall_ms);
-        let pumped = inner.pump(session_id, now);
-        drop(inner);
-        to_python(py, session_id, pumped)
-    }
-
     fn reply(
         &self,
         py: Python<'_>,
@@ -123,7 +114,7 @@ impl DataPlane {
         response: Option<&[u8]>,
         now_ms: i64,
         wall_ms: i64,
-    ) -> PyResult<PumpedTuple> {
+    ) -> PyResult<(bool, Vec<RequestTuple>)> {
         let mut inner = self.plane.lock();
         let now = inner.now(now_ms, wall_ms);
         let session = inner.core.session(session_id);
@@ -132,35 +123,39 @@ impl DataPlane {
                 "session {session_id} owes no request {request_id}"
             )));
         }
-        let pumped = inner.resume(session_id, now);
+        let news = inner.resume(session_id, now);
         drop(inner);
-        to_python(py, session_id, pumped)
+        let news = news.ok_or_else(|| no_session(session_id))?;
+        Ok((news.is_over, tuples(py, news.owed)))
     }
 
-    fn refuse(&self, session_id: SessionId, reason: String) -> PyResult<u8> {
+    fn refuse(&self, session_id: SessionId, reason: String, now_ms: i64, wall_ms: i64) -> PyResult<bool> {
         let mut inner = self.plane.lock();
-        let now = inner.now(0, 0); // no clock needed: nothing more of the session is handled
+        let now = inner.now(now_ms, wall_ms);
         if let Some(session) = inner.core.session(session_id) {
             session.refuse(reason);
         }
         match inner.resume(session_id, now) {
-            Some((flags, _)) => Ok(flags),
+            Some(news) => Ok(news.is_over),
             None => Err(no_session(session_id)),
         }
     }
 
+    fn idle_sessions(&self, before_ms: i64) -> Vec<SessionId> {
+        self.plane.lock().idle_sessions(before_ms)
+    }
+
     fn poll(&self, py: Python<'_>, now_ms: i64, wall_ms: i64) -> Polled {
-        self.plane.wakeup.clear();
         let mut inner = self.plane.lock();
         let now = inner.now(now_ms, wall_ms);
-        let changed = inner.poll(now);
+        let news = inner.poll(now);
         let moved = inner.core.take_moved();
         let moved = moved.into_iter().filter_map(|id| inner.name(id)).collect();
         drop(inner);
-        let changed = changed
+        let news = news
             .into_iter()
-            .map(|(session_id, flags, owed)| (session_id, flags, tuples(py, owed)));
-        (changed.collect(), moved)
+            .map(|(session_id, news)| (session_id, news.is_over, tuples(py, news.owed)));
+        (news.collect(), moved)
     }
 
     fn next_deadline_ms(&self) -> Option<i64> {
@@ -454,11 +449,6 @@ fn open_log_dirs(
 
 fn no_session(session_id: SessionId) -> PyErr {
     PyKeyError::new_err(format!("no session {session_id}"))
-}
-
-fn to_python(py: Python<'_>, session_id: SessionId, pumped: Option<Pumped>) -> PyResult<PumpedTuple> {
-    let (flags, owed) = pumped.ok_or_else(|| no_session(session_id))?;
-    Ok((flags, tuples(py, owed)))
 }
 
 fn tuples(py: Python<'_>, owed: Vec<OwedRequest>) -> Vec<RequestTuple> {

@@ -7,6 +7,7 @@ mod maintenance;
 mod partition;
 mod plane;
 mod quorum;
+mod readiness;
 mod records;
 mod socket;
 mod warmer;
@@ -31,15 +32,6 @@ mod _native {
     };
     #[pymodule_export]
     use crate::records::{RecordBatch, build_batch, decode_batches, murmur2};
-
-    #[pymodule_init]
-    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        use crate::plane::{CLOSED, MORE, STALLED, WANT_WRITE};
-        module.add("MORE", MORE)?;
-        module.add("WANT_WRITE", WANT_WRITE)?;
-        module.add("CLOSED", CLOSED)?;
-        module.add("STALLED", STALLED)
-    }
 
     #[pyfunction]
     fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {

@@ -1,8 +1,8 @@
-//! What `DataPlane` and `Partition` share: the core, the sockets, and the descriptor that wakes the event loop.
+//! What `DataPlane` and `Partition` share: the core and the sockets.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,17 +12,15 @@ use ottla_core::data_plane::{DataPlane as Core, Now, SessionId};
 use ottla_core::session::pipeline::OwedRequest;
 use ottla_core::storage::log_dir::PartitionId;
 
+use crate::readiness::{BROKEN, READABLE, Readiness, WRITABLE, Wakeup};
 use crate::socket::{self, Attempt, Sent};
 use crate::warmer::Warmer;
 
-pub const MORE: u8 = 1;
-pub const WANT_WRITE: u8 = 2;
-pub const CLOSED: u8 = 4;
-pub const STALLED: u8 = 8;
-
-/// What one call may take in before others get their turn.
-const QUANTUM_BYTES: usize = 1024 * 1024;
-const QUANTUM: Duration = Duration::from_micros(200);
+/// What one session may take in before others get their turn.
+const TURN_BYTES_MAX: usize = 1024 * 1024;
+const TURN_MAX: Duration = Duration::from_micros(200);
+/// What one `poll` may take before the event loop's other tasks get theirs.
+const POLL_MAX: Duration = Duration::from_millis(1);
 /// Requests that are handled between two looks at the clock.
 const REQUESTS_A_STEP: usize = 8;
 /// Size of the buffer that all sessions receive into.
@@ -30,52 +28,41 @@ const SCRATCH_BYTES: usize = 256 * 1024;
 /// Bytes behind a request that must wait which are still taken in, so that a client that leaves is noticed.
 const BUFFERED_BYTES_MAX: usize = 64 * 1024;
 
-/// An eventfd: what other threads wake the event loop with.
-#[derive(Debug)]
-pub struct Wakeup(OwnedFd);
-
-impl Wakeup {
-    pub fn new() -> io::Result<Self> {
-        // SAFETY: plain system call; the descriptor is checked and owned from here on.
-        unsafe {
-            let fd = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-            if fd < 0 {
-                Err(io::Error::last_os_error())
-            } else {
-                Ok(Self(OwnedFd::from_raw_fd(fd)))
-            }
-        }
-    }
-
-    pub fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-
-    /// Make the descriptor readable.
-    pub fn wake(&self) {
-        let one = 1_u64.to_ne_bytes();
-        // SAFETY: writes eight bytes from an array of eight. It fails only if the counter is full: awake already.
-        unsafe { libc::write(self.fd(), one.as_ptr().cast(), one.len()) };
-    }
-
-    /// Make it unreadable again.
-    pub fn clear(&self) {
-        let mut counter = [0_u8; 8];
-        // SAFETY: reads at most eight bytes into an array of eight; nothing to read (EAGAIN) is as good.
-        unsafe { libc::read(self.fd(), counter.as_mut_ptr().cast(), counter.len()) };
-    }
-}
-
-/// A socket and what the caller was told of it.
 #[derive(Debug)]
 struct Socket {
     fd: RawFd,
-    flags: u8,
+    /// What is waited for on it; None: not even its end.
+    interest: Option<u32>,
     /// A range of its output is being read ahead.
     is_warming: bool,
+    /// It is in `Inner::again`.
+    is_again: bool,
+    last_active_ms: i64,
 }
 
-/// The core with its sockets. Everything under one lock that only the event loop's thread takes for long.
+/// Where a session's turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing is left to do before something happens.
+    Done,
+    /// The turn's time was used up.
+    Again,
+    /// The kernel takes no more output for now.
+    WaitsToSend,
+    /// The connection is over.
+    Over,
+}
+
+/// What the caller must know of a session.
+#[derive(Debug)]
+pub struct News {
+    /// The connection is over: to be closed.
+    pub is_over: bool,
+    /// Requests that Python owes.
+    pub owed: Vec<OwedRequest>,
+}
+
+/// The core with its sockets, under one lock that is never held across a wait.
 #[derive(Debug)]
 pub struct Inner {
     pub core: Core,
@@ -84,10 +71,11 @@ pub struct Inner {
     send_scratch: Vec<u8>,
     warmer: Warmer,
     started: Instant,
+    readiness: Readiness,
+    wakeup: Arc<Wakeup>,
+    /// Sessions whose last turn ended before they did.
+    again: Vec<SessionId>,
 }
-
-/// What a call came to for a session: flags, and requests that Python owes.
-pub type Pumped = (u8, Vec<OwedRequest>);
 
 #[derive(Debug)]
 pub struct Plane {
@@ -96,7 +84,8 @@ pub struct Plane {
 }
 
 impl Plane {
-    pub fn new(core: Core, warmer: Warmer, wakeup: Arc<Wakeup>) -> Self {
+    pub fn new(core: Core, warmer: Warmer, wakeup: Arc<Wakeup>) -> io::Result<Self> {
+        let readiness = Readiness::new(Arc::clone(&wakeup))?;
         let inner = Inner {
             core,
             sockets: HashMap::new(),
@@ -104,11 +93,14 @@ impl Plane {
             send_scratch: Vec::new(),
             warmer,
             started: Instant::now(),
+            readiness,
+            wakeup: Arc::clone(&wakeup),
+            again: Vec::new(),
         };
-        Self {
+        Ok(Self {
             inner: Mutex::new(inner),
             wakeup,
-        }
+        })
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -132,129 +124,250 @@ impl Inner {
         Some((named.topic.to_string(), named.partition))
     }
 
-    pub fn open_session(&mut self, fd: RawFd) -> SessionId {
+    /// The descriptor that is readable when `poll` has something to do.
+    pub fn wakeup_fd(&self) -> RawFd {
+        self.readiness.fd()
+    }
+
+    pub fn open_session(&mut self, fd: RawFd, now_ms: i64) -> io::Result<SessionId> {
         let session_id = self.core.open_session();
-        self.sockets.insert(
-            session_id,
-            Socket {
-                fd,
-                flags: 0,
-                is_warming: false,
-            },
-        );
-        session_id
+        if let Err(error) = self.readiness.set(fd, session_id, None, Some(READABLE)) {
+            self.core.close_session(session_id);
+            return Err(error);
+        }
+        let socket = Socket {
+            fd,
+            interest: Some(READABLE),
+            is_warming: false,
+            is_again: false,
+            last_active_ms: now_ms,
+        };
+        self.sockets.insert(session_id, socket);
+        Ok(session_id)
     }
 
     pub fn close_session(&mut self, session_id: SessionId) {
-        self.sockets.remove(&session_id);
+        if let Some(socket) = self.sockets.remove(&session_id) {
+            // It fails only for a socket that the caller has closed already, which left the set by that.
+            let _ = self.readiness.set(socket.fd, session_id, socket.interest, None);
+        }
         self.core.close_session(session_id);
     }
 
-    /// Receive, handle and send. None: no such session.
-    pub fn pump(&mut self, session_id: SessionId, now: Now) -> Option<Pumped> {
-        self.guarded(session_id, |inner, owed| inner.pump_some(session_id, now, owed))
+    /// Sessions without traffic since `before_ms` that wait for nothing.
+    pub fn idle_sessions(&mut self, before_ms: i64) -> Vec<SessionId> {
+        let quiet = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| socket.last_active_ms < before_ms);
+        let quiet: Vec<SessionId> = quiet.map(|(session_id, _)| *session_id).collect();
+        let core = &mut self.core;
+        let is_idle = |id: &SessionId| core.session(*id).is_some_and(|session| session.is_idle());
+        quiet.into_iter().filter(is_idle).collect()
     }
 
-    /// Handle what is buffered, and send. None: no such session.
-    pub fn resume(&mut self, session_id: SessionId, now: Now) -> Option<Pumped> {
-        self.guarded(session_id, |inner, owed| {
-            let started = Instant::now();
-            inner.serve(session_id, now, started, owed)
+    /// Do everything that there is to do; returns what the caller must know of which sessions.
+    pub fn poll(&mut self, now: Now) -> Vec<(SessionId, News)> {
+        let started = Instant::now();
+        let mut ready = self.take_ready();
+        let touched = self.take_touched(now);
+        let mut news = Vec::new();
+        for session_id in touched {
+            self.turn(session_id, now, false, &mut news);
+        }
+        while let Some(session_id) = ready.pop() {
+            self.turn(session_id, now, true, &mut news);
+            if started.elapsed() >= POLL_MAX {
+                break;
+            }
+        }
+        for session_id in ready {
+            self.come_again(session_id);
+        }
+        self.arm(now);
+        news
+    }
+
+    /// Go on with a session that Python answered. None: no such session.
+    pub fn resume(&mut self, session_id: SessionId, now: Now) -> Option<News> {
+        if let Some(socket) = self.sockets.get_mut(&session_id) {
+            socket.last_active_ms = now.now_ms;
+        }
+        let mut owed = Vec::new();
+        let turn = self.guarded_turn(session_id, now, false, &mut owed)?;
+        self.arm(now);
+        Some(News {
+            is_over: turn == Turn::Over,
+            owed,
         })
     }
 
-    /// Take in completions and deadlines; returns what changed for sessions, as the caller must know it.
-    pub fn poll(&mut self, now: Now) -> Vec<(SessionId, u8, Vec<OwedRequest>)> {
+    /// Sessions whose turn it is: those that did not finish the last one, and those whose sockets are ready.
+    fn take_ready(&mut self) -> Vec<SessionId> {
+        let mut ready = Vec::new();
+        for (session_id, events) in self.readiness.take() {
+            let Some(socket) = self.sockets.get_mut(&session_id) else {
+                continue;
+            };
+            let is_deaf = socket
+                .interest
+                .is_some_and(|interest| interest & (READABLE | WRITABLE) == 0);
+            if events & BROKEN != 0 && is_deaf {
+                // The peer is gone while nothing is taken in: it would be reported again and again.
+                let _ = self.readiness.set(socket.fd, session_id, socket.interest, None);
+                socket.interest = None;
+            } else if !socket.is_again {
+                ready.push(session_id);
+            }
+        }
+        for session_id in std::mem::take(&mut self.again) {
+            if let Some(socket) = self.sockets.get_mut(&session_id) {
+                socket.is_again = false;
+                ready.push(session_id);
+            }
+        }
+        ready
+    }
+
+    /// Sessions for which something happened elsewhere.
+    fn take_touched(&mut self, now: Now) -> Vec<SessionId> {
         let mut touched = self.core.poll(now);
         for (session_id, result) in self.warmer.drain() {
             let Some(socket) = self.sockets.get_mut(&session_id) else {
                 continue;
             };
             socket.is_warming = false;
-            if let (Err(error), Some(session)) = (result, self.core.session(session_id)) {
-                session.abort(format!("reading a segment failed: {error}"));
+            if let Err(error) = result {
+                self.abort(session_id, format!("reading a segment failed: {error}"));
             }
             touched.push(session_id);
         }
-        let mut changed = Vec::new();
-        for session_id in touched {
-            let before = self.sockets.get(&session_id).map_or(0, |socket| socket.flags);
-            if let Some((flags, owed)) = self.resume(session_id, now)
-                && (flags != before || !owed.is_empty())
-            {
-                changed.push((session_id, flags, owed));
-            }
-        }
-        changed
+        touched
     }
 
-    /// Run `serve` for a session. A bug that foreign bytes can reach must end one connection, not the broker.
-    fn guarded(
+    fn turn(&mut self, session_id: SessionId, now: Now, receives: bool, news: &mut Vec<(SessionId, News)>) {
+        let mut owed = Vec::new();
+        let Some(turn) = self.guarded_turn(session_id, now, receives, &mut owed) else {
+            return;
+        };
+        let is_over = turn == Turn::Over;
+        if is_over || !owed.is_empty() {
+            news.push((session_id, News { is_over, owed }));
+        }
+    }
+
+    fn come_again(&mut self, session_id: SessionId) {
+        if let Some(socket) = self.sockets.get_mut(&session_id)
+            && !socket.is_again
+        {
+            socket.is_again = true;
+            self.again.push(session_id);
+            self.wakeup.wake();
+        }
+    }
+
+    /// See to it that `poll` is called in time.
+    fn arm(&mut self, now: Now) {
+        self.readiness.arm(self.core.next_deadline_ms(), now.now_ms);
+    }
+
+    /// One turn of a session, after which it waits for what it needs. A bug that foreign bytes can reach must end one
+    /// connection, not the broker.
+    fn guarded_turn(
         &mut self,
         session_id: SessionId,
-        serve: impl FnOnce(&mut Self, &mut Vec<OwedRequest>) -> u8,
-    ) -> Option<Pumped> {
+        now: Now,
+        receives: bool,
+        owed: &mut Vec<OwedRequest>,
+    ) -> Option<Turn> {
         self.sockets.get(&session_id)?;
-        let mut owed = Vec::new();
-        let flags = catch_unwind(AssertUnwindSafe(|| serve(self, &mut owed))).unwrap_or_else(|_| {
-            if let Some(session) = self.core.session(session_id) {
-                session.abort("internal error while serving a request".to_owned());
+        let started = Instant::now();
+        let take_turn = AssertUnwindSafe(|| {
+            if receives {
+                self.receive_and_serve(session_id, now, started, owed)
+            } else {
+                self.serve(session_id, now, started, owed)
             }
-            CLOSED
         });
-        if let Some(socket) = self.sockets.get_mut(&session_id) {
-            socket.flags = flags;
+        let turn = catch_unwind(take_turn).unwrap_or_else(|_| {
+            self.abort(session_id, "internal error while serving a request".to_owned());
+            Turn::Over
+        });
+        if turn == Turn::Again {
+            self.come_again(session_id);
         }
-        Some((flags, owed))
+        self.set_interest(session_id, turn);
+        Some(turn)
     }
 
-    fn pump_some(&mut self, session_id: SessionId, now: Now, owed: &mut Vec<OwedRequest>) -> u8 {
-        let started = Instant::now();
+    fn set_interest(&mut self, session_id: SessionId, turn: Turn) {
+        let wants_input = self.wants_input(session_id);
+        let Some(socket) = self.sockets.get_mut(&session_id) else {
+            return;
+        };
+        let interest = match turn {
+            Turn::Over => None,
+            // A client that takes no answers is not listened to either.
+            Turn::WaitsToSend => Some(WRITABLE),
+            Turn::Done | Turn::Again if wants_input => Some(READABLE),
+            Turn::Done | Turn::Again => Some(0),
+        };
+        if interest != socket.interest {
+            // The set refuses only what has left it: a socket that was closed, of which the session will soon hear.
+            let _ = self.readiness.set(socket.fd, session_id, socket.interest, interest);
+            socket.interest = interest;
+        }
+    }
+
+    fn receive_and_serve(
+        &mut self,
+        session_id: SessionId,
+        now: Now,
+        started: Instant,
+        owed: &mut Vec<OwedRequest>,
+    ) -> Turn {
+        // What was left over from the last turn comes first: it may have been all that kept input out.
+        let mut turn = self.serve(session_id, now, started, owed);
         let mut received_bytes = 0;
-        // What was left over from the last call comes first: it may have been all that kept input out.
-        let mut flags = self.serve(session_id, now, started, owed);
-        while flags & (CLOSED | MORE) == 0 && self.wants_input(session_id) {
-            let is_drained = match self.receive(session_id) {
+        while turn == Turn::Done && self.wants_input(session_id) {
+            let is_drained = match self.receive(session_id, now) {
                 Ok((Attempt::Bytes(bytes), is_full)) => {
                     received_bytes += bytes;
                     !is_full
                 }
-                Ok((Attempt::WouldBlock, _)) => return flags,
+                Ok((Attempt::WouldBlock, _)) => return turn,
                 Ok((Attempt::EndOfInput, _)) => {
                     self.core.on_end_of_input(session_id);
-                    false
+                    true
                 }
                 Err(error) => {
                     self.abort(session_id, format!("receiving failed: {error}"));
-                    return CLOSED;
+                    return Turn::Over;
                 }
             };
-            flags = self.serve(session_id, now, started, owed);
+            turn = self.serve(session_id, now, started, owed);
             if is_drained {
-                return flags;
+                return turn;
             }
-            if received_bytes >= QUANTUM_BYTES || started.elapsed() >= QUANTUM {
-                return if flags & (CLOSED | STALLED) == 0 {
-                    flags | MORE
-                } else {
-                    flags
-                };
+            let is_used_up = received_bytes >= TURN_BYTES_MAX || started.elapsed() >= TURN_MAX;
+            if is_used_up && turn == Turn::Done {
+                return Turn::Again;
             }
         }
-        flags
+        turn
     }
 
     /// Handle what is buffered, a few requests at a time, and send.
-    fn serve(&mut self, session_id: SessionId, now: Now, started: Instant, owed: &mut Vec<OwedRequest>) -> u8 {
+    fn serve(&mut self, session_id: SessionId, now: Now, started: Instant, owed: &mut Vec<OwedRequest>) -> Turn {
         loop {
-            let is_done = self.core.advance(session_id, REQUESTS_A_STEP, now, owed);
-            let flags = self.send(session_id);
+            self.core.advance(session_id, REQUESTS_A_STEP, now, owed);
+            let turn = self.send(session_id);
             let can_step = self.core.session(session_id).is_some_and(|session| session.can_step());
-            if flags & (CLOSED | WANT_WRITE) != 0 || (is_done && !can_step) {
-                return flags;
+            if turn != Turn::Done || !can_step {
+                return turn;
             }
-            if started.elapsed() >= QUANTUM {
-                return if flags & STALLED == 0 { flags | MORE } else { flags };
+            if started.elapsed() >= TURN_MAX {
+                return Turn::Again;
             }
         }
     }
@@ -266,13 +379,14 @@ impl Inner {
     }
 
     /// Receive once; says also whether all the room there was got filled, so that more may be waiting.
-    fn receive(&mut self, session_id: SessionId) -> io::Result<(Attempt, bool)> {
-        let (Some(socket), Some(session)) = (self.sockets.get(&session_id), self.core.session(session_id)) else {
+    fn receive(&mut self, session_id: SessionId, now: Now) -> io::Result<(Attempt, bool)> {
+        let (Some(socket), Some(session)) = (self.sockets.get_mut(&session_id), self.core.session(session_id)) else {
             return Ok((Attempt::WouldBlock, false));
         };
+        socket.last_active_ms = now.now_ms;
         let frames = session.frames();
         let missing_bytes = frames.missing_bytes();
-        if let Some(spare) = frames.spare(QUANTUM_BYTES) {
+        if let Some(spare) = frames.spare(TURN_BYTES_MAX) {
             let room = missing_bytes.min(spare.capacity() - spare.len());
             let attempt = socket::receive(socket.fd, spare, room)?;
             return Ok((attempt, attempt == Attempt::Bytes(room)));
@@ -286,33 +400,27 @@ impl Inner {
         Ok((attempt, attempt == Attempt::Bytes(SCRATCH_BYTES)))
     }
 
-    /// Send what can be sent; returns the flags for the caller.
-    fn send(&mut self, session_id: SessionId) -> u8 {
+    /// Send what can be sent.
+    fn send(&mut self, session_id: SessionId) -> Turn {
         let (Some(socket), Some(session)) = (self.sockets.get_mut(&session_id), self.core.session(session_id)) else {
-            return CLOSED;
+            return Turn::Over;
         };
-        let mut flags = 0;
+        let mut turn = Turn::Done;
         if !session.output().is_empty() && !socket.is_warming {
             match socket::send(socket.fd, session.output(), &mut self.send_scratch) {
                 Ok(Sent::All) => {}
-                Ok(Sent::WouldBlock) => flags |= WANT_WRITE,
+                Ok(Sent::WouldBlock) => turn = Turn::WaitsToSend,
                 Ok(Sent::Cold(slice)) => {
                     socket.is_warming = true;
                     self.warmer.submit(session_id, slice);
                 }
                 Err(error) => {
                     session.abort(format!("sending failed: {error}"));
-                    return CLOSED;
+                    return Turn::Over;
                 }
             }
         }
-        if session.is_finished() {
-            return CLOSED;
-        }
-        if flags == 0 && !session.wants_input(BUFFERED_BYTES_MAX) {
-            flags |= STALLED;
-        }
-        flags
+        if session.is_finished() { Turn::Over } else { turn }
     }
 
     fn wants_input(&mut self, session_id: SessionId) -> bool {

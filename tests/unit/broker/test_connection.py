@@ -1,50 +1,40 @@
-"""A connection's task against a data plane that follows a script."""
+"""A connection against a data plane that follows a script."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
 import trio
 import trio.testing
 
-from ottla._native import CLOSED, MORE, STALLED, WANT_WRITE
 from ottla.broker.connection import Answer, Connection, Refuse
 from ottla.protocol.versions import ApiKey
 
 REQUEST = (1, ApiKey.METADATA, 9, 77, "client", b"")
+NEXT = (2, *REQUEST[1:])
 JOIN = (1, ApiKey.JOIN_GROUP, 9, 77, "client", b"")
 
 
 class ScriptedPlane:
-    """Answers `pump` and `reply` with what the test put in, and notes the calls."""
+    """Answers `reply` with what the test put in, and notes the calls."""
 
-    def __init__(self, *pumped: tuple[int, list[Any]]) -> None:
-        self.script = list(pumped)
+    def __init__(self, *replied: tuple[bool, list[Any]], refused: bool = True) -> None:
+        self.script = list(replied)
+        self.refused = refused
         self.calls: list[Any] = []
 
-    def open_session(self, fd: int, listener: str) -> int:
-        self._fd = fd
-        self.calls.append(("open", listener))
+    def open_session(self, _fd: int, _now_ms: int) -> int:
         return 5
 
-    def pump(self, _session_id: int, _now_ms: int, _wall_ms: int) -> tuple[int, list[Any]]:
-        self.calls.append("pump")
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._fd, 100)
+    def reply(self, session_id: int, request_id: int, response: bytes | None, *_now: int) -> tuple[bool, list[Any]]:
+        self.calls.append(("reply", session_id, request_id, response))
         return self.script.pop(0)
 
-    def reply(self, _session_id: int, request_id: int, response: bytes | None, *_now: int) -> tuple[int, list[Any]]:
-        self.calls.append(("reply", request_id, response))
-        return self.script.pop(0)
-
-    def refuse(self, _session_id: int, reason: str, *_now: int) -> int:
+    def refuse(self, _session_id: int, reason: str, *_now: int) -> bool:
         self.calls.append(("refuse", reason))
-        return CLOSED
+        return self.refused
 
     def close_session(self, _session_id: int) -> None:
         self.calls.append("close")
@@ -59,120 +49,128 @@ async def answer_ok(_connection: Connection, _request: Any) -> Answer:
 
 def run(
     plane: Any,
-    scenario: Callable[[Connection, socket.socket], Awaitable[None]] | None = None,
+    scenario: Callable[[Connection, trio.Nursery], Awaitable[None]],
     dispatch: Callable[[Connection, Any], Awaitable[Answer]] = answer_ok,
-) -> Connection:
-    """Run a connection's task beside `scenario`, which has the client's end; both must end."""
+) -> list[Connection]:
+    """Run `scenario` with a connection; returns the connections that were closed."""
+    closed: list[Connection] = []
 
-    async def main() -> Connection:
+    async def main() -> None:
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         with theirs, trio.socket.from_stdlib_socket(ours) as sock, trio.fail_after(5):
-            connection = Connection(
-                plane,
-                sock,
-                peer=("127.0.0.1", 1),
-                listener_name="PLAINTEXT",
-                dispatch=dispatch,
-                after_pump=lambda: None,
-                on_closed=lambda _connection: None,
-            )
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(connection.run)
-                theirs.send(b"request")
-                if scenario is not None:
-                    await trio.testing.wait_all_tasks_blocked()
-                    await scenario(connection, theirs)
-        return connection
+                connection = Connection(
+                    plane,
+                    sock,
+                    peer=("127.0.0.1", 1),
+                    listener_name="PLAINTEXT",
+                    dispatch=dispatch,
+                    start=nursery.start_soon,
+                    on_closed=closed.append,
+                )
+                await scenario(connection, nursery)
+                await trio.testing.wait_all_tasks_blocked()
+            is_open = sock.fileno() >= 0
+            assert is_open != bool(closed)
 
-    return trio.run(main)
+    trio.run(main)
+    return closed
+
+
+async def owe(connection: Connection, *requests: Any) -> None:
+    connection.on_polled(is_over=False, owed=list(requests))
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def test_a_connection_that_is_owed_nothing_has_no_task() -> None:
+    async def scenario(connection: Connection, nursery: trio.Nursery) -> None:
+        connection.on_polled(is_over=False, owed=[])
+        assert not nursery.child_tasks
+
+    plane = ScriptedPlane()
+    assert run(plane, scenario) == []
+    assert plane.calls == []
 
 
 def test_owed_requests_are_answered_in_turn() -> None:
-    plane = ScriptedPlane((STALLED, [REQUEST]), (STALLED, [(2, *REQUEST[1:])]), (CLOSED, []))
-    run(plane)
-    assert plane.calls == [("open", "PLAINTEXT"), "pump", ("reply", 1, b"ok"), ("reply", 2, b"ok"), "close"]
+    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
+        await owe(connection, REQUEST)
 
-
-def test_output_leaves_before_an_owed_request_is_worked_on() -> None:
-    plane = ScriptedPlane((WANT_WRITE, [REQUEST]), (STALLED, []), (CLOSED, []))
-    run(plane)
-    assert plane.calls[1:] == ["pump", "pump", ("reply", 1, b"ok"), "close"]
-
-
-def test_more_is_pumped_after_others_had_their_turn() -> None:
-    plane = ScriptedPlane((MORE, []), (CLOSED, []))
-    run(plane)
-    assert plane.calls[1:] == ["pump", "pump", "close"]
-
-
-def test_a_readable_socket_is_pumped() -> None:
-    async def scenario(_connection: Connection, client: socket.socket) -> None:
-        client.send(b"x")
-
-    plane = ScriptedPlane((0, []), (CLOSED, []))
+    plane = ScriptedPlane((False, [NEXT]), (False, []))
     run(plane, scenario)
-    assert plane.calls[1:] == ["pump", "pump", "close"]
+    assert plane.calls == [("reply", 5, 1, b"ok"), ("reply", 5, 2, b"ok")]
 
 
-@pytest.mark.parametrize("waiting", [0, STALLED])
-def test_a_poll_ends_the_wait_and_brings_a_request(waiting: int) -> None:
-    async def scenario(connection: Connection, _client: socket.socket) -> None:
-        connection.on_polled(STALLED, [REQUEST])
+def test_a_connection_ends_when_the_data_plane_says_so() -> None:
+    async def polled(connection: Connection, _nursery: trio.Nursery) -> None:
+        connection.on_polled(is_over=True, owed=[])
 
-    plane = ScriptedPlane((waiting, []), (STALLED, []), (CLOSED, []))
-    run(plane, scenario)
-    assert plane.calls[1:] == ["pump", "pump", ("reply", 1, b"ok"), "close"]
+    async def replied(connection: Connection, _nursery: trio.Nursery) -> None:
+        await owe(connection, REQUEST)
 
-
-def test_a_poll_that_left_output_behind_makes_the_task_write() -> None:
-    async def scenario(connection: Connection, _client: socket.socket) -> None:
-        connection.on_polled(WANT_WRITE, [])
-
-    plane = ScriptedPlane((0, []), (WANT_WRITE, []), (CLOSED, []))
-    run(plane, scenario)
-    assert plane.calls[1:] == ["pump", "pump", "pump", "close"]
+    for scenario in (polled, replied):
+        plane = ScriptedPlane((True, []))
+        (connection,) = run(plane, scenario)
+        connection.close("twice is once")
+        assert plane.calls.count("close") == 1
 
 
-def test_a_refusal_ends_the_connection() -> None:
+def test_a_refusal_ends_the_connection_once_the_answers_before_it_have_left() -> None:
     async def refuse(_connection: Connection, _request: Any) -> Answer:
         return Refuse("no")
 
-    plane = ScriptedPlane((STALLED, [REQUEST]))
-    connection = run(plane, dispatch=refuse)
-    assert plane.calls[1:] == ["pump", ("refuse", "no"), "close"]
-    assert connection.closed_because == "no"
+    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
+        await owe(connection, REQUEST)
+
+    plane = ScriptedPlane()
+    assert len(run(plane, scenario, refuse)) == 1
+    assert plane.calls == [("refuse", "no"), "close"]
+    waiting = ScriptedPlane(refused=False)
+    assert run(waiting, scenario, refuse) == []
+    assert waiting.calls == [("refuse", "no")]
 
 
-def test_a_peer_that_leaves_while_it_waits_ends_the_work_for_it() -> None:
+def test_a_client_that_leaves_ends_what_waits_for_others_on_its_behalf() -> None:
     async def wait_for_ever(_connection: Connection, _request: Any) -> Answer:
         await trio.sleep_forever()
 
-    async def scenario(connection: Connection, _client: socket.socket) -> None:
-        assert connection.parked_since_ms is not None
-        connection.check_peer()
-        await trio.testing.wait_all_tasks_blocked()
-        assert "close" not in plane.calls
-        connection.check_peer()
+    async def scenario(connection: Connection, nursery: trio.Nursery) -> None:
+        await owe(connection, JOIN)
+        assert len(nursery.child_tasks) == 1
+        connection.on_polled(is_over=True, owed=[])
 
-    plane = ScriptedPlane((STALLED, [JOIN]), (STALLED, []), (CLOSED, []))
+    plane = ScriptedPlane()
     run(plane, scenario, wait_for_ever)
-    assert plane.calls[-1] == "close"
+    assert plane.calls == ["close"]
 
 
-def test_closing_from_outside_ends_the_task() -> None:
-    async def scenario(connection: Connection, _client: socket.socket) -> None:
-        connection.close("idle")
+def test_a_client_that_leaves_does_not_end_work_that_was_begun_for_it() -> None:
+    done: list[str] = []
+    go_on = trio.Event()
 
-    plane = ScriptedPlane((0, []))
-    assert run(plane, scenario).closed_because == "idle"
-    assert plane.calls[-1] == "close"
+    async def work(_connection: Connection, _request: Any) -> Answer:
+        await go_on.wait()
+        done.append("work")
+        return b"nobody reads this"
+
+    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
+        await owe(connection, REQUEST)
+        connection.on_polled(is_over=True, owed=[])
+        go_on.set()
+
+    plane = ScriptedPlane()
+    run(plane, scenario, work)
+    assert done == ["work"]
+    assert plane.calls == ["close"]
 
 
 def test_a_bug_ends_one_connection_and_not_the_broker() -> None:
     async def fail(_connection: Connection, _request: Any) -> Answer:
         raise RuntimeError("a bug")
 
-    plane = ScriptedPlane((STALLED, [REQUEST]))
-    assert run(plane, dispatch=fail).closed_because == "internal error"
-    assert plane.calls[-1] == "close"
+    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
+        await owe(connection, REQUEST)
+
+    plane = ScriptedPlane()
+    assert len(run(plane, scenario, fail)) == 1
+    assert plane.calls == ["close"]

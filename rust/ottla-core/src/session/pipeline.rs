@@ -195,6 +195,11 @@ impl Session {
         self.close_reason.is_some() && self.slots.is_empty() && self.output.is_empty()
     }
 
+    /// Whether it waits for nothing: no request is half received, none is being served, nothing is left to send.
+    pub fn is_idle(&self) -> bool {
+        self.slots.is_empty() && self.held.is_none() && self.output.is_empty()
+    }
+
     /// Whether bytes should be received now. While the next request must wait, a little is still taken in, so that a
     /// client that leaves is noticed.
     pub fn wants_input(&self, buffered_bytes_max: usize) -> bool {

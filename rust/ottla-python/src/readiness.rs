@@ -1,0 +1,152 @@
+//! The sockets of all sessions, a wake-up descriptor and a timer in one set that the kernel watches (epoll).
+//!
+//! The event loop waits for this set as for one descriptor: a connection costs it no task switch and no system call of
+//! its own, however often it becomes ready, and an idle connection costs it nothing at all.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use ottla_core::data_plane::SessionId;
+
+/// Events taken at a time; the others stay, and come with the next call.
+const EVENTS_MAX: usize = 64;
+/// Stands for the wake-up descriptor. Session ids start at 1.
+const WAKEUP: SessionId = 0;
+/// Stands for the timer.
+const TIMER: SessionId = SessionId::MAX;
+
+pub const READABLE: u32 = libc::EPOLLIN as u32;
+pub const WRITABLE: u32 = libc::EPOLLOUT as u32;
+/// Reported whether or not anybody waits for it.
+pub const BROKEN: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+
+/// An eventfd: what other threads wake the event loop with.
+#[derive(Debug)]
+pub struct Wakeup(OwnedFd);
+
+impl Wakeup {
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: plain system call.
+        owned(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) }).map(Self)
+    }
+
+    /// Have the event loop call `poll`.
+    pub fn wake(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: writes eight bytes from an array of eight. It fails only if the counter is full: awake already.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+}
+
+/// Read the counter of an eventfd or timerfd, which makes it unreadable.
+fn clear(fd: &OwnedFd) {
+    let mut counter = [0_u8; 8];
+    // SAFETY: reads at most eight bytes into an array of eight; nothing to read (EAGAIN) is as good.
+    unsafe { libc::read(fd.as_raw_fd(), counter.as_mut_ptr().cast(), counter.len()) };
+}
+
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor has just been made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What is watched.
+#[derive(Debug)]
+pub struct Readiness {
+    epoll: OwnedFd,
+    wakeup: Arc<Wakeup>,
+    timer: OwnedFd,
+    /// When the timer rings. It may ring early, never late: a deadline that went away does not stop it.
+    armed_ms: Option<i64>,
+}
+
+impl Readiness {
+    pub fn new(wakeup: Arc<Wakeup>) -> io::Result<Self> {
+        // SAFETY: plain system calls.
+        let epoll = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+        // SAFETY: plain system call.
+        let timer = owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
+        let readiness = Self {
+            epoll,
+            wakeup,
+            timer,
+            armed_ms: None,
+        };
+        readiness.control(libc::EPOLL_CTL_ADD, readiness.wakeup.0.as_raw_fd(), WAKEUP, READABLE)?;
+        readiness.control(libc::EPOLL_CTL_ADD, readiness.timer.as_raw_fd(), TIMER, READABLE)?;
+        Ok(readiness)
+    }
+
+    /// Ring at `deadline_ms` or before.
+    pub fn arm(&mut self, deadline_ms: Option<i64>, now_ms: i64) {
+        let Some(deadline_ms) = deadline_ms else { return };
+        if self.armed_ms.is_some_and(|armed_ms| armed_ms <= deadline_ms) {
+            return;
+        }
+        self.armed_ms = Some(deadline_ms);
+        let wait_ms = deadline_ms.saturating_sub(now_ms).max(0);
+        // A time of nothing would disarm the timer.
+        let it_value = libc::timespec {
+            tv_sec: wait_ms / 1000,
+            tv_nsec: (wait_ms % 1000) * 1_000_000 + 1,
+        };
+        let it_interval = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let setting = libc::itimerspec { it_interval, it_value };
+        // SAFETY: the setting outlives the call.
+        unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut()) };
+    }
+
+    /// Readable when `take` has something.
+    pub fn fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+
+    fn control(&self, operation: i32, fd: RawFd, session_id: SessionId, interest: u32) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: interest,
+            u64: session_id,
+        };
+        // SAFETY: the event outlives the call; the kernel checks the descriptors.
+        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// Change what is waited for on a socket. None: nothing, not even its end.
+    pub fn set(&self, fd: RawFd, session_id: SessionId, before: Option<u32>, interest: Option<u32>) -> io::Result<()> {
+        match (before, interest) {
+            (None, None) => Ok(()),
+            (None, Some(interest)) => self.control(libc::EPOLL_CTL_ADD, fd, session_id, interest),
+            (Some(_), Some(interest)) => self.control(libc::EPOLL_CTL_MOD, fd, session_id, interest),
+            (Some(_), None) => self.control(libc::EPOLL_CTL_DEL, fd, session_id, 0),
+        }
+    }
+
+    /// Sessions whose sockets are ready, each with what it is ready for. Clears wake-up and timer.
+    pub fn take(&mut self) -> Vec<(SessionId, u32)> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
+        // SAFETY: the kernel fills at most `EVENTS_MAX` events of the array.
+        let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), EVENTS_MAX as i32, 0) };
+        let mut ready = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
+        for event in events.iter().take(usize::try_from(count).unwrap_or(0)) {
+            let (session_id, events) = (event.u64, event.events);
+            match session_id {
+                WAKEUP => clear(&self.wakeup.0),
+                TIMER => {
+                    clear(&self.timer);
+                    self.armed_ms = None;
+                }
+                _ => ready.push((session_id, events)),
+            }
+        }
+        ready
+    }
+}
