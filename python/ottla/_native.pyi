@@ -273,6 +273,21 @@ class LogMaintenance:
     def uncleanable(self) -> list[tuple[str, int, str]]:
         """(topic, partition, reason) of logs that are not compacted until the next start, because they are damaged."""
 
+ProducerTuple: TypeAlias = tuple[int, int, int, int, int, int]
+"""(producer_id, producer_epoch, last_sequence, last_timestamp_ms, coordinator_epoch, current_txn_start_offset) of a
+producer in a partition; -1: none."""
+
+@final
+class PendingAppend:
+    """An append of which somebody wants to know what becomes."""
+
+    @property
+    def offset(self) -> int:
+        """Of its last record."""
+
+    def is_committed(self) -> bool:
+        """Whether the high watermark is above it. QUICK. Raises: KafkaError (KAFKA_STORAGE_ERROR: it was lost)."""
+
 @final
 class Partition:
     """One partition, for coordinators and admin handlers. Safe to use from any thread."""
@@ -287,7 +302,9 @@ class Partition:
     def log_dir(self) -> int:
         """Index into `DataPlane.log_dirs`."""
 
-    def append_batch(self, batch: bytes, *, wall_ms: int, leader_epoch: int | None = None) -> tuple[int, int]:
+    def append_batch(
+        self, batch: bytes, *, wall_ms: int, leader_epoch: int | None = None, guard: int | None = None
+    ) -> tuple[int, int]:
         """Append one whole record batch as a coordinator; returns (base offset, last offset). QUICK, no disk.
 
         The bytes are in the log's tail when it returns, and in the file when the high watermark is above the last
@@ -295,7 +312,9 @@ class Partition:
 
         Args:
             leader_epoch: Refuse unless this is the current one; None: any.
-        Raises: KafkaError (the batch, the epoch, no space, offline log).
+            guard: Of a transactional batch, what `begin_verification` returned; None: the transaction is not verified.
+        Raises: KafkaError (the batch, the epoch, INVALID_TXN_STATE for a guard that counts no more, no space, offline
+        log).
         """
 
     def read_records(self, offset: int, *, max_bytes: int) -> bytes:
@@ -305,11 +324,48 @@ class Partition:
         KAFKA_STORAGE_ERROR), OSError.
         """
 
+    def append_marker(
+        self,
+        *,
+        producer_id: int,
+        producer_epoch: int,
+        commit: bool,
+        coordinator_epoch: int,
+        transaction_version: int,
+        wall_ms: int,
+        leader_epoch: int | None = None,
+    ) -> PendingAppend:
+        """Append the marker that ends a producer's transaction here. QUICK, no disk.
+
+        Args:
+            producer_epoch: Under transaction version 2 already the one that follows the transaction's.
+            coordinator_epoch: Leader epoch of the partition of `__transaction_state`; lower ones than seen are fenced.
+            leader_epoch: As for `append_batch`.
+        Raises: KafkaError (INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED, and those of `append_batch`).
+        """
+
+    def begin_verification(
+        self, producer_id: int, producer_epoch: int, *, supports_epoch_bump: bool, now_ms: int
+    ) -> int:
+        """Find out whether the transaction coordinator must be asked before the producer may write here. QUICK.
+
+        Returns 0 if its transaction is open, so that nobody need be asked; else the guard under which `append_batch`
+        takes the batch once the coordinator has agreed, unless the transaction began or ended meanwhile.
+
+        Raises: KafkaError (INVALID_PRODUCER_EPOCH, NOT_LEADER_OR_FOLLOWER, KAFKA_STORAGE_ERROR).
+        """
+
+    def producers(self) -> list[ProducerTuple]:
+        """The producers that are known, by id. QUICK. Raises: KafkaError."""
+
     def offsets(self) -> PartitionOffsets:
         """The offsets now. QUICK."""
 
     def watch(self, is_watched: bool = True) -> None:
-        """Have `DataPlane.poll` name the partition whenever its high watermark moves, or appends failed. QUICK."""
+        """Have `DataPlane.poll` name the partition whenever its high watermark moves, or appends failed. QUICK.
+
+        Calls are counted: it stays watched until every one was taken back with False.
+        """
 
     def list_offset(
         self, timestamp: int, *, isolation_level: int | None = None, current_leader_epoch: int = -1

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ottla.broker.metrics import Metrics
     from ottla.broker.producer_ids import ProducerIds
     from ottla.broker.quorum_runtime import QuorumStatus
+    from ottla.broker.transaction_markers import TransactionMarkers
     from ottla.common.endpoints import Endpoint
 
 
@@ -41,6 +42,7 @@ class Broker:
     quorum_status: Callable[[], QuorumStatus]
     coordinator: Any
     producer_ids: ProducerIds
+    transaction_markers: TransactionMarkers
     metrics: Metrics
     listeners: dict[str, Endpoint]
     """What is listened on, by listener name, with the ports that were bound."""

@@ -25,8 +25,10 @@ from ottla.coordinator.shard import (
     LoadedRecord,
     Machine,
     Outcome,
+    Producer,
     Reply,
     Shard,
+    TransactionEnd,
     TransactionMarker,
     coordinator_error,
 )
@@ -49,8 +51,14 @@ LOADS_AT_ONCE: Final = 2
 class PartitionLog(Protocol):
     """What a shard needs of its partition."""
 
-    def append(self, records: Sequence[CoordinatorRecord], *, wall_ms: int) -> int:
-        """Append one batch; returns its base offset. Touches no disk. Raises: KafkaError."""
+    def append(self, records: Sequence[CoordinatorRecord], *, wall_ms: int, producer: Producer | None = None) -> int:
+        """Append one batch, as part of the producer's transaction if there is one; returns its base offset.
+
+        Touches no disk. Raises: KafkaError.
+        """
+
+    def append_marker(self, end: TransactionEnd, *, wall_ms: int) -> int:
+        """Append the marker that ends a transaction; returns its offset. Touches no disk. Raises: KafkaError."""
 
     async def read(self, offset: int, *, bytes_max: int) -> Sequence[RecordBatch]:
         """Committed batches from `offset` on; none at the high watermark. Raises: KafkaError, OSError, ValueError."""
@@ -238,12 +246,34 @@ class CoordinatorRuntime(Generic[M]):
         Raises: KafkaError (NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, what became of the write).
         """
         served = self._serving(partition)
+
+        def submit(token: int, now: Instant) -> list[Reply]:
+            return served.shard.submit(decide(served.shard.machine, token, now), now)
+
+        return await self._await_reply(served, submit)
+
+    async def end_transaction(self, partition: int, end: TransactionEnd) -> None:
+        """Write a transaction's marker into the partition; returns once the machine has it and it is committed.
+
+        Raises: KafkaError (NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, INVALID_PRODUCER_EPOCH,
+        TRANSACTION_COORDINATOR_FENCED, what became of the write).
+        """
+        served = self._serving(partition)
+
+        def append(token: int, now: Instant) -> list[Reply]:
+            offset = served.log.append_marker(end, wall_ms=now.wall_ms)
+            marker = TransactionMarker(offset, end.producer_id, end.commit)
+            return served.shard.on_marker_appended(marker, Reply(token), now)
+
+        await self._await_reply(served, append)
+
+    async def _await_reply(self, served: _Served[M], act: Callable[[int, Instant], list[Reply]]) -> object:
         self._last_token += 1
         token = self._last_token
-        slot = self._slots[token] = _Slot(partition)
+        slot = self._slots[token] = _Slot(served.partition)
         try:
             now = self._clock()
-            self._carry_out(served, served.shard.submit(decide(served.shard.machine, token, now), now), now)
+            self._carry_out(served, act(token, now), now)
             if slot.reply is None:
                 await slot.event.wait()
         finally:
@@ -297,7 +327,7 @@ class CoordinatorRuntime(Generic[M]):
             if records is None:
                 break
             try:
-                base_offset = served.log.append(records, wall_ms=now.wall_ms)
+                base_offset = served.log.append(records, wall_ms=now.wall_ms, producer=shard.next_producer())
             except KafkaError as error:
                 replies = shard.on_append_failed(error.code, now)
             except Exception as error:

@@ -23,7 +23,7 @@ from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.machine import GroupMachine
 from ottla.coordinator.group.partitioning import partition_of
-from ottla.coordinator.shard import CoordinatorRecord
+from ottla.coordinator.shard import CoordinatorRecord, Producer, TransactionEnd
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage
 from ottla.protocol.messages.create_topics import (
@@ -48,10 +48,27 @@ class NativePartitionLog:
         self._compression = compression
         self._leader_epoch = leader_epoch
 
-    def append(self, records: Sequence[CoordinatorRecord], *, wall_ms: int) -> int:
-        batch = build_batch([(r.key, r.value, wall_ms, ()) for r in records], compression=self._compression)
-        base_offset, _ = self._partition.append_batch(batch, wall_ms=wall_ms, leader_epoch=self._leader_epoch)
+    def append(self, records: Sequence[CoordinatorRecord], *, wall_ms: int, producer: Producer | None = None) -> int:
+        rows = [(r.key, r.value, wall_ms, ()) for r in records]
+        if producer is None:
+            batch, guard = build_batch(rows, compression=self._compression), None
+        else:
+            guard = producer.guard
+            batch = build_batch(
+                rows,
+                compression=self._compression,
+                producer_id=producer.producer_id,
+                producer_epoch=producer.producer_epoch,
+                transactional=True,
+            )
+        base_offset, _ = self._partition.append_batch(
+            batch, wall_ms=wall_ms, leader_epoch=self._leader_epoch, guard=guard
+        )
         return base_offset
+
+    def append_marker(self, end: TransactionEnd, *, wall_ms: int) -> int:
+        appended = self._partition.append_marker(**end._asdict(), wall_ms=wall_ms, leader_epoch=self._leader_epoch)
+        return appended.offset
 
     async def read(self, offset: int, *, bytes_max: int) -> Sequence[RecordBatch]:
         data = await trio.to_thread.run_sync(

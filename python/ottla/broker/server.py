@@ -38,6 +38,7 @@ from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
 from ottla.broker.roles import check_roles, client_listeners
 from ottla.broker.strays import set_strays_aside
+from ottla.broker.transaction_markers import TransactionMarkers
 from ottla.common.config import BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
 from ottla.metadata.records import Endpoint as RegisteredEndpoint
@@ -128,7 +129,14 @@ class Server:
             config=config,
             is_alone=True,
         )
+        markers = TransactionMarkers(plane, coordinator.runtime.end_transaction)
+
+        def on_high_watermark(topic: str, partition: int) -> None:
+            coordinator.on_high_watermark(topic, partition)
+            markers.on_high_watermark(topic, partition)
+
         publisher.follow(coordinator.on_published)
+        publisher.follow(markers.on_published)
         advertised = {e.name: e for e in parse_endpoints(config.text("advertised.listeners") or "")}
         lifecycle = BrokerLifecycle(
             controller,
@@ -149,13 +157,14 @@ class Server:
             quorum_status=controller.quorum_status,
             coordinator=coordinator,
             producer_ids=ProducerIds(lifecycle.allocate_producer_ids),
+            transaction_markers=markers,
             metrics=Metrics(),
             listeners=listeners,
             advertised=advertised,
         )
         try:
             async with trio.open_nursery() as services:
-                services.start_soon(poll_data_plane, plane, self.connections, coordinator.on_high_watermark)
+                services.start_soon(poll_data_plane, plane, self.connections, on_high_watermark)
                 await services.start(coordinator.run)
                 await services.start(controller.run)
                 # All of the metadata log is known now, so what it does not name is not merely unread.

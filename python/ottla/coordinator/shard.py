@@ -67,6 +67,26 @@ class TransactionMarker(NamedTuple):
     commit: bool
 
 
+class TransactionEnd(NamedTuple):
+    """What the transaction coordinator wants written into a partition."""
+
+    producer_id: int
+    producer_epoch: int
+    """Under transaction version 2 already the one that follows the transaction's."""
+    commit: bool
+    coordinator_epoch: int
+    transaction_version: int
+
+
+class Producer(NamedTuple):
+    """The producer in whose open transaction records are written."""
+
+    producer_id: int
+    producer_epoch: int
+    guard: int | None = None
+    """What the partition gave when the transaction was looked for (`ottla._native.Partition.begin_verification`)."""
+
+
 class Reply(NamedTuple):
     """The answer to the request that `token` names: a response, or an error for the caller to put into one."""
 
@@ -87,6 +107,8 @@ class Write:
     replies: Sequence[Reply] = ()
     then: object | None = None
     """Handed to the machine's `on_committed` or `on_failed`."""
+    producer: Producer | None = None
+    """The records are part of its transaction; None: of none."""
 
 
 @dataclass(slots=True)
@@ -101,8 +123,14 @@ class Outcome:
         self.replies.append(Reply(token, response))
         return self
 
-    def write(self, records: Sequence[CoordinatorRecord], *replies: Reply, then: object | None = None) -> Outcome:
-        self.writes.append(Write(records, replies, then))
+    def write(
+        self,
+        records: Sequence[CoordinatorRecord],
+        *replies: Reply,
+        then: object | None = None,
+        producer: Producer | None = None,
+    ) -> Outcome:
+        self.writes.append(Write(records, replies, then, producer))
         return self
 
     def write_each(self, records: Sequence[CoordinatorRecord], *replies: Reply) -> Outcome:
@@ -226,12 +254,17 @@ class Shard(Generic[M]):
         """The records to append now, in one batch. None: nothing to do."""
         return self._queue[0].records if self._queue else None
 
+    def next_producer(self) -> Producer | None:
+        """In whose transaction the records of `next_append` are to be appended; None: in none."""
+        return self._queue[0].producer if self._queue else None
+
     def on_appended(self, base_offset: int, now: Instant) -> list[Reply]:
         """The records of `next_append` have the offsets from `base_offset` on."""
         write = self._queue.popleft()
         assert base_offset >= self._end_offset, "offsets only rise"
+        producer_id = -1 if write.producer is None else write.producer.producer_id
         for offset, record in enumerate(write.records, base_offset):
-            self.machine.replay(LoadedRecord(offset, record.key, record.value, -1, record.content))
+            self.machine.replay(LoadedRecord(offset, record.key, record.value, producer_id, record.content))
         self._end_offset = base_offset + len(write.records)
         self._park(write, now)
         self._park_recordless(now)
@@ -243,6 +276,15 @@ class Shard(Generic[M]):
         replies = self._fail(write, error, now)
         self._park_recordless(now)
         return replies
+
+    def on_marker_appended(self, marker: TransactionMarker, reply: Reply, now: Instant) -> list[Reply]:
+        """A transaction has ended in this partition: its marker has an offset. `reply` waits until it is committed."""
+        assert not self._queue, "what was decided before is appended before"
+        assert marker.offset >= self._end_offset, "offsets only rise"
+        self.machine.replay_marker(marker)
+        self._end_offset = marker.offset + 1
+        self._park(Write((), (reply,)), now)
+        return self._release(now)
 
     # Committing
 

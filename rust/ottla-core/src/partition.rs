@@ -7,6 +7,7 @@ mod lifecycle;
 mod lookup;
 mod maintenance;
 mod read;
+mod transactions;
 mod types;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 pub(crate) use maintenance::CleanCandidate;
+pub use transactions::ActiveProducer;
 pub use types::{
     AbortedTxn, AppendState, Appended, EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP,
     EpochEndOffset, FileSlice, LATEST_TIERED_TIMESTAMP, LATEST_TIMESTAMP, ListedOffset, MAX_TIMESTAMP,
@@ -28,6 +30,7 @@ use crate::storage::log::{self, Incoming, Log, LogPosition, batch_info, end_txn_
 use crate::storage::log_dir::{Completion, LogDir, Outcome, PartitionId};
 use crate::storage::producer_state::{BatchInfo, Checks};
 use crate::storage::recovery::RecoveryReport;
+use crate::storage::verification::Verified;
 use crate::types::{Isolation, TopicId, TopicPartition};
 
 /// How to open or create a partition.
@@ -111,12 +114,15 @@ impl State {
         }
     }
 
+    /// Deleted records of an open transaction are not waited for, but what is left of it is.
     fn last_stable_offset(&self) -> i64 {
-        let high_watermark = self.high_watermark.offset;
+        let (high_watermark, log_start_offset) = (self.high_watermark.offset, self.log.log_start_offset);
         self.log
             .producers
             .first_unstable_offset()
-            .map_or(high_watermark, |offset| offset.min(high_watermark))
+            .map_or(high_watermark, |offset| {
+                offset.max(log_start_offset).min(high_watermark)
+            })
     }
 
     /// A repeated batch is answered with what its first copy was given (Kafka: `UnifiedLog.append`).
@@ -221,8 +227,30 @@ impl Partition {
     /// `InvalidProducerEpoch`, `InvalidTxnState`, `TransactionCoordinatorFenced`, `NoSpace`, `LogOffline`, `LogClosed`.
     pub fn append_as_leader(
         &self,
+        batch: ValidatedBatch,
+        required_leader_epoch: Option<i32>,
+        wall_ms: i64,
+    ) -> Result<Appended> {
+        let view = batch.view();
+        let checks = if view.is_control() {
+            Checks::Marker { transaction_version: 0 }
+        } else if view.base_sequence() < 0 {
+            Checks::Coordinator(Verified::NotRequired)
+        } else {
+            Checks::Client(Verified::NotRequired)
+        };
+        self.append(batch, required_leader_epoch, checks, wall_ms)
+    }
+
+    /// As `append_as_leader`, with what is to be checked of the producer.
+    ///
+    /// # Errors
+    /// As `append_as_leader`.
+    pub fn append(
+        &self,
         mut batch: ValidatedBatch,
         required_leader_epoch: Option<i32>,
+        checks: Checks,
         wall_ms: i64,
     ) -> Result<Appended> {
         let mut state = lock(&self.state);
@@ -234,7 +262,10 @@ impl Partition {
         let view = batch.view();
         let marker = end_txn_marker(&view);
         let producer = (view.producer_id() >= 0).then(|| batch_info(*view, marker));
-        if let Some(duplicate) = producer.and_then(|info| state.find_duplicate(&info)) {
+        // Without sequences two batches are never the same, however alike.
+        if matches!(checks, Checks::Client(_))
+            && let Some(duplicate) = producer.and_then(|info| state.find_duplicate(&info))
+        {
             return Ok(duplicate);
         }
         if self.dir.is_full() && !self.is_internal {
@@ -245,12 +276,6 @@ impl Partition {
         }
         log::check_size(batch.size_bytes(), &state.log.config, &self.topic_partition)?;
         let (last_offset, max_timestamp) = (view.last_offset(), view.max_timestamp());
-        // A coordinator's batches have no sequences.
-        let checks = if view.is_control() || view.base_sequence() < 0 {
-            Checks::Coordinator
-        } else {
-            Checks::Client
-        };
         let bytes = batch.into_bytes().freeze();
         let incoming = Incoming {
             bytes,
@@ -446,7 +471,7 @@ impl Partition {
         if now_ms - state.producers_checked_ms >= EXPIRATION_CHECK_INTERVAL_MS {
             state.producers_checked_ms = now_ms;
             let expiration_ms = state.log.config.producer_id_expiration_ms;
-            state.log.producers.expire(wall_ms, expiration_ms);
+            state.log.producers.expire(now_ms, wall_ms, expiration_ms);
         }
     }
 

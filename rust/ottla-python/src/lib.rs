@@ -24,7 +24,7 @@ mod _native {
     #[pymodule_export]
     use crate::maintenance::LogMaintenance;
     #[pymodule_export]
-    use crate::partition::{Partition, PartitionOffsets};
+    use crate::partition::{Partition, PartitionOffsets, PendingAppend};
     #[pymodule_export]
     use crate::quorum::{
         PyQuorum, QuorumDamagedError, QuorumFailedError, QuorumJob, QuorumJobDone, QuorumLog, QuorumNoSpaceError,

@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use ottla_core::partition::{EpochEndOffset, Partition as CorePartition, PartitionOffsets as CoreOffsets};
+use ottla_core::partition::{
+    AppendState, Appended, EpochEndOffset, Partition as CorePartition, PartitionOffsets as CoreOffsets,
+};
+use ottla_core::record::control::{MarkerType, TransactionMarker};
 use ottla_core::record::validate::{Origin, validate_produce};
+use ottla_core::storage::producer_state::Checks;
+use ottla_core::storage::verification::{Guard, Verified};
 use ottla_core::types::Isolation;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -12,6 +17,10 @@ use pyo3::types::PyBytes;
 
 use crate::errors::{into_py, kafka_error};
 use crate::plane::Plane;
+
+const KAFKA_STORAGE_ERROR: i16 = 56;
+
+type ProducerTuple = (i64, i16, i32, i64, i32, i64);
 
 #[pyclass(frozen, module = "ottla._native")]
 #[derive(Debug)]
@@ -36,6 +45,30 @@ pub struct PartitionOffsets {
 impl PartitionOffsets {
     fn __repr__(&self) -> String {
         format!("{self:?}")
+    }
+}
+
+/// An append of which somebody wants to know what becomes.
+#[pyclass(frozen, module = "ottla._native")]
+#[derive(Debug)]
+pub struct PendingAppend {
+    core: Arc<CorePartition>,
+    appended: Appended,
+}
+
+#[pymethods]
+impl PendingAppend {
+    #[getter]
+    fn offset(&self) -> i64 {
+        self.appended.last_offset
+    }
+
+    fn is_committed(&self, py: Python<'_>) -> PyResult<bool> {
+        match self.core.append_state(&self.appended) {
+            AppendState::Committed => Ok(true),
+            AppendState::Pending | AppendState::Written => Ok(false),
+            AppendState::Failed => Err(kafka_error(py, KAFKA_STORAGE_ERROR, "the write to the log failed")),
+        }
     }
 }
 
@@ -71,13 +104,14 @@ impl Partition {
         format!("<Partition {}>", self.core.topic_partition())
     }
 
-    #[pyo3(signature = (batch, *, wall_ms, leader_epoch=None))]
+    #[pyo3(signature = (batch, *, wall_ms, leader_epoch=None, guard=None))]
     fn append_batch(
         &self,
         py: Python<'_>,
         batch: &[u8],
         wall_ms: i64,
         leader_epoch: Option<i32>,
+        guard: Option<u64>,
     ) -> PyResult<(i64, i64)> {
         let rules = {
             let inner = self.plane.lock();
@@ -90,9 +124,79 @@ impl Partition {
         let context = rules.context(Origin::Coordinator, i16::MAX, wall_ms);
         let validated = validate_produce(BytesMut::from(batch), &context)
             .map_err(|rejection| kafka_error(py, rejection.code, &rejection.message))?;
-        let appended = self.core.append_as_leader(validated, leader_epoch, wall_ms);
+        let appended = match guard {
+            None => self.core.append_as_leader(validated, leader_epoch, wall_ms),
+            Some(guard) => {
+                let verified = match guard {
+                    0 => Verified::Open,
+                    guard => Verified::By(Guard::from_number(guard)),
+                };
+                self.core
+                    .append(validated, leader_epoch, Checks::Coordinator(verified), wall_ms)
+            }
+        };
         let appended = appended.map_err(|error| into_py(py, &error))?;
         Ok((appended.base_offset, appended.last_offset))
+    }
+
+    #[pyo3(signature = (*, producer_id, producer_epoch, commit, coordinator_epoch, transaction_version, wall_ms, leader_epoch=None))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments in Python
+    fn append_marker(
+        &self,
+        py: Python<'_>,
+        producer_id: i64,
+        producer_epoch: i16,
+        commit: bool,
+        coordinator_epoch: i32,
+        transaction_version: i16,
+        wall_ms: i64,
+        leader_epoch: Option<i32>,
+    ) -> PyResult<PendingAppend> {
+        let marker = TransactionMarker {
+            producer_id,
+            producer_epoch,
+            marker_type: if commit { MarkerType::Commit } else { MarkerType::Abort },
+            coordinator_epoch,
+        };
+        let appended = self
+            .core
+            .append_marker(&marker, transaction_version, leader_epoch, wall_ms);
+        let appended = appended.map_err(|error| into_py(py, &error))?;
+        Ok(PendingAppend {
+            core: Arc::clone(&self.core),
+            appended,
+        })
+    }
+
+    #[pyo3(signature = (producer_id, producer_epoch, *, supports_epoch_bump, now_ms))]
+    fn begin_verification(
+        &self,
+        py: Python<'_>,
+        producer_id: i64,
+        producer_epoch: i16,
+        supports_epoch_bump: bool,
+        now_ms: i64,
+    ) -> PyResult<u64> {
+        let guard = self
+            .core
+            .begin_verification(producer_id, producer_epoch, -1, supports_epoch_bump, now_ms);
+        let guard = guard.map_err(|error| into_py(py, &error))?;
+        Ok(guard.map_or(0, Guard::number))
+    }
+
+    fn producers(&self, py: Python<'_>) -> PyResult<Vec<ProducerTuple>> {
+        let producers = self.core.active_producers().map_err(|error| into_py(py, &error))?;
+        let producers = producers.into_iter().map(|producer| {
+            (
+                producer.producer_id,
+                producer.producer_epoch,
+                producer.last_sequence,
+                producer.last_timestamp,
+                producer.coordinator_epoch,
+                producer.current_txn_start_offset,
+            )
+        });
+        Ok(producers.collect())
     }
 
     #[pyo3(signature = (offset, *, max_bytes))]

@@ -16,7 +16,7 @@ from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.machine import GroupMachine
 from ottla.coordinator.group.partitioning import partition_of
-from ottla.coordinator.shard import CoordinatorRecord, Instant
+from ottla.coordinator.shard import CoordinatorRecord, Instant, Producer, TransactionEnd
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage, PartitionRegistration, TopicImage, frozen
 from ottla.protocol.codec import decode_request, decode_response, encode_request, encode_response
@@ -25,6 +25,8 @@ from ottla.protocol.versions import ApiKey
 WALL_START_MS = 1_750_000_000_000
 NODE_ID = 1
 PARTITIONS = 5
+MARKER_KEYS = {False: b"\0\0\0\0", True: b"\0\0\0\1"}
+"""Keys of control records, by whether they commit."""
 
 
 def instant() -> Instant:
@@ -61,7 +63,7 @@ class FakeLog:
     """Read instead of `records`."""
     read_delay_s: float = 0
 
-    def append(self, records: Sequence[CoordinatorRecord], *, wall_ms: int) -> int:
+    def append(self, records: Sequence[CoordinatorRecord], *, wall_ms: int, producer: Producer | None = None) -> int:
         if self.error is not None:
             raise KafkaError(self.error)
         base_offset = len(self.records)
@@ -70,6 +72,9 @@ class FakeLog:
             # As in the broker, the high watermark moves after the append has returned.
             trio.lowlevel.current_trio_token().run_sync_soon(self.commit)
         return base_offset
+
+    def append_marker(self, end: TransactionEnd, *, wall_ms: int) -> int:
+        return self.append([CoordinatorRecord(MARKER_KEYS[end.commit], b"")], wall_ms=wall_ms)
 
     def commit(self) -> None:
         self.high_watermark = len(self.records)

@@ -54,7 +54,9 @@ class FakePartition:
         self.is_watched = False
         self.appends = 0
 
-    def append_batch(self, _batch: bytes, *, wall_ms: int, leader_epoch: int) -> tuple[int, int]:
+    def append_batch(
+        self, _batch: bytes, *, wall_ms: int, leader_epoch: int, guard: int | None = None
+    ) -> tuple[int, int]:
         self.appends += 1
         return self.end_offset, self.end_offset
 

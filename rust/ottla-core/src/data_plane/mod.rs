@@ -55,8 +55,8 @@ pub struct Attached {
     unacknowledged: VecDeque<(Appended, SessionId, u64)>,
     /// Sessions with a parked fetch, each with the index in its `ParkedFetch::watched`.
     fetchers: HashMap<SessionId, usize>,
-    /// Somebody wants to know when the high watermark moves.
-    is_watched: bool,
+    /// How many want to know when the high watermark moves.
+    watchers: u32,
 }
 
 impl Attached {
@@ -335,7 +335,7 @@ impl DataPlane {
     fn on_progress(&mut self, id: PartitionId, failed: bool, now: Now) {
         self.acknowledge(id, failed, now);
         self.wake_fetchers(id, failed, now);
-        if self.table.get(id).is_some_and(|entry| entry.attached.is_watched) {
+        if self.table.get(id).is_some_and(|entry| entry.attached.watchers > 0) {
             self.moved.insert(id);
         }
     }
@@ -434,10 +434,15 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Note the high watermark's moves of a partition for `take_moved`.
+    /// Note the high watermark's moves of a partition for `take_moved`, until everybody who asked for it has taken it back.
     pub fn watch(&mut self, id: PartitionId, is_watched: bool) {
         if let Some(entry) = self.table.get_mut(id) {
-            entry.attached.is_watched = is_watched;
+            let watchers = &mut entry.attached.watchers;
+            *watchers = if is_watched {
+                *watchers + 1
+            } else {
+                watchers.saturating_sub(1)
+            };
         }
     }
 }

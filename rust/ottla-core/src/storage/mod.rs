@@ -23,5 +23,6 @@ pub mod segment;
 pub mod sim_fs;
 pub mod time_index;
 pub mod txn_index;
+pub mod verification;
 pub mod walk;
 pub(crate) mod writer;

@@ -4,8 +4,11 @@
 //! kept, because a client has at most five requests in flight. A change comes with its undo, so that an append whose write
 //! fails can be taken back.
 
+mod snapshot;
+
 use std::collections::{BTreeMap, HashMap};
 
+use super::verification::{Guard, Verifications, Verified};
 use crate::error::{Error, Result};
 use crate::types::TopicPartition;
 
@@ -138,13 +141,18 @@ pub struct BatchInfo {
     pub marker: Option<EndTxnMarker>,
 }
 
-/// Who appends: only what a client sends is checked for its sequence.
+/// Who appends, and so what is checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Checks {
-    /// Epoch and sequence are checked.
-    Client,
-    /// Epoch is checked (coordinators have no sequences).
-    Coordinator,
+    /// A client: transaction, epoch and sequence.
+    Client(Verified),
+    /// A coordinator on behalf of a client: transaction and epoch (there are no sequences).
+    Coordinator(Verified),
+    /// The transaction coordinator, with a marker: epochs, by the rules of the transaction's version.
+    Marker {
+        /// From 2 on a marker bears an epoch above that of the records (KIP-890).
+        transaction_version: i16,
+    },
 }
 
 /// A transaction that a marker ended.
@@ -180,6 +188,8 @@ pub struct ProducerState {
     /// Ended ones whose marker is not below the high watermark yet: first offset to (producer, marker's offset). They still
     /// hold the last stable offset back.
     unreplicated: BTreeMap<i64, (i64, i64)>,
+    /// What the transaction coordinator is being asked about.
+    verifications: Verifications,
 }
 
 impl ProducerState {
@@ -216,42 +226,121 @@ impl ProducerState {
             .copied()
     }
 
+    /// Whether the producer has a transaction open in this epoch.
+    pub fn has_open_transaction(&self, producer_id: i64, epoch: i16) -> bool {
+        self.producers
+            .get(&producer_id)
+            .is_some_and(|entry| entry.txn_first_offset.is_some() && entry.epoch == epoch)
+    }
+
+    /// Find out whether the transaction coordinator must be asked before a transactional batch may be appended; None: it
+    /// need not, the transaction is open. `now_ms` is monotonic (Kafka: `UnifiedLog.maybeStartTransactionVerification`).
+    ///
+    /// # Errors
+    /// `InvalidProducerEpoch`: the producer is fenced, whatever the coordinator says.
+    pub fn begin_verification(
+        &mut self,
+        producer_id: i64,
+        epoch: i16,
+        base_sequence: i32,
+        supports_epoch_bump: bool,
+        now_ms: i64,
+        topic_partition: &TopicPartition,
+    ) -> Result<Option<Guard>> {
+        let current = self.producers.get(&producer_id).map_or(NO_EPOCH, |entry| entry.epoch);
+        if epoch < current {
+            return Err(Error::InvalidProducerEpoch {
+                topic_partition: topic_partition.clone(),
+                producer_id,
+                found: epoch,
+                current,
+            });
+        }
+        if self.has_open_transaction(producer_id, epoch) {
+            return Ok(None);
+        }
+        let verifications = &mut self.verifications;
+        Ok(Some(verifications.begin(
+            producer_id,
+            epoch,
+            base_sequence,
+            supports_epoch_bump,
+            now_ms,
+        )))
+    }
+
     /// Check a batch against its producer.
     ///
     /// # Errors
     /// `InvalidProducerEpoch`, `OutOfOrderSequence`, `InvalidTxnState`, `TransactionCoordinatorFenced`.
     pub fn check(&self, info: &BatchInfo, checks: Checks, topic_partition: &TopicPartition) -> Result<()> {
         let entry = self.producers.get(&info.producer_id).unwrap_or(&ProducerEntry::EMPTY);
-        if info.producer_epoch < entry.epoch {
-            return Err(Error::InvalidProducerEpoch {
-                topic_partition: topic_partition.clone(),
-                producer_id: info.producer_id,
-                found: info.producer_epoch,
-                current: entry.epoch,
-            });
-        }
-        if let Some(marker) = info.marker {
-            if marker.coordinator_epoch < entry.coordinator_epoch {
-                return Err(Error::TransactionCoordinatorFenced {
-                    topic_partition: topic_partition.clone(),
-                    producer_id: info.producer_id,
-                    found: marker.coordinator_epoch,
-                    current: entry.coordinator_epoch,
-                });
+        let invalid_txn_state = |reason| Error::InvalidTxnState {
+            topic_partition: topic_partition.clone(),
+            producer_id: info.producer_id,
+            reason,
+        };
+        match checks {
+            Checks::Marker { transaction_version } => {
+                return check_marker(entry, info, transaction_version, topic_partition);
             }
-            return Ok(());
+            Checks::Client(verified) | Checks::Coordinator(verified) => {
+                let is_known = match verified {
+                    Verified::NotRequired => true,
+                    Verified::Open => false,
+                    Verified::By(guard) => self.verifications.is_current(info.producer_id, guard),
+                };
+                let is_open = entry.txn_first_offset.is_some() && entry.epoch == info.producer_epoch;
+                if info.is_transactional && !is_open && !is_known {
+                    return Err(invalid_txn_state("the record is not part of an ongoing transaction"));
+                }
+            }
         }
-        if checks == Checks::Client {
-            check_sequence(entry, info, topic_partition)?;
+        if info.producer_epoch < entry.epoch {
+            return Err(invalid_epoch(topic_partition, info, entry.epoch));
+        }
+        if matches!(checks, Checks::Client(_)) {
+            self.check_sequence(entry, info, topic_partition)?;
         }
         if entry.txn_first_offset.is_some() && !info.is_transactional {
-            return Err(Error::InvalidTxnState {
-                topic_partition: topic_partition.clone(),
-                producer_id: info.producer_id,
-                reason: "a transaction is open and the batch is not part of it",
-            });
+            return Err(invalid_txn_state(
+                "a transaction is open and the batch is not part of it",
+            ));
         }
         Ok(())
+    }
+
+    /// A new epoch starts at 0; within an epoch sequences follow each other; a producer that is not known (expired, or all
+    /// of its records deleted) may start anywhere, unless its epoch rises with each transaction, so that it must be at 0.
+    fn check_sequence(&self, entry: &ProducerEntry, info: &BatchInfo, topic_partition: &TopicPartition) -> Result<()> {
+        let verification = self.verifications.get(info.producer_id);
+        let out_of_order = |expected| Error::OutOfOrderSequence {
+            topic_partition: topic_partition.clone(),
+            producer_id: info.producer_id,
+            expected,
+            found: info.base_sequence,
+        };
+        if let Some(verification) = verification {
+            if verification.supports_epoch_bump && info.base_sequence != 0 && entry.batches().is_empty() {
+                return Err(out_of_order(0));
+            }
+            // A later request overtook the one that asked first, which was refused: what it holds must not be skipped.
+            if info.base_sequence > verification.lowest_sequence {
+                return Err(out_of_order(verification.lowest_sequence));
+            }
+        }
+        let expected = if entry.epoch == NO_EPOCH {
+            return Ok(());
+        } else if info.producer_epoch != entry.epoch {
+            0
+        } else {
+            entry.last_sequence().checked_add(1).unwrap_or(0)
+        };
+        if info.base_sequence == expected {
+            Ok(())
+        } else {
+            Err(out_of_order(expected))
+        }
     }
 
     /// Take a batch in that was checked, or that is in the log already.
@@ -297,6 +386,10 @@ impl ProducerState {
             }
         }
         self.producers.insert(info.producer_id, entry);
+        if info.is_transactional {
+            // The transaction is open now, or over: what the coordinator was asked before does not count any more.
+            self.verifications.clear(info.producer_id);
+        }
         (completed, undo)
     }
 
@@ -336,130 +429,62 @@ impl ProducerState {
             .retain(|_, &mut (_, last_offset)| last_offset >= log_start_offset);
     }
 
-    /// Forget producers that were silent for `expiration_ms`; never one with an open transaction.
-    pub fn expire(&mut self, wall_ms: i64, expiration_ms: i64) {
+    /// When the producer of the oldest open transaction was last heard of, in Unix ms (Kafka: `oldestTxnLastTimestamp`).
+    pub fn oldest_transaction_ms(&self) -> Option<i64> {
+        let producer_id = self.ongoing.values().next()?;
+        self.producers.get(producer_id).map(|entry| entry.last_timestamp)
+    }
+
+    /// Forget producers that were silent for `expiration_ms`, never one with an open transaction; and questions to the
+    /// coordinator that nobody settled.
+    pub fn expire(&mut self, now_ms: i64, wall_ms: i64, expiration_ms: i64) {
+        self.verifications.expire(now_ms, expiration_ms);
         self.producers
             .retain(|_, entry| !is_expired(entry, wall_ms, expiration_ms));
     }
-
-    /// The `.snapshot` file: `version i16, crc u32, entries`, with the last batch of each producer (Kafka:
-    /// `ProducerSnapshot` v1). The CRC-32C covers what follows it.
-    pub fn encode_snapshot(&self) -> Vec<u8> {
-        let mut entries: Vec<_> = self.producers.iter().collect();
-        entries.sort_unstable_by_key(|(producer_id, _)| **producer_id);
-        let mut out = Vec::with_capacity(SNAPSHOT_HEADER_BYTES + entries.len() * SNAPSHOT_ENTRY_BYTES);
-        out.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&(entries.len() as i32).to_be_bytes());
-        for (producer_id, entry) in entries {
-            let last = entry.batches().last();
-            out.extend_from_slice(&producer_id.to_be_bytes());
-            out.extend_from_slice(&entry.epoch.to_be_bytes());
-            out.extend_from_slice(&entry.last_sequence().to_be_bytes());
-            out.extend_from_slice(&entry.last_offset().to_be_bytes());
-            out.extend_from_slice(&last.map_or(0, |batch| batch.offset_delta).to_be_bytes());
-            out.extend_from_slice(&entry.last_timestamp.to_be_bytes());
-            out.extend_from_slice(&entry.coordinator_epoch.to_be_bytes());
-            out.extend_from_slice(&entry.txn_first_offset.unwrap_or(-1).to_be_bytes());
-        }
-        let crc = crc32c::crc32c(&out[SNAPSHOT_CRC_END..]);
-        out[2..SNAPSHOT_CRC_END].copy_from_slice(&crc.to_be_bytes());
-        out
-    }
-
-    /// Read a `.snapshot` file, leaving out producers whose time is over.
-    ///
-    /// # Errors
-    /// What is wrong, in words.
-    pub fn decode_snapshot(content: &[u8], wall_ms: i64, expiration_ms: i64) -> std::result::Result<Self, String> {
-        if content.len() < SNAPSHOT_HEADER_BYTES {
-            return Err(format!(
-                "{} bytes, at least {SNAPSHOT_HEADER_BYTES} expected",
-                content.len()
-            ));
-        }
-        let version = i16::from_be_bytes([content[0], content[1]]);
-        if version != SNAPSHOT_VERSION {
-            return Err(format!("version {version}, expected {SNAPSHOT_VERSION}"));
-        }
-        let expected = u32::from_be_bytes(content[2..6].try_into().expect("four bytes"));
-        let found = crc32c::crc32c(&content[SNAPSHOT_CRC_END..]);
-        if found != expected {
-            return Err(format!("crc {found:#010x}, header says {expected:#010x}"));
-        }
-        let count = i32::from_be_bytes(content[6..10].try_into().expect("four bytes"));
-        let rows = &content[SNAPSHOT_HEADER_BYTES..];
-        if usize::try_from(count).ok() != Some(rows.len() / SNAPSHOT_ENTRY_BYTES)
-            || !rows.len().is_multiple_of(SNAPSHOT_ENTRY_BYTES)
-        {
-            return Err(format!(
-                "{} bytes of entries, the header says {count} entries",
-                rows.len()
-            ));
-        }
-        let mut state = Self::default();
-        for row in rows.chunks_exact(SNAPSHOT_ENTRY_BYTES) {
-            let (producer_id, entry) = decode_entry(row);
-            if is_expired(&entry, wall_ms, expiration_ms) {
-                continue;
-            }
-            if let Some(first_offset) = entry.txn_first_offset {
-                state.ongoing.insert(first_offset, producer_id);
-            }
-            state.producers.insert(producer_id, entry);
-        }
-        Ok(state)
-    }
-}
-
-const SNAPSHOT_VERSION: i16 = 1;
-const SNAPSHOT_CRC_END: usize = 6;
-const SNAPSHOT_HEADER_BYTES: usize = 10;
-const SNAPSHOT_ENTRY_BYTES: usize = 46;
-
-fn decode_entry(row: &[u8]) -> (i64, ProducerEntry) {
-    let i32_at = |at: usize| i32::from_be_bytes(row[at..at + 4].try_into().expect("four bytes"));
-    let i64_at = |at: usize| i64::from_be_bytes(row[at..at + 8].try_into().expect("eight bytes"));
-    let (last_sequence, last_offset, timestamp) = (i32_at(10), i64_at(14), i64_at(26));
-    let mut entry = ProducerEntry {
-        epoch: i16::from_be_bytes([row[8], row[9]]),
-        coordinator_epoch: i32_at(34),
-        last_timestamp: timestamp,
-        txn_first_offset: Some(i64_at(38)).filter(|&offset| offset >= 0),
-        ..ProducerEntry::EMPTY
-    };
-    if last_offset >= 0 {
-        entry.push(ProducerBatch {
-            last_sequence,
-            last_offset,
-            offset_delta: i32_at(22),
-            timestamp,
-        });
-    }
-    (i64_at(0), entry)
 }
 
 fn is_expired(entry: &ProducerEntry, wall_ms: i64, expiration_ms: i64) -> bool {
     entry.txn_first_offset.is_none() && wall_ms.saturating_sub(entry.last_timestamp) >= expiration_ms
 }
 
-/// A new epoch starts at 0; within an epoch sequences follow each other; a producer that is not known (expired, or all of
-/// its records deleted) may start anywhere.
-fn check_sequence(entry: &ProducerEntry, info: &BatchInfo, topic_partition: &TopicPartition) -> Result<()> {
-    let expected = if entry.epoch == NO_EPOCH {
-        return Ok(());
-    } else if info.producer_epoch != entry.epoch {
-        0
+/// A marker bears an epoch that is not below the producer's; from transaction.version 2 on it must be above, but for a
+/// repetition of the one that ended the transaction (Kafka: `ProducerAppendInfo.checkProducerEpoch`).
+fn check_marker(
+    entry: &ProducerEntry,
+    info: &BatchInfo,
+    transaction_version: i16,
+    topic_partition: &TopicPartition,
+) -> Result<()> {
+    let epoch = info.producer_epoch;
+    // An epoch that cannot rise any more comes with the last transaction's records as with its marker.
+    let is_repeated = epoch == entry.epoch && (entry.txn_first_offset.is_none() || epoch == i16::MAX);
+    let is_too_low = if transaction_version >= 2 {
+        epoch <= entry.epoch && !is_repeated
     } else {
-        entry.last_sequence().checked_add(1).unwrap_or(0)
+        epoch < entry.epoch
     };
-    if info.base_sequence == expected {
-        return Ok(());
+    if is_too_low {
+        return Err(invalid_epoch(topic_partition, info, entry.epoch));
     }
-    Err(Error::OutOfOrderSequence {
+    match info.marker {
+        Some(marker) if marker.coordinator_epoch < entry.coordinator_epoch => {
+            Err(Error::TransactionCoordinatorFenced {
+                topic_partition: topic_partition.clone(),
+                producer_id: info.producer_id,
+                found: marker.coordinator_epoch,
+                current: entry.coordinator_epoch,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn invalid_epoch(topic_partition: &TopicPartition, info: &BatchInfo, current: i16) -> Error {
+    Error::InvalidProducerEpoch {
         topic_partition: topic_partition.clone(),
         producer_id: info.producer_id,
-        expected,
-        found: info.base_sequence,
-    })
+        found: info.producer_epoch,
+        current,
+    }
 }
