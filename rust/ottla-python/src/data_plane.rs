@@ -27,7 +27,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use crate::errors::into_py;
 use crate::partition::Partition;
 use crate::plane::Plane;
-use crate::readiness::Wakeup;
+use crate::readiness::{Wakeup, wait_readable};
 use crate::warmer::Warmer;
 
 /// Threads that check large compressed batches, at most; there is no use in more than the machine has cores.
@@ -146,12 +146,14 @@ impl DataPlane {
     }
 
     fn poll(&self, py: Python<'_>, now_ms: i64, wall_ms: i64) -> Polled {
-        let mut inner = self.plane.lock();
-        let now = inner.now(now_ms, wall_ms);
-        let news = inner.poll(now);
-        let moved = inner.core.take_moved();
-        let moved = moved.into_iter().filter_map(|id| inner.name(id)).collect();
-        drop(inner);
+        let wait = |fd, wait_max| py.detach(|| wait_readable(fd, wait_max));
+        let (news, moved) = self.plane.poll(now_ms, wall_ms, wait);
+        let moved = if moved.is_empty() {
+            Vec::new()
+        } else {
+            let inner = self.plane.lock();
+            moved.into_iter().filter_map(|id| inner.name(id)).collect()
+        };
         let news = news
             .into_iter()
             .map(|(session_id, news)| (session_id, news.is_over, tuples(py, news.owed)));

@@ -21,6 +21,12 @@ const TURN_BYTES_MAX: usize = 1024 * 1024;
 const TURN_MAX: Duration = Duration::from_micros(200);
 /// What one `poll` may take before the event loop's other tasks get theirs.
 const POLL_MAX: Duration = Duration::from_millis(1);
+/// How long `Plane::poll` waits for what comes next before it returns to the event loop, whose turn costs more than all
+/// of a small request.
+const LINGER_MAX: Duration = Duration::from_millis(2);
+/// What one `Plane::poll` may take with all its waiting: so late may anything be that only the event loop sees, such as
+/// a new connection.
+const LINGERING_POLL_MAX: Duration = Duration::from_millis(5);
 /// Requests that are handled between two looks at the clock.
 const REQUESTS_A_STEP: usize = 8;
 /// Size of the buffer that all sessions receive into.
@@ -37,6 +43,8 @@ struct Socket {
     is_warming: bool,
     /// It is in `Inner::again`.
     is_again: bool,
+    /// Python has a request of it that is not answered yet.
+    is_owed: bool,
     last_active_ms: i64,
 }
 
@@ -75,6 +83,8 @@ pub struct Inner {
     wakeup: Arc<Wakeup>,
     /// Sessions whose last turn ended before they did.
     again: Vec<SessionId>,
+    /// How many sessions have a request with Python.
+    owed_count: usize,
 }
 
 #[derive(Debug)]
@@ -96,6 +106,7 @@ impl Plane {
             readiness,
             wakeup: Arc::clone(&wakeup),
             again: Vec::new(),
+            owed_count: 0,
         };
         Ok(Self {
             inner: Mutex::new(inner),
@@ -106,6 +117,41 @@ impl Plane {
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic while a session is served is caught and ends that session; elsewhere the lock guards no half-done work.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `Inner::poll`, again and again while something keeps happening in short intervals that is nobody's business but
+    /// ours. Returns at once with what the caller must know (also the watched partitions that moved), and while Python
+    /// owes an answer to anybody.
+    ///
+    /// `wait` waits, for at most a given time, until a descriptor is readable; it returns false if it is not.
+    pub fn poll(
+        &self,
+        now_ms: i64,
+        wall_ms: i64,
+        wait: impl Fn(RawFd, Duration) -> bool,
+    ) -> (Vec<(SessionId, News)>, Vec<PartitionId>) {
+        let started = Instant::now();
+        loop {
+            let mut inner = self.lock();
+            let elapsed_ms = started.elapsed().as_millis() as i64;
+            let now = inner.now(now_ms + elapsed_ms, wall_ms + elapsed_ms);
+            let news = inner.poll(now);
+            let moved = inner.core.take_moved();
+            let fd = inner.wakeup_fd();
+            let is_needed = !news.is_empty() || !moved.is_empty() || inner.owed_count > 0;
+            let left = LINGERING_POLL_MAX.saturating_sub(started.elapsed());
+            if is_needed || left.is_zero() {
+                inner.ask_for_another_poll();
+                return (news, moved);
+            }
+            let has_more = !inner.again.is_empty();
+            drop(inner);
+            // Waiting lets other threads have the interpreter, also where there is nothing to wait for.
+            let wait_max = if has_more { Duration::ZERO } else { left.min(LINGER_MAX) };
+            if !wait(fd, wait_max) && !has_more {
+                return (news, moved);
+            }
+        }
     }
 }
 
@@ -140,6 +186,7 @@ impl Inner {
             interest: Some(READABLE),
             is_warming: false,
             is_again: false,
+            is_owed: false,
             last_active_ms: now_ms,
         };
         self.sockets.insert(session_id, socket);
@@ -148,6 +195,7 @@ impl Inner {
 
     pub fn close_session(&mut self, session_id: SessionId) {
         if let Some(socket) = self.sockets.remove(&session_id) {
+            self.owed_count -= usize::from(socket.is_owed);
             // It fails only for a socket that the caller has closed already, which left the set by that.
             let _ = self.readiness.set(socket.fd, session_id, socket.interest, None);
         }
@@ -192,9 +240,11 @@ impl Inner {
     pub fn resume(&mut self, session_id: SessionId, now: Now) -> Option<News> {
         if let Some(socket) = self.sockets.get_mut(&session_id) {
             socket.last_active_ms = now.now_ms;
+            self.owed_count -= usize::from(std::mem::take(&mut socket.is_owed));
         }
         let mut owed = Vec::new();
         let turn = self.guarded_turn(session_id, now, false, &mut owed)?;
+        self.ask_for_another_poll();
         self.arm(now);
         Some(News {
             is_over: turn == Turn::Over,
@@ -262,6 +312,12 @@ impl Inner {
         {
             socket.is_again = true;
             self.again.push(session_id);
+        }
+    }
+
+    /// Have the event loop call `poll` for the sessions that were not finished.
+    fn ask_for_another_poll(&self) {
+        if !self.again.is_empty() {
             self.wakeup.wake();
         }
     }
@@ -290,6 +346,7 @@ impl Inner {
             }
         });
         let turn = catch_unwind(take_turn).unwrap_or_else(|_| {
+            self.core.uncork();
             self.abort(session_id, "internal error while serving a request".to_owned());
             Turn::Over
         });
@@ -297,6 +354,11 @@ impl Inner {
             self.come_again(session_id);
         }
         self.set_interest(session_id, turn);
+        if !owed.is_empty()
+            && let Some(socket) = self.sockets.get_mut(&session_id)
+        {
+            self.owed_count += usize::from(!std::mem::replace(&mut socket.is_owed, true));
+        }
         Some(turn)
     }
 

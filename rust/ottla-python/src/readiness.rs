@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_core::data_plane::SessionId;
 
@@ -44,6 +45,21 @@ fn clear(fd: &OwnedFd) {
     let mut counter = [0_u8; 8];
     // SAFETY: reads at most eight bytes into an array of eight; nothing to read (EAGAIN) is as good.
     unsafe { libc::read(fd.as_raw_fd(), counter.as_mut_ptr().cast(), counter.len()) };
+}
+
+/// Wait until a descriptor is readable, at most for `wait_max`; false: it is not. An interrupted wait ends early.
+pub fn wait_readable(fd: RawFd, wait_max: Duration) -> bool {
+    let mut waited = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let timeout = libc::timespec {
+        tv_sec: wait_max.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(wait_max.subsec_nanos() as i32),
+    };
+    // SAFETY: both structures outlive the call.
+    unsafe { libc::ppoll(&raw mut waited, 1, &raw const timeout, std::ptr::null()) > 0 }
 }
 
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {

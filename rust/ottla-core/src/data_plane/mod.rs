@@ -241,20 +241,33 @@ impl DataPlane {
         now: Now,
         owed: &mut Vec<OwedRequest>,
     ) -> bool {
+        let mut is_corked = false;
         for _ in 0..requests_max {
-            let Some(session) = self.sessions.get_mut(&session_id) else {
-                return true;
-            };
-            match session.next_step() {
-                None => return true,
+            let step = self.sessions.get_mut(&session_id).and_then(Session::next_step);
+            match step {
+                None => break,
                 Some(Step::Owed(request)) => owed.push(request),
                 Some(Step::Native(request)) if request.api_key == PRODUCE => {
+                    if !std::mem::replace(&mut is_corked, true) {
+                        // The writers take the appends of all these requests together.
+                        self.log_dirs.iter().for_each(|dir| dir.cork());
+                    }
                     self.on_produce(session_id, request, now);
                 }
                 Some(Step::Native(request)) => self.on_fetch(session_id, &request, now),
             }
         }
+        if is_corked {
+            self.uncork();
+        }
         !self.sessions.get(&session_id).is_some_and(Session::can_step)
+    }
+
+    /// Let the log directories' writers see every append there is; for a caller that caught a panic in `advance`.
+    pub fn uncork(&self) {
+        for dir in &self.log_dirs {
+            dir.uncork();
+        }
     }
 
     /// Take in completions and expired deadlines. Returns the sessions to `advance` and to send for.

@@ -278,6 +278,16 @@ impl LogDir {
         self.queue.drain_completions()
     }
 
+    /// Let appends come together before the writer is woken. `uncork` must follow soon. QUICK.
+    pub fn cork(&self) {
+        self.queue.cork();
+    }
+
+    /// Wake the writer if `cork` kept it asleep. QUICK.
+    pub fn uncork(&self) {
+        self.queue.uncork();
+    }
+
     /// Bytes of appends taken and not yet written: what back-pressure looks at. QUICK.
     pub fn tail_bytes(&self) -> u64 {
         self.queue.tail_bytes()

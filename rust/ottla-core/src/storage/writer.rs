@@ -10,7 +10,7 @@ mod job;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::cache::lock;
@@ -31,6 +31,8 @@ const FULL_PROBE_INTERVAL: Duration = Duration::from_millis(100);
 const COMPLETION_INTERVAL_BYTES: usize = 1 << 20;
 /// Bytes written to find out whether there is room again.
 const PROBE_BYTES: usize = 64 << 10;
+/// How much is written before the file system is asked again how much room there is: others write to it, too.
+const ROOM_CHECK_INTERVAL_BYTES: u64 = 8 << 20;
 /// Name of the file they are written to.
 pub(crate) const PROBE_FILE: &str = ".room-probe";
 
@@ -38,6 +40,8 @@ pub(crate) const PROBE_FILE: &str = ".room-probe";
 struct Queue {
     jobs: Vec<Job>,
     sleeping: bool,
+    /// More jobs are about to come: the writer is not woken for each.
+    corked: bool,
     stopping: bool,
 }
 
@@ -46,6 +50,8 @@ pub(crate) struct WriteQueue {
     pub files: Arc<Files>,
     dir: PathBuf,
     reserved_bytes: u64,
+    /// What may be written before the room is looked at again.
+    unchecked_bytes: AtomicU64,
     waker: Arc<dyn Fn() + Send + Sync>,
     queue: Mutex<Queue>,
     queued: Condvar,
@@ -77,6 +83,7 @@ impl WriteQueue {
             files,
             dir,
             reserved_bytes,
+            unchecked_bytes: AtomicU64::new(0),
             waker,
             queue: Mutex::default(),
             queued: Condvar::new(),
@@ -96,6 +103,26 @@ impl WriteQueue {
         }
         let mut queue = lock(&self.queue);
         queue.jobs.push(job);
+        if !queue.corked {
+            self.wake(queue);
+        }
+    }
+
+    /// Let jobs come together before the writer is woken: it then takes many at a time. `uncork` must follow soon.
+    pub fn cork(&self) {
+        lock(&self.queue).corked = true;
+    }
+
+    /// Wake the writer if `cork` kept it asleep.
+    pub fn uncork(&self) {
+        let mut queue = lock(&self.queue);
+        queue.corked = false;
+        if !queue.jobs.is_empty() {
+            self.wake(queue);
+        }
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
         if std::mem::take(&mut queue.sleeping) {
             drop(queue);
             self.queued.notify_one();
@@ -271,7 +298,7 @@ impl WriteQueue {
         let Some((segment, position)) = start else {
             return Ok(());
         };
-        if !log.critical && self.reserved_bytes > 0 && self.files.fs.available_bytes(&self.dir)? < self.reserved_bytes {
+        if !log.critical && !self.has_room(size_bytes as u64)? {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         let file = segment.file(&self.files, position == 0)?;
@@ -302,6 +329,24 @@ impl WriteQueue {
             self.post(batch);
         }
         Ok(())
+    }
+
+    /// Whether so many bytes may be written without touching what is kept back.
+    fn has_room(&self, size_bytes: u64) -> io::Result<bool> {
+        if self.reserved_bytes == 0 {
+            return Ok(true);
+        }
+        let unchecked_bytes = self.unchecked_bytes.load(Ordering::Relaxed);
+        if let Some(left_bytes) = unchecked_bytes.checked_sub(size_bytes) {
+            self.unchecked_bytes.store(left_bytes, Ordering::Relaxed);
+            return Ok(true);
+        }
+        let available_bytes = self.files.fs.available_bytes(&self.dir)?;
+        let room_bytes = available_bytes.checked_sub(self.reserved_bytes);
+        // The less room there is, the closer it is watched.
+        let unchecked_bytes = room_bytes.map_or(0, |room| (room / 2).min(ROOM_CHECK_INTERVAL_BYTES));
+        self.unchecked_bytes.store(unchecked_bytes, Ordering::Relaxed);
+        Ok(room_bytes.is_some())
     }
 
     fn write_index(
