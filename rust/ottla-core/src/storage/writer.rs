@@ -32,7 +32,7 @@ const COMPLETION_INTERVAL_BYTES: usize = 1 << 20;
 /// Bytes written to find out whether there is room again.
 const PROBE_BYTES: usize = 64 << 10;
 /// How much is written before the file system is asked again how much room there is: others write to it, too.
-const ROOM_CHECK_INTERVAL_BYTES: u64 = 8 << 20;
+const ROOM_CHECK_INTERVAL_BYTES: u64 = 1 << 20;
 /// Name of the file they are written to.
 pub(crate) const PROBE_FILE: &str = ".room-probe";
 
