@@ -1,15 +1,13 @@
-"""`ottla serve`."""
+"""`ottla serve`, where its options have to be explained; plain ones are taken by `ottla.cli.entry`."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer()
-PORT_DEFAULT = 9092
 
 
 @app.command()
@@ -35,19 +33,12 @@ def serve(
 
     Example: ottla serve --port 9092 --data-dir ./data --set num.partitions=6
     """
+    from ottla.broker.command_line import settings_of
     from ottla.broker.foreground import run
-    from ottla.broker.settings import InvalidSetting, load_settings
+    from ottla.broker.settings import InvalidSetting
 
     try:
-        settings = load_settings(file=config, environment=os.environ, assignments=assignments or [])
+        settings = settings_of(host=host, port=port, data_dir=data_dir, config=config, assignments=assignments or [])
     except InvalidSetting as error:
         raise typer.BadParameter(str(error)) from error
-    if data_dir is not None:
-        settings["log.dirs"] = data_dir
-    elif "log.dirs" not in settings and "log.dir" not in settings:
-        settings["log.dirs"] = "./ottla-data"
-    if host is not None or port is not None or "listeners" not in settings:
-        address = host or "127.0.0.1"
-        bracketed = f"[{address}]" if ":" in address else address
-        settings["listeners"] = f"PLAINTEXT://{bracketed}:{PORT_DEFAULT if port is None else port}"
     raise typer.Exit(run(settings))
