@@ -6,14 +6,9 @@ through `trio.to_thread`.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict, final
+from typing import final
 
-Request: TypeAlias = tuple[int, int, int, int, str | None, bytes]
-"""(request_id, api_key, api_version, correlation_id, client_id, body): a request that Python answers by `reply`.
-
-`body` is everything behind the request header. At most one is outstanding a session: requests behind it are not even
-decoded before its reply, and it is handed out only after every earlier request of the connection was answered.
-"""
+from ottla._native_types import *  # every shape is part of this module, too
 
 def build_info() -> dict[str, str]:
     """What was built: version and profile. QUICK."""
@@ -49,16 +44,45 @@ class DataPlane:
         read from it or write to it. Raises: OSError.
         """
 
-    def poll(self, now_ms: int, wall_ms: int) -> tuple[list[tuple[int, bool, list[Request]]], list[tuple[str, int]]]:
+    def poll(
+        self, now_ms: int, wall_ms: int
+    ) -> tuple[list[tuple[int, bool, list[Request]]], list[tuple[str, int]], list[Unverified]]:
         """Do what there is to do: receive, handle, send, take in completed writes and expired deadlines.
 
         Returns (session_id, is_over, requests) for every session of which there is news: `requests` are owed by Python
         (at most one a session, until its `reply`); `is_over` asks for `close_session`. And the (topic, partition) of
-        watched partitions whose high watermark moved (or whose appends failed: compare `offsets`).
+        watched partitions whose high watermark moved (or whose appends failed: compare `offsets`). And the Produce
+        requests about which the transaction coordinator must be asked, for `verified`.
 
         QUICK: works for about a millisecond at most; what is left then keeps the descriptor readable. An unneeded call
         does no harm. While there is nothing to return, and no answer is owed, it waits for what comes next, without the
         GIL: 2 ms at most each time, 5 ms in all.
+        """
+
+    def serve_transactions(self, *, verifies: bool) -> None:
+        """Take requests with a transactional id from now on: there is somebody who answers `poll`'s third list. QUICK.
+
+        `verifies`: `transaction.partition.verification.enable`. May be called again.
+        """
+
+    def verified(
+        self,
+        session_id: int,
+        request_id: int,
+        refused: Sequence[tuple[str, int, int, str | None]],
+        now_ms: int,
+        wall_ms: int,
+    ) -> tuple[bool, list[Request]] | None:
+        """Go on with a Produce request about which the transaction coordinator has answered. QUICK.
+
+        `refused` are (topic, partition, error code, message) of the partitions that are not part of the transaction.
+        Returns (is_over, requests) as `poll` does; None: nothing waits for it, its connection is gone.
+        """
+
+    def oldest_transactions_ms(self) -> list[int]:
+        """When each open transaction that is the oldest of its partition was last written to, in Unix ms.
+
+        Takes a microsecond or so a partition.
         """
 
     def reply(
@@ -167,49 +191,6 @@ class DataPlane:
     def metrics(self) -> DataPlaneMetrics:
         """What was counted since the start. QUICK."""
 
-class LogDirInfo(TypedDict):
-    """One log directory."""
-
-    path: str
-    directory_id: str
-    cluster_id: str
-    was_clean: bool
-    """Whether the last stop was clean, so that nothing had to be scanned."""
-    tail_bytes: int
-    """Bytes of appends taken and not yet written."""
-    is_full: bool
-    """Appends are refused for want of space."""
-    partitions: list[tuple[str, int]]
-    """What the directory held when it was opened."""
-
-class ApiMetrics(TypedDict):
-    """Counters of one API."""
-
-    requests: int
-    errors: int
-    """Partitions answered with an error, and requests refused as a whole."""
-    request_bytes: int
-    record_bytes: int
-    latency_sum_us: int
-    latency_counts: list[int]
-    """Answers by latency: one count for each of `latency_buckets_us` (upper bounds), one for what is above."""
-
-class DataPlaneMetrics(TypedDict):
-    """Counters of the data plane."""
-
-    produce: ApiMetrics
-    fetch: ApiMetrics
-    fetches_parked: int
-    stalls: int
-    """Times that a connection had to wait because a log directory's tail was full."""
-    refused_connections: int
-    """Connections that were ended from this side."""
-    sessions: int
-    fetch_sessions: int
-    fetch_session_partitions: int
-    fetch_session_evictions: int
-    latency_buckets_us: list[int]
-
 @final
 class PartitionOffsets:
     """A partition's offsets at one moment."""
@@ -232,17 +213,6 @@ class PartitionOffsets:
     @property
     def leader_epoch(self) -> int:
         """The current leader epoch."""
-
-class CleanStats(TypedDict, total=False):
-    """What a round of compaction did; empty if the log was deleted or truncated meanwhile, or nothing was due."""
-
-    read_bytes: int
-    written_bytes: int
-    records_read: int
-    records_kept: int
-    keys: int
-    segments_before: int
-    segments_after: int
 
 @final
 class LogMaintenance:
@@ -273,10 +243,6 @@ class LogMaintenance:
 
     def uncleanable(self) -> list[tuple[str, int, str]]:
         """(topic, partition, reason) of logs that are not compacted until the next start, because they are damaged."""
-
-ProducerTuple: TypeAlias = tuple[int, int, int, int, int, int]
-"""(producer_id, producer_epoch, last_sequence, last_timestamp_ms, coordinator_epoch, current_txn_start_offset) of a
-producer in a partition; -1: none."""
 
 @final
 class PendingAppend:
@@ -408,22 +374,6 @@ class QuorumNoSpaceError(Exception):
 class QuorumFailedError(Exception):
     """The quorum failed earlier and does nothing until it is opened again."""
 
-QuorumSnapshotEvent: TypeAlias = tuple[Literal["snapshot"], int, int, int, list[bytes]]
-"""("snapshot", end_offset, epoch, last_contained_log_timestamp_ms, records): start over from these records; they stand
-for every record below end_offset."""
-QuorumCommittedEvent: TypeAlias = tuple[Literal["committed"], int, int, int, int, list[bytes]]
-"""("committed", base_offset, last_offset, epoch, timestamp_ms, records); no records in a control batch."""
-QuorumLeaderEvent: TypeAlias = tuple[Literal["leader"], int, int]
-"""("leader", leader_id, epoch): who leads has changed; -1: nobody is known to."""
-QuorumClaimedEvent: TypeAlias = tuple[Literal["claimed"], int]
-"""("claimed", epoch): this node leads and every earlier batch was delivered; it may propose."""
-QuorumResignedEvent: TypeAlias = tuple[Literal["resigned"], int]
-"""("resigned", epoch): this node, which had claimed that epoch, leads no more; what of its proposals was not delivered
-may or may not be committed yet."""
-QuorumEvent: TypeAlias = (
-    QuorumSnapshotEvent | QuorumCommittedEvent | QuorumLeaderEvent | QuorumClaimedEvent | QuorumResignedEvent
-)
-
 @final
 class QuorumJob:
     """What `QuorumLog.run` must make durable."""
@@ -510,12 +460,6 @@ class Quorum:
 
         `leader_id` is -1 if unknown; `voters` are (node_id, log_end_offset as acknowledged, -1 where unknown).
         """
-
-NewRecord: TypeAlias = tuple[bytes | None, bytes | None, int, Sequence[tuple[str, bytes | None]]]
-"""(key, value, timestamp_ms, headers) of a record to be written; timestamp -1: none."""
-
-Record: TypeAlias = tuple[int, int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
-"""(offset, timestamp_ms, key, value, headers) as a consumer sees them."""
 
 def build_batch(
     records: Sequence[NewRecord],

@@ -11,7 +11,7 @@ use std::thread::available_parallelism;
 use ottla_core::data_plane::metrics::{ApiMetrics, LATENCY_BUCKETS_US};
 use ottla_core::data_plane::rules::ProduceRules;
 use ottla_core::data_plane::validation::Validator;
-use ottla_core::data_plane::{DataPlane as Core, Options, SessionId};
+use ottla_core::data_plane::{DataPlane as Core, Options, Refused, SessionId, Unverified};
 use ottla_core::error::Error;
 use ottla_core::partition::{Partition as CorePartition, PartitionOptions};
 use ottla_core::session::pipeline::OwedRequest;
@@ -26,7 +26,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::errors::into_py;
 use crate::partition::Partition;
-use crate::plane::Plane;
+use crate::plane::{self, Plane};
 use crate::readiness::{Wakeup, wait_readable};
 use crate::warmer::Warmer;
 
@@ -42,7 +42,12 @@ const INDEX_CACHE_BYTES: usize = 8 * 1024 * 1024;
 const RESERVED_BYTES: u64 = 16 * 1024 * 1024;
 
 type RequestTuple = (u64, i16, i16, i32, Option<String>, Py<PyBytes>);
-type Polled = (Vec<(SessionId, bool, Vec<RequestTuple>)>, Vec<(String, i32)>);
+type UnverifiedTuple = (SessionId, u64, i16, String, i64, i16, Vec<(String, i32)>);
+type Polled = (
+    Vec<(SessionId, bool, Vec<RequestTuple>)>,
+    Vec<(String, i32)>,
+    Vec<UnverifiedTuple>,
+);
 
 #[pyclass(frozen, module = "ottla._native")]
 #[derive(Debug)]
@@ -147,7 +152,11 @@ impl DataPlane {
 
     fn poll(&self, py: Python<'_>, now_ms: i64, wall_ms: i64) -> Polled {
         let wait = |fd, wait_max| py.detach(|| wait_readable(fd, wait_max));
-        let (news, moved) = self.plane.poll(now_ms, wall_ms, wait);
+        let plane::Polled {
+            news,
+            moved,
+            unverified,
+        } = self.plane.poll(now_ms, wall_ms, wait);
         let moved = if moved.is_empty() {
             Vec::new()
         } else {
@@ -157,7 +166,46 @@ impl DataPlane {
         let news = news
             .into_iter()
             .map(|(session_id, news)| (session_id, news.is_over, tuples(py, news.owed)));
-        (news.collect(), moved)
+        let unverified = unverified.into_iter().map(unverified_tuple);
+        (news.collect(), moved, unverified.collect())
+    }
+
+    #[pyo3(signature = (*, verifies))]
+    fn serve_transactions(&self, verifies: bool) {
+        self.plane.lock().core.serve_transactions(verifies);
+    }
+
+    fn verified(
+        &self,
+        py: Python<'_>,
+        session_id: SessionId,
+        request_id: u64,
+        refused: Vec<(String, i32, i16, Option<String>)>,
+        now_ms: i64,
+        wall_ms: i64,
+    ) -> Option<(bool, Vec<RequestTuple>)> {
+        let refused: Vec<_> = refused
+            .into_iter()
+            .map(|(topic, partition, code, message)| Refused {
+                topic,
+                partition,
+                code,
+                message,
+            })
+            .collect();
+        let mut inner = self.plane.lock();
+        let now = inner.now(now_ms, wall_ms);
+        inner.verifying_count = inner.verifying_count.saturating_sub(1);
+        if !inner.core.on_verified(session_id, request_id, &refused, now) {
+            return None;
+        }
+        let news = inner.resume(session_id, now);
+        drop(inner);
+        news.map(|news| (news.is_over, tuples(py, news.owed)))
+    }
+
+    fn oldest_transactions_ms(&self) -> Vec<i64> {
+        self.plane.lock().core.oldest_transactions_ms().collect()
     }
 
     fn next_deadline_ms(&self) -> Option<i64> {
@@ -447,6 +495,30 @@ fn open_log_dirs(
         })
     };
     paths.into_iter().map(open).collect()
+}
+
+fn unverified_tuple(unverified: Unverified) -> UnverifiedTuple {
+    let Unverified {
+        session_id,
+        request_id,
+        api_version,
+        transactional_id,
+        producer_id,
+        producer_epoch,
+        partitions,
+    } = unverified;
+    let partitions = partitions
+        .into_iter()
+        .map(|(topic, partition)| (topic.to_string(), partition));
+    (
+        session_id,
+        request_id,
+        api_version,
+        transactional_id,
+        producer_id,
+        producer_epoch,
+        partitions.collect(),
+    )
 }
 
 fn no_session(session_id: SessionId) -> PyErr {

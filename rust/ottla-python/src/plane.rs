@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use ottla_core::data_plane::{DataPlane as Core, Now, SessionId};
+use ottla_core::data_plane::{DataPlane as Core, Now, SessionId, Unverified};
 use ottla_core::session::pipeline::OwedRequest;
 use ottla_core::storage::log_dir::PartitionId;
 
@@ -70,6 +70,22 @@ pub struct News {
     pub owed: Vec<OwedRequest>,
 }
 
+/// What the caller of `poll` must know.
+#[derive(Debug)]
+pub struct Polled {
+    pub news: Vec<(SessionId, News)>,
+    /// Watched partitions whose high watermark moved.
+    pub moved: Vec<PartitionId>,
+    /// Requests that wait for the transaction coordinator.
+    pub unverified: Vec<Unverified>,
+}
+
+impl Polled {
+    fn is_empty(&self) -> bool {
+        self.news.is_empty() && self.moved.is_empty() && self.unverified.is_empty()
+    }
+}
+
 /// The core with its sockets, under one lock that is never held across a wait.
 #[derive(Debug)]
 pub struct Inner {
@@ -85,6 +101,8 @@ pub struct Inner {
     again: Vec<SessionId>,
     /// How many sessions have a request with Python.
     owed_count: usize,
+    /// Requests about which the transaction coordinator is being asked.
+    pub verifying_count: usize,
 }
 
 #[derive(Debug)]
@@ -107,6 +125,7 @@ impl Plane {
             wakeup: Arc::clone(&wakeup),
             again: Vec::new(),
             owed_count: 0,
+            verifying_count: 0,
         };
         Ok(Self {
             inner: Mutex::new(inner),
@@ -124,32 +143,31 @@ impl Plane {
     /// owes an answer to anybody.
     ///
     /// `wait` waits, for at most a given time, until a descriptor is readable; it returns false if it is not.
-    pub fn poll(
-        &self,
-        now_ms: i64,
-        wall_ms: i64,
-        wait: impl Fn(RawFd, Duration) -> bool,
-    ) -> (Vec<(SessionId, News)>, Vec<PartitionId>) {
+    pub fn poll(&self, now_ms: i64, wall_ms: i64, wait: impl Fn(RawFd, Duration) -> bool) -> Polled {
         let started = Instant::now();
         loop {
             let mut inner = self.lock();
             let elapsed_ms = started.elapsed().as_millis() as i64;
             let now = inner.now(now_ms + elapsed_ms, wall_ms + elapsed_ms);
-            let news = inner.poll(now);
-            let moved = inner.core.take_moved();
+            let polled = Polled {
+                news: inner.poll(now),
+                moved: inner.core.take_moved(),
+                unverified: inner.core.take_unverified(),
+            };
+            inner.verifying_count += polled.unverified.len();
             let fd = inner.wakeup_fd();
-            let is_needed = !news.is_empty() || !moved.is_empty() || inner.owed_count > 0;
+            let is_needed = !polled.is_empty() || inner.owed_count > 0 || inner.verifying_count > 0;
             let left = LINGERING_POLL_MAX.saturating_sub(started.elapsed());
             if is_needed || left.is_zero() {
                 inner.ask_for_another_poll();
-                return (news, moved);
+                return polled;
             }
             let has_more = !inner.again.is_empty();
             drop(inner);
             // Waiting lets other threads have the interpreter, also where there is nothing to wait for.
             let wait_max = if has_more { Duration::ZERO } else { left.min(LINGER_MAX) };
             if !wait(fd, wait_max) && !has_more {
-                return (news, moved);
+                return polled;
             }
         }
     }
@@ -315,9 +333,9 @@ impl Inner {
         }
     }
 
-    /// Have the event loop call `poll` for the sessions that were not finished.
+    /// Have the event loop call `poll` for the sessions that were not finished, and for the transaction coordinator.
     fn ask_for_another_poll(&self) {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || self.core.has_unverified() {
             self.wakeup.wake();
         }
     }

@@ -4,11 +4,13 @@
 //! `Session::output`. Appends go into the partitions' tails; `poll` takes in what the log directories' writers completed,
 //! makes the replies that waited for it ready, and names the sessions concerned, so that whoever polled sends at once.
 
+mod acknowledging;
 mod fetch;
 pub mod metrics;
 mod options;
 mod produce;
 pub mod rules;
+mod transactions;
 pub mod validation;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 pub use self::options::Options;
+pub use self::transactions::{Refused, Unverified};
 
 use self::metrics::Metrics;
 use self::rules::ProduceRules;
@@ -92,6 +95,12 @@ pub struct DataPlane {
     /// Partitions whose log went offline.
     offline: Vec<PartitionId>,
     closed_reasons: VecDeque<(SessionId, String)>,
+    /// There is a transaction coordinator to ask.
+    serves_transactions: bool,
+    /// The coordinator is asked about transactions of older clients, too.
+    verifies_transactions: bool,
+    /// Requests that wait for the transaction coordinator and that nobody has taken to it yet.
+    unverified: Vec<Unverified>,
     metrics: Metrics,
 }
 
@@ -115,6 +124,9 @@ impl DataPlane {
             moved: BTreeSet::new(),
             offline: Vec::new(),
             closed_reasons: VecDeque::new(),
+            serves_transactions: false,
+            verifies_transactions: true,
+            unverified: Vec::new(),
             metrics: Metrics::default(),
         }
     }
@@ -146,7 +158,7 @@ impl DataPlane {
                         }
                     }
                 }
-                Slot::Ready(_) | Slot::Owed | Slot::Validating(_) => {}
+                Slot::Ready(_) | Slot::Owed | Slot::Validating(_) | Slot::Verifying(_) => {}
             }
         }
         if session.is_held() {

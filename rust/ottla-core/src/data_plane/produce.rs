@@ -18,21 +18,21 @@ use crate::session::pipeline::{NativeRequest, Slot};
 use crate::session::produce::{
     PartitionResponse, ProduceRequest, TopicResponse, VERSIONS, uses_topic_ids, write_response,
 };
-use crate::session::waiting::{Call, PendingProduce, PreparedProduce, Target, Unacknowledged};
+use crate::session::waiting::{Call, Candidate, PendingProduce, PreparedProduce, Target, Unacknowledged};
 use crate::storage::log_dir::PartitionId;
+use crate::storage::producer_state::Checks;
+use crate::storage::verification::Verified;
 use crate::types::TopicId;
 use crate::wire::Reader;
 
-const NOT_LEADER_OR_FOLLOWER: i16 = 6;
-const REQUEST_TIMED_OUT: i16 = 7;
 const INVALID_TOPIC_EXCEPTION: i16 = 17;
 const INVALID_REQUIRED_ACKS: i16 = 21;
 const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
-const KAFKA_STORAGE_ERROR: i16 = 56;
 
 /// Said of every transactional produce until there are transactions. The code is the one by which a Kafka that does not
 /// grant the transactional id refuses it: clients take it as final.
 const NO_TRANSACTIONS: &str = "this broker does not serve transactions";
+const NO_TRANSACTIONAL_ID: &str = "transactional records in a request without a transactional id";
 
 /// Topics that only coordinators and Kafka's own admin tools write to (`Topic.INTERNAL_TOPICS`, and the metadata log).
 const INTERNAL_TOPICS: [&str; 4] = [
@@ -82,16 +82,24 @@ impl DataPlane {
             started_us: now.stopwatch_us,
             size_bytes: request.frame.len(),
         };
-        let (prepared, ranges) = self.prepare(&decoded, call, request.from_admin_client);
-        let is_deep = prepared.targets.iter().zip(&ranges).any(|(target, range)| {
-            let Some(entry) = self.table.get(target.partition_id) else {
-                return false;
-            };
-            let rules = &entry.attached.rules;
-            range
-                .clone()
-                .is_some_and(|range| Check::is_deep(&request.frame[range], |codec| rules.recompresses(codec)))
-        });
+        let (mut prepared, mut ranges) = self.prepare(&decoded, call, request.from_admin_client);
+        let (mut is_deep, mut is_transactional) = (false, false);
+        for (target, range) in prepared.targets.iter().zip(&ranges) {
+            if let Some((entry, range)) = self.table.get(target.partition_id).zip(range.clone()) {
+                let (records, rules) = (&request.frame[range], &entry.attached.rules);
+                is_deep = is_deep || Check::is_deep(records, |codec| rules.recompresses(codec));
+                is_transactional = is_transactional || Check::is_transactional(records);
+            }
+        }
+        if is_transactional {
+            if let Some(transactional_id) = decoded.transactional_id {
+                prepared.transactional_id = Some(transactional_id.to_owned());
+            } else {
+                prepared.refuse_all(TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONAL_ID);
+                ranges.clear();
+                is_deep = false;
+            }
+        }
         let checks = self.checks(&prepared, &ranges, request.frame, now);
         if is_deep {
             let Some(session) = self.sessions.get_mut(&session_id) else {
@@ -219,6 +227,7 @@ impl DataPlane {
                 call,
                 acks,
                 timeout_ms,
+                transactional_id: None,
                 topics,
                 targets,
             },
@@ -233,7 +242,7 @@ impl DataPlane {
         key: &TopicKey,
         from_admin_client: bool,
     ) -> Option<(i16, Option<&'static str>)> {
-        if request.transactional_id.is_some() {
+        if request.transactional_id.is_some() && !self.serves_transactions {
             return Some((TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Some(NO_TRANSACTIONS)));
         }
         if !matches!(request.acks, -1..=1) {
@@ -283,8 +292,30 @@ impl DataPlane {
         &mut self,
         session_id: SessionId,
         slot_id: Option<u64>,
-        prepared: PreparedProduce,
+        mut prepared: PreparedProduce,
         checked: impl Iterator<Item = Option<Checked>>,
+        now: Now,
+    ) {
+        let targets = std::mem::take(&mut prepared.targets);
+        let candidates = targets.into_iter().zip(checked).map(|(target, checked)| Candidate {
+            target,
+            checked,
+            verified: Verified::NotRequired,
+        });
+        if prepared.transactional_id.is_some() {
+            self.verify(session_id, slot_id, prepared, candidates.collect(), now);
+        } else {
+            self.append_verified(session_id, slot_id, prepared, candidates, now);
+        }
+    }
+
+    /// Append what may be appended, as far as transactions are concerned.
+    pub(super) fn append_verified(
+        &mut self,
+        session_id: SessionId,
+        slot_id: Option<u64>,
+        prepared: PreparedProduce,
+        candidates: impl Iterator<Item = Candidate>,
         now: Now,
     ) {
         let PreparedProduce {
@@ -292,10 +323,15 @@ impl DataPlane {
             acks,
             timeout_ms,
             mut topics,
-            targets,
+            ..
         } = prepared;
         let mut unacknowledged = Vec::new();
-        for (target, checked) in targets.into_iter().zip(checked) {
+        for candidate in candidates {
+            let Candidate {
+                target,
+                checked,
+                verified,
+            } = candidate;
             let Target {
                 topic,
                 partition,
@@ -306,7 +342,7 @@ impl DataPlane {
                 *response = PartitionResponse::error(response.partition, UNKNOWN_TOPIC_OR_PARTITION, None);
                 continue;
             };
-            match append(entry, checked, now, response) {
+            match append(entry, checked, verified, now, response) {
                 Some(appended) if acks != 0 => {
                     unacknowledged.push(Unacknowledged {
                         topic,
@@ -376,122 +412,17 @@ impl DataPlane {
             }
         }
     }
-
-    /// Settle the appends of a partition that are committed by now, or lost.
-    pub(super) fn acknowledge(&mut self, id: PartitionId, failed: bool, now: Now) {
-        let Some(entry) = self.table.get_mut(id) else { return };
-        let (partition, queue) = (&entry.partition, &mut entry.attached.unacknowledged);
-        let mut settled = Vec::new();
-        if failed {
-            queue.retain(|(appended, session_id, slot_id)| {
-                let state = partition.append_state(appended);
-                if is_settled(state) {
-                    settled.push((*appended, *session_id, *slot_id, state));
-                }
-                !is_settled(state)
-            });
-        } else {
-            while let Some((appended, session_id, slot_id)) = queue.front().copied() {
-                let state = partition.append_state(&appended);
-                if !is_settled(state) {
-                    break;
-                }
-                queue.pop_front();
-                settled.push((appended, session_id, slot_id, state));
-            }
-        }
-        for (appended, session_id, slot_id, state) in settled {
-            let error = (state == AppendState::Failed).then_some((KAFKA_STORAGE_ERROR, "the write to the log failed"));
-            self.settle(session_id, slot_id, id, &appended, error, now);
-        }
-    }
-
-    /// A partition is served no longer: what waits for it is refused.
-    pub(super) fn abandon(&mut self, id: PartitionId, now: Now) {
-        self.acknowledge(id, true, now);
-        let Some(entry) = self.table.get_mut(id) else { return };
-        for (appended, session_id, slot_id) in std::mem::take(&mut entry.attached.unacknowledged) {
-            let error = Some((NOT_LEADER_OR_FOLLOWER, "the partition is served no longer"));
-            self.settle(session_id, slot_id, id, &appended, error, now);
-        }
-    }
-
-    fn settle(
-        &mut self,
-        session_id: SessionId,
-        slot_id: u64,
-        id: PartitionId,
-        appended: &Appended,
-        error: Option<(i16, &str)>,
-        now: Now,
-    ) {
-        let Some(session) = self.sessions.get_mut(&session_id) else {
-            return;
-        };
-        let Some(Slot::Produce(pending)) = session.slot(slot_id) else {
-            return;
-        };
-        let is_it = |append: &Unacknowledged| append.partition_id == id && append.appended == *appended;
-        let Some(index) = pending.unacknowledged.iter().position(is_it) else {
-            return;
-        };
-        let append = pending.unacknowledged.swap_remove(index);
-        if let Some((code, message)) = error {
-            let response = &mut pending.topics[append.topic].partitions[append.partition];
-            *response = PartitionResponse::error(response.partition, code, Some(message.to_owned()));
-            self.metrics.produce.errors += 1;
-        }
-        if pending.unacknowledged.is_empty() {
-            self.finish_produce(session_id, slot_id, now);
-        }
-    }
-
-    pub(super) fn on_produce_timeout(&mut self, session_id: SessionId, slot_id: u64, now: Now) {
-        let Some(session) = self.sessions.get_mut(&session_id) else {
-            return;
-        };
-        let Some(Slot::Produce(pending)) = session.slot(slot_id) else {
-            return;
-        };
-        for append in std::mem::take(&mut pending.unacknowledged) {
-            pending.topics[append.topic].partitions[append.partition].error_code = REQUEST_TIMED_OUT;
-            self.metrics.produce.errors += 1;
-        }
-        self.finish_produce(session_id, slot_id, now);
-    }
-
-    fn finish_produce(&mut self, session_id: SessionId, slot_id: u64, now: Now) {
-        let Some(session) = self.sessions.get_mut(&session_id) else {
-            return;
-        };
-        let Some(Slot::Produce(pending)) = session.slot(slot_id) else {
-            return;
-        };
-        let PendingProduce {
-            call,
-            deadline_ms,
-            topics,
-            ..
-        } = &**pending;
-        let (call, deadline_ms) = (*call, *deadline_ms);
-        let reply = write_response(call.version, call.correlation_id, topics);
-        session.complete(slot_id, vec![Chunk::Bytes(reply)]);
-        self.deadlines.remove(&(deadline_ms, session_id, slot_id));
-        self.metrics
-            .produce
-            .observe(call.size_bytes, now.stopwatch_us.saturating_sub(call.started_us));
-        self.touch(session_id);
-    }
 }
 
 /// Append checked records and fill in the response. Returns what the append was given, if there was one.
-fn append(entry: &Entry<Attached>, checked: Checked, now: Now, response: &mut PartitionResponse) -> Option<Appended> {
+fn append(
+    entry: &Entry<Attached>,
+    checked: Checked,
+    verified: Verified,
+    now: Now,
+    response: &mut PartitionResponse,
+) -> Option<Appended> {
     let batch = match checked {
-        Ok(batch) if batch.view().is_transactional() => {
-            response.error_code = TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
-            response.error_message = Some(NO_TRANSACTIONS.to_owned());
-            return None;
-        }
         Ok(batch) => batch,
         Err(rejection) => {
             response.error_code = rejection.code;
@@ -501,7 +432,10 @@ fn append(entry: &Entry<Attached>, checked: Checked, now: Now, response: &mut Pa
             return None;
         }
     };
-    match entry.partition.append_as_leader(batch, None, now.wall_ms) {
+    match entry
+        .partition
+        .append(batch, None, Checks::Client(verified), now.wall_ms)
+    {
         Ok(appended) => {
             response.base_offset = appended.base_offset;
             response.log_append_time_ms = appended.log_append_time_ms;
@@ -517,7 +451,7 @@ fn append(entry: &Entry<Attached>, checked: Checked, now: Now, response: &mut Pa
 }
 
 /// Whether an append can be answered.
-fn is_settled(state: AppendState) -> bool {
+pub(super) fn is_settled(state: AppendState) -> bool {
     matches!(state, AppendState::Committed | AppendState::Failed)
 }
 

@@ -65,6 +65,11 @@ impl Check {
         };
         records.len() >= bytes_min
     }
+
+    /// Whether the batch says that it is part of a transaction.
+    pub fn is_transactional(records: &[u8]) -> bool {
+        BatchHeader::parse(records).is_ok_and(BatchHeader::is_transactional)
+    }
 }
 
 /// The checks of one request.

@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use super::frame::FrameReader;
 use super::header::{FETCH, PRODUCE, RequestHeader};
 use super::output::{Chunk, Output};
-use super::waiting::{ParkedFetch, PendingProduce, PreparedProduce};
+use super::waiting::{ParkedFetch, PendingProduce, PreparedProduce, VerifyingProduce};
 use crate::wire::Reader;
 
 /// Produce requests of one connection that may be unacknowledged at a time.
@@ -79,6 +79,8 @@ pub enum Slot {
     Owed,
     /// Records are being checked by a worker.
     Validating(Box<PreparedProduce>),
+    /// The transaction coordinator is asked whether the records are part of its transaction.
+    Verifying(Box<VerifyingProduce>),
     /// Waits for acknowledgements.
     Produce(Box<PendingProduce>),
     /// Waits for bytes.
@@ -88,7 +90,10 @@ pub enum Slot {
 impl Slot {
     /// Whether nothing behind it may start.
     fn blocks(&self) -> bool {
-        matches!(self, Self::Owed | Self::Validating(_) | Self::Fetch(_))
+        matches!(
+            self,
+            Self::Owed | Self::Validating(_) | Self::Verifying(_) | Self::Fetch(_)
+        )
     }
 }
 
@@ -186,11 +191,11 @@ impl Session {
     /// Whether the connection may be closed now.
     pub fn is_finished(&self) -> bool {
         if self.end_of_input {
-            let validating = self
+            let is_to_be_appended = self
                 .slots
                 .iter()
-                .any(|placed| matches!(placed.slot, Slot::Validating(_)));
-            return !validating && self.held.is_none() && !self.frames.has_frame();
+                .any(|placed| matches!(placed.slot, Slot::Validating(_) | Slot::Verifying(_)));
+            return !is_to_be_appended && self.held.is_none() && !self.frames.has_frame();
         }
         self.close_reason.is_some() && self.slots.is_empty() && self.output.is_empty()
     }

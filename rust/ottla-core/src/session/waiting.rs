@@ -1,9 +1,11 @@
 //! What a reply waits for.
 
 use super::fetch_session::Fetch;
-use super::produce::TopicResponse;
+use super::produce::{PartitionResponse, TopicResponse};
+use crate::data_plane::validation::Checked;
 use crate::partition::Appended;
 use crate::storage::log_dir::PartitionId;
+use crate::storage::verification::Verified;
 use crate::types::Isolation;
 
 /// What every answer needs of its request.
@@ -39,10 +41,42 @@ pub struct PreparedProduce {
     pub acks: i16,
     /// How long to wait for acknowledgements.
     pub timeout_ms: i32,
+    /// Of a request with transactional records.
+    pub transactional_id: Option<String>,
     /// The response so far.
     pub topics: Vec<TopicResponse>,
     /// The partitions that were not refused, in the order of the request.
     pub targets: Vec<Target>,
+}
+
+impl PreparedProduce {
+    /// Answer every partition with the same error, and append nothing.
+    pub fn refuse_all(&mut self, code: i16, message: &str) {
+        self.targets.clear();
+        for response in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            *response = PartitionResponse::error(response.partition, code, Some(message.to_owned()));
+        }
+    }
+}
+
+/// Records of a Produce request that were checked.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Where they go.
+    pub target: Target,
+    /// What the check said; None: the partition went before.
+    pub checked: Option<Checked>,
+    /// What is known of their transaction.
+    pub verified: Verified,
+}
+
+/// A Produce request that waits for the transaction coordinator.
+#[derive(Debug)]
+pub struct VerifyingProduce {
+    /// The request; its targets are in `candidates`.
+    pub prepared: PreparedProduce,
+    /// What is to be appended.
+    pub candidates: Vec<Candidate>,
 }
 
 /// An append that is not acknowledged yet.

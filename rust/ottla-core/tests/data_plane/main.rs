@@ -6,3 +6,4 @@ mod fetching;
 mod input;
 mod producing;
 mod support;
+mod transactions;

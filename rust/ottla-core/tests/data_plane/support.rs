@@ -252,6 +252,8 @@ fn framed(api_key: i16, version: i16, correlation_id: i32, body: Writer) -> Vec<
     out.i16(version);
     out.i32(correlation_id);
     out.nullable_string(false, Some("test"));
+    // Of the requests that are made here only the later ones have flexible headers.
+    out.no_tagged_fields(api_key == 0 && version >= 9);
     out.raw(&body.into_bytes());
     let size = out.len() - 4;
     out.set_i32(0, size as i32);
@@ -290,6 +292,51 @@ pub fn produce(correlation_id: i32, topic: &str, records: &[u8]) -> Vec<u8> {
     produce_to(correlation_id, -1, 30_000, &[(topic, &[(0, records)])])
 }
 
+/// A transactional produce request with acks=all to partition 0 of topics.
+pub fn produce_in(version: i16, correlation_id: i32, id: Option<&str>, topics: &[(&str, &[u8])]) -> Vec<u8> {
+    let flexible = version >= 9;
+    let mut body = Writer::default();
+    body.nullable_string(flexible, id);
+    body.i16(-1);
+    body.i32(30_000);
+    body.array_len(flexible, topics.len());
+    for (topic, records) in topics {
+        body.string(flexible, topic);
+        body.array_len(flexible, 1);
+        body.i32(0);
+        body.array_len(flexible, records.len());
+        body.raw(records);
+        body.no_tagged_fields(flexible);
+        body.no_tagged_fields(flexible);
+    }
+    body.no_tagged_fields(flexible);
+    framed(0, version, correlation_id, body)
+}
+
+/// The error code and base offset of every topic's partition of a produce response.
+pub fn produce_results(version: i16, body: &[u8]) -> Vec<(i16, i64)> {
+    let flexible = version >= 9;
+    let mut reader = Reader::new(body);
+    let mut read = || -> Result<Vec<(i16, i64)>, ottla_core::wire::WireError> {
+        reader.skip_tagged_fields(flexible)?;
+        let mut found = Vec::new();
+        for _ in 0..reader.array_len(flexible, 1, "responses")? {
+            reader.string(flexible, "topic")?;
+            assert_eq!(reader.array_len(flexible, 1, "partitions")?, 1);
+            reader.i32()?;
+            found.push((reader.i16()?, reader.i64()?));
+            reader.i64()?;
+            reader.i64()?;
+            assert_eq!(reader.array_len(flexible, 1, "record errors")?, 0);
+            reader.nullable_string(flexible, "message")?;
+            reader.skip_tagged_fields(flexible)?;
+            reader.skip_tagged_fields(flexible)?;
+        }
+        Ok(found)
+    };
+    read().expect("a produce response")
+}
+
 /// The error code and base offset of the first partition of a produce response of version 8.
 pub fn produce_result(body: &[u8]) -> (i16, i64) {
     let mut reader = Reader::new(body);
@@ -309,6 +356,8 @@ pub struct Fetch<'a> {
     pub max_bytes: i32,
     pub partition_max_bytes: i32,
     pub session: (i32, i32),
+    /// Whether only committed records are wanted.
+    pub committed: bool,
 }
 
 impl Default for Fetch<'_> {
@@ -320,6 +369,7 @@ impl Default for Fetch<'_> {
             max_bytes: 1 << 20,
             partition_max_bytes: 1 << 20,
             session: (0, -1),
+            committed: false,
         }
     }
 }
@@ -332,7 +382,7 @@ impl Fetch<'_> {
         body.i32(self.max_wait_ms);
         body.i32(self.min_bytes);
         body.i32(self.max_bytes);
-        body.i8(0);
+        body.i8(i8::from(self.committed));
         body.i32(self.session.0);
         body.i32(self.session.1);
         body.array_len(false, self.topics.len());
@@ -356,6 +406,9 @@ pub struct FetchedPartition {
     pub topic: String,
     pub error_code: i16,
     pub high_watermark: i64,
+    pub last_stable_offset: i64,
+    /// Producer and first offset; None: not asked for.
+    pub aborted: Option<Vec<(i64, i64)>>,
     pub records_bytes: usize,
     /// Base offsets of the batches.
     pub batches: Vec<i64>,
@@ -393,10 +446,14 @@ pub fn fetch_result(body: &[u8]) -> Fetched {
             for _ in 0..reader.array_len(false, 1, "partitions")? {
                 reader.i32()?;
                 let (error_code, high_watermark) = (reader.i16()?, reader.i64()?);
+                let last_stable_offset = reader.i64()?;
                 reader.i64()?;
-                reader.i64()?;
-                let aborted = reader.i32()?;
-                assert!(aborted <= 0, "no transactions here");
+                let aborted_count = reader.i32()?;
+                let mut rows = Vec::new();
+                for _ in 0..aborted_count {
+                    rows.push((reader.i64()?, reader.i64()?));
+                }
+                let aborted = (aborted_count >= 0).then_some(rows);
                 reader.i32()?;
                 let records = reader.nullable_bytes(false, "records")?.unwrap_or_default();
                 let batches = Batches::new(records)
@@ -406,6 +463,8 @@ pub fn fetch_result(body: &[u8]) -> Fetched {
                     topic: topic.clone(),
                     error_code,
                     high_watermark,
+                    last_stable_offset,
+                    aborted,
                     records_bytes: records.len(),
                     batches: batches.collect(),
                 });

@@ -12,7 +12,9 @@ use ottla_core::record::validate::Origin;
 use ottla_core::storage::config::LogConfig;
 use ottla_core::storage::fs::LogFs;
 use ottla_core::storage::log_dir::LogDir;
-use ottla_core::storage::sim_fs::{Crash, SimFs};
+use ottla_core::storage::producer_state::Checks;
+use ottla_core::storage::sim_fs::{Crash, Effect, Fault, Operation, SimFs};
+use ottla_core::storage::verification::Verified;
 use ottla_core::types::Isolation;
 
 use super::support::{WALL_MS, append, dir_options, open, settle, try_open, validated};
@@ -361,4 +363,117 @@ fn a_crash_in_any_change_leaves_what_the_markers_tell() {
             }
         }
     }
+}
+
+#[test]
+fn deleted_records_of_an_open_transaction_hold_nothing_back_but_the_rest_does() {
+    let log = Fixture::new(1 << 20);
+    log.write(1, 0);
+    log.write(1, 1);
+    log.write(1, 2);
+    assert_eq!(log.last_stable_offset(), 0);
+    log.partition.delete_records(2).unwrap();
+    assert_eq!(log.last_stable_offset(), 2, "never below the log start offset");
+    assert_eq!(
+        log.partition
+            .list_offset(-1, Some(Isolation::ReadCommitted), -1)
+            .unwrap()
+            .offset,
+        2
+    );
+    log.end(1, MarkerType::Commit);
+    assert_eq!(log.last_stable_offset(), 4);
+}
+
+#[test]
+fn a_coordinators_batches_are_never_taken_for_repeated_ones() {
+    let log = Fixture::new(1 << 20);
+    let commit = || {
+        let options = BatchOptions {
+            producer_id: 1,
+            producer_epoch: 0,
+            base_sequence: -1,
+            transactional: true,
+            ..BatchOptions::default()
+        };
+        let record = NewRecord {
+            timestamp_ms: WALL_MS,
+            key: Some(b"group"),
+            value: Some(b"offset"),
+            ..NewRecord::default()
+        };
+        let batch = validated(&build_batch(options, [record]).unwrap(), Origin::Coordinator);
+        let checks = Checks::Coordinator(Verified::NotRequired);
+        log.partition.append(batch, None, checks, WALL_MS).unwrap()
+    };
+    assert_eq!((commit().base_offset, commit().base_offset), (0, 1));
+}
+
+#[test]
+fn a_transaction_whose_first_batch_was_lost_is_verified_again() {
+    let log = Fixture::new(1 << 20);
+    let begin = || log.partition.begin_verification(1, 0, 0, true, 0).unwrap();
+    let first = begin().expect("nothing is open");
+    assert_eq!(begin(), Some(first), "the question is the same until it is settled");
+    log.fs.inject(Fault {
+        path_suffix: ".log".to_owned(),
+        operation: Operation::Write,
+        effect: Effect::Fails(libc::ENOSPC),
+        after: 0,
+        times: 1,
+    });
+    let append = |guard| {
+        let options = BatchOptions {
+            producer_id: 1,
+            producer_epoch: 0,
+            base_sequence: 0,
+            transactional: true,
+            ..BatchOptions::default()
+        };
+        let record = NewRecord {
+            timestamp_ms: WALL_MS,
+            value: Some(b"v"),
+            ..NewRecord::default()
+        };
+        let batch = validated(&build_batch(options, [record]).unwrap(), Origin::Client);
+        let checks = Checks::Client(Verified::By(guard));
+        log.partition.append(batch, None, checks, WALL_MS)
+    };
+    append(first).unwrap();
+    assert_eq!(begin(), None, "open");
+    log.settle();
+    let second = begin().expect("the write was lost, and with it the transaction");
+    assert_ne!(second, first);
+    assert!(
+        matches!(append(first), Err(Error::InvalidTxnState { .. })),
+        "that answer was used"
+    );
+    log.settle();
+    append(second).unwrap();
+    log.settle();
+    assert_eq!(log.last_stable_offset(), 0);
+}
+
+#[test]
+fn a_producer_is_not_forgotten_while_its_transaction_is_open() {
+    let mut log = Fixture::new(1 << 20);
+    log.config.producer_id_expiration_ms = 1000;
+    log.partition.configure(log.config.clone());
+    log.write(1, 0);
+    log.write(2, 0);
+    log.end(2, MarkerType::Commit);
+    assert_eq!(log.partition.oldest_transaction_ms(), Some(WALL_MS));
+    let ids = |log: &Fixture| -> Vec<i64> {
+        let producers = log.partition.active_producers().unwrap();
+        producers.iter().map(|producer| producer.producer_id).collect()
+    };
+    log.partition.on_tick(3_600_000, WALL_MS + 3_600_000);
+    assert_eq!(ids(&log), [1]);
+    log.restart(Some(Crash::ProcessDies));
+    assert!(ids(&log).contains(&1));
+    assert_eq!(log.last_stable_offset(), 0);
+    assert_eq!(log.partition.active_producers().unwrap()[0].current_txn_start_offset, 0);
+    log.end(1, MarkerType::Abort);
+    assert_eq!(log.partition.oldest_transaction_ms(), None);
+    assert_eq!(log.aborted(0), [(1, 0)]);
 }

@@ -8,7 +8,7 @@ from ottla.common.config.broker.row import BOOLEAN, CLUSTER_WIDE, HIGH, INT, LOW
 from ottla.common.config.definition import ConfigKey, at_least
 
 TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
-    unused(
+    key(
         "add.partitions.to.txn.retry.backoff.max.ms",
         INT,
         "100",
@@ -16,7 +16,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Longest time for which the server retries to add a partition to a transaction.",
         valid=at_least(0),
     ),
-    unused("add.partitions.to.txn.retry.backoff.ms", INT, "20", HIGH, "Pause between such retries.", valid=at_least(1)),
+    key("add.partitions.to.txn.retry.backoff.ms", INT, "20", HIGH, "Pause between such retries.", valid=at_least(1)),
     internal("producer.id.expiration.check.interval.ms", INT, "600000", valid=at_least(1)),
     key(
         "producer.id.expiration.ms",
@@ -43,7 +43,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Longest timeout that a producer may ask for its transactions.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "transaction.partition.verification.enable",
         BOOLEAN,
         "true",
