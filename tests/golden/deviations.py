@@ -36,11 +36,6 @@ DEVIATIONS: Final = (
         "produce/several_partitions", "/topic twice/0/responses", "Kafka joins two entries of one topic in its answer"
     ),
     Deviation("produce/odd_batch", "/varint without end/error_code", KAFKA_FAILS),
-    Deviation(
-        "produce/odd_batch",
-        "/transactional and control/error_code",
-        "both are true of the batch; another check is first",
-    ),
     Deviation("produce/compressed", "/./record delta/.*", "wrong offset deltas are set right, not refused"),
     Deviation(
         "produce/compressed",

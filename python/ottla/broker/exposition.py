@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from ottla.broker.clock import wall_ms
 from ottla.broker.context import Broker
 from ottla.broker.metrics import LATENCY_BUCKETS_US, Family
 from ottla.errors import KafkaError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ottla._native import DataPlaneMetrics
     from ottla.coordinator.group.machine import GroupMachine
 
+LATE_BUFFER_MS: Final = 300_000
+"""How much longer than `transaction.max.timeout.ms` a transaction may be silent before it is late."""
 NATIVE: Final = {"produce": ApiKey.PRODUCE, "fetch": ApiKey.FETCH}
 
 Committed = tuple[str, str, int, int]
@@ -40,6 +43,7 @@ def families(broker: Broker, *, connections: int) -> Iterator[Family]:
     yield Family("ottla_fetch_sessions", "gauge", "Fetch sessions (KIP-227).").add(native["fetch_sessions"])
     yield from _log_dirs(broker)
     yield from _logs(broker)
+    yield from _transactions(broker)
     yield from _groups(broker)
     yield from _metadata(broker)
     yield Family("process_cpu_seconds_total", "counter", "CPU time of the process.").add(time.process_time())
@@ -93,6 +97,27 @@ def _logs(broker: Broker) -> Iterator[Family]:
             start.add(offsets.log_start_offset, labels)
             end.add(offsets.high_watermark, labels)
     yield from (size, start, end)
+
+
+def _transactions(broker: Broker) -> Iterator[Family]:
+    """A transaction is late when its coordinator should have aborted it long ago (Kafka: `hasLateTransaction`)."""
+    config = broker.metadata.broker_config
+    late_ms = config.integer("transaction.max.timeout.ms") + LATE_BUFFER_MS
+    written_ms = broker.plane.oldest_transactions_ms()
+    ages_ms = [wall_ms() - at_ms for at_ms in written_ms]
+    yield Family("ottla_partitions_with_open_transactions", "gauge", "Partitions with an open transaction.").add(
+        len(ages_ms)
+    )
+    yield Family(
+        "ottla_partitions_with_late_transactions",
+        "gauge",
+        "Partitions whose oldest open transaction had no write for longer than any transaction may last.",
+    ).add(sum(age_ms > late_ms for age_ms in ages_ms))
+    yield Family(
+        "ottla_oldest_transaction_age_seconds",
+        "gauge",
+        "Since the last write of the open transaction that waits longest.",
+    ).add(max(ages_ms, default=0) / 1000)
 
 
 def _groups(broker: Broker) -> Iterator[Family]:

@@ -43,6 +43,7 @@ FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "offsets": (ApiKey.LIST_OFFSETS, ApiKey.OFFSET_FOR_LEADER_EPOCH),
     "producer_ids": (ApiKey.INIT_PRODUCER_ID,),
     "quorum": (ApiKey.DESCRIBE_QUORUM,),
+    "transaction_markers": (ApiKey.WRITE_TXN_MARKERS, ApiKey.DESCRIBE_PRODUCERS),
     "topic_partitions": (ApiKey.DESCRIBE_TOPIC_PARTITIONS,),
     "security": (
         ApiKey.DESCRIBE_ACLS,

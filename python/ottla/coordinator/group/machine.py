@@ -24,6 +24,7 @@ from ottla.coordinator.group.offsets import Offsets
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.records import RecordKind
 from ottla.coordinator.group.table import GroupTable
+from ottla.coordinator.group.transactional_offsets import TransactionalOffsets
 from ottla.coordinator.shard import Instant, LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timers import Deadline, Timers
 from ottla.errors import ErrorCode
@@ -39,6 +40,7 @@ class GroupMachine:
         self._expiry: Deadline[TimerEvent] = Deadline(ExpiryCheckDue())
         self.membership = Membership(self.table, self._rebalancing, self._timers)
         self.offsets = Offsets(self.table, self._rebalancing)
+        self.transactional_offsets = TransactionalOffsets(self.table, self._rebalancing)
         self.directory = Directory(self.table, self.offsets)
 
     def configure(self, config: GroupConfig) -> None:

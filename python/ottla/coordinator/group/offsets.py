@@ -66,7 +66,7 @@ class Offsets:
         for topic in request.topics:
             partitions = []
             for p in topic.partitions:
-                if _utf16_length(p.committed_metadata) > metadata_max:
+                if utf16_length(p.committed_metadata) > metadata_max:
                     result = ErrorCode.OFFSET_METADATA_TOO_LARGE
                 else:
                     result = ErrorCode.NONE
@@ -280,7 +280,7 @@ def _fetched(
     )
 
 
-def _utf16_length(text: str | None) -> int:
+def utf16_length(text: str | None) -> int:
     """The length as Java counts it: the limit is in characters of UTF-16, in spite of its name."""
     if text is None:
         return 0

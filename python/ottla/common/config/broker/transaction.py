@@ -35,7 +35,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         "How often transactions past their timeout are looked for.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "transaction.max.timeout.ms",
         INT,
         "900000",
