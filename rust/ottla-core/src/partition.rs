@@ -75,6 +75,8 @@ struct State {
     untold_failure: bool,
     /// When records were first seen that `flush.ms` must sync, in monotonic ms.
     unsynced_since_ms: Option<i64>,
+    /// Base offset of a segment and position in it where damage was last told of.
+    told_damage: Option<(i64, u64)>,
     producers_checked_ms: i64,
     report: RecoveryReport,
 }

@@ -82,6 +82,7 @@ impl Partition {
             status: Status::Online,
             untold_failure: false,
             unsynced_since_ms: None,
+            told_damage: None,
             producers_checked_ms: 0,
             report,
         };

@@ -64,7 +64,7 @@ impl Partition {
     ///
     /// # Errors
     /// `OffsetNotAvailable` right after an election, `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeader`, `LogOffline`,
-    /// `Storage`.
+    /// `CorruptBatch`, `Storage`.
     pub fn list_offset(
         &self,
         timestamp: i64,
@@ -120,10 +120,7 @@ impl Partition {
                 _ => plan(&state, timestamp, end_offset, epoch_is_uncertain),
             }
         };
-        let found = self
-            .find_time(timestamp, &plan)
-            .map_err(Error::storage("looking up a timestamp"))?;
-        match found {
+        match self.find_time(timestamp, &plan)? {
             Some(found) if found.offset < plan.end_offset => Ok(found),
             _ if plan.epoch_is_uncertain => Err(self.offset_not_available()),
             _ => Ok(NONE),
@@ -136,23 +133,27 @@ impl Partition {
         }
     }
 
-    fn find_time(&self, timestamp: i64, plan: &TimePlan) -> io::Result<Option<ListedOffset>> {
+    fn find_time(&self, timestamp: i64, plan: &TimePlan) -> Result<Option<ListedOffset>> {
         let files = &self.dir.files;
+        let failed = |timed: &TimedSegment, source| self.read_error(&timed.segment, "looking up a timestamp", source);
         if timestamp == MAX_TIMESTAMP {
             let mut latest: Option<(MaxTimestamp, &TimedSegment)> = None;
             for timed in &plan.segments {
-                let max = timed.max_timestamp(files, plan)?;
+                let max = timed.max_timestamp(files, plan).map_err(|error| failed(timed, error))?;
                 if max.timestamp >= 0 && latest.as_ref().is_none_or(|(best, _)| max.timestamp > best.timestamp) {
                     latest = Some((max, timed));
                 }
             }
             let Some((max, timed)) = latest else { return Ok(None) };
-            return timed.search(files, plan, max.timestamp, Some(max.offset));
+            let found = timed.search(files, plan, max.timestamp, Some(max.offset));
+            return found.map_err(|error| failed(timed, error));
         }
         for timed in &plan.segments {
-            if timed.max_timestamp(files, plan)?.timestamp >= timestamp
-                && let Some(found) = timed.search(files, plan, timestamp, None)?
-            {
+            let found = timed.max_timestamp(files, plan).and_then(|max| match max.timestamp {
+                earlier if earlier < timestamp => Ok(None),
+                _ => timed.search(files, plan, timestamp, None),
+            });
+            if let Some(found) = found.map_err(|error| failed(timed, error))? {
                 return Ok(Some(found));
             }
         }

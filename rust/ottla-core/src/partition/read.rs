@@ -14,7 +14,7 @@ use crate::storage::index::IndexTail;
 use crate::storage::log::Log;
 use crate::storage::segment::{Segment, find_offset};
 use crate::storage::txn_index::AbortedTxnRow;
-use crate::storage::walk::{Walk, WalkError};
+use crate::storage::walk::{BadBatch, Walk, WalkError};
 use crate::types::Isolation;
 
 /// A segment may be removed between plan and reading; then the plan is made anew.
@@ -99,7 +99,7 @@ impl Partition {
     /// `current_leader_epoch`, `last_fetched_epoch`: -1 for none.
     ///
     /// # Errors
-    /// `OffsetOutOfRange`, `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeader`, `LogOffline`, `Storage`.
+    /// `OffsetOutOfRange`, `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `NotLeader`, `LogOffline`, `CorruptBatch`, `Storage`.
     pub fn read(
         &self,
         offset: i64,
@@ -122,7 +122,7 @@ impl Partition {
                 Planned::Nothing(result) => return Ok(result),
                 Planned::Read(plan) => *plan,
             };
-            let next_base_offset = plan.next_base_offset;
+            let (next_base_offset, segment) = (plan.next_base_offset, Arc::clone(&plan.segment));
             match self.carry_out(plan, from, max_bytes, min_one) {
                 Ok(Ok(result)) => return Ok(result),
                 // Compaction left nothing at the end of this segment.
@@ -131,15 +131,28 @@ impl Partition {
                     None => return Ok(head),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS_MAX => {}
-                Err(source) => {
-                    return Err(Error::Storage {
-                        doing: "reading records",
-                        source,
-                    });
-                }
+                Err(source) => return Err(self.read_error(&segment, "reading records", source)),
             }
         }
         unreachable!("the loop ends by returning")
+    }
+
+    /// What a failed look into a segment is called. Bytes that are no batch are damage: a client that waited for them to
+    /// get better would wait for ever. It is told of once a place.
+    pub(super) fn read_error(&self, segment: &Segment, doing: &'static str, source: io::Error) -> Error {
+        let Some(bad) = source.get_ref().and_then(|cause| cause.downcast_ref::<BadBatch>()) else {
+            return Error::Storage { doing, source };
+        };
+        let (base_offset, position) = (segment.base_offset(), bad.position);
+        let error = Error::CorruptBatch {
+            file: format!("{}/{base_offset:020}.log", self.topic_partition),
+            position,
+            reason: bad.error.to_string(),
+        };
+        if lock(&self.state).told_damage.replace((base_offset, position)) != Some((base_offset, position)) {
+            self.dir.complain(&error.to_string());
+        }
+        error
     }
 
     fn plan(
@@ -265,6 +278,8 @@ impl Partition {
             Some(entries) => segment.flushed_offset_index(files, entries),
         };
         let found = match plan.start {
+            // The first batch of a segment is named by the file and nothing else: it is looked at.
+            Place::At(0) => Walk::new(&*file, 0, bound).next_header()?.map(|_| 0),
             Place::At(position) => Some(position).filter(|position| *position < bound),
             Place::From(position) => find_offset(&*file, position, bound, offset)?,
             Place::InIndex => {

@@ -308,8 +308,12 @@ impl LogDir {
         self.queue.is_full()
     }
 
-    /// Failures since the last call that changed nothing for readers and writers (a checkpoint that was not written, a file
-    /// that was not removed), in words for the broker's log. QUICK.
+    pub(crate) fn complain(&self, complaint: &str) {
+        self.queue.complain(complaint);
+    }
+
+    /// What was found wrong since the last call and takes no log offline (a checkpoint that was not written, a file that was
+    /// not removed, a batch that cannot be read), in words for the broker's log. QUICK.
     pub fn drain_complaints(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.queue.complaints))
     }

@@ -25,12 +25,20 @@ impl From<io::Error> for WalkError {
     }
 }
 
+/// `WalkError::Bad` as the cause of an `io::Error`, so that who knows the file can name it.
+#[derive(Debug, thiserror::Error)]
+#[error("at byte {position}: {error}")]
+pub(crate) struct BadBatch {
+    pub position: u64,
+    pub error: BatchError,
+}
+
 impl From<WalkError> for io::Error {
     fn from(error: WalkError) -> Self {
         match error {
             WalkError::Io(error) => error,
             WalkError::Bad { position, error } => {
-                io::Error::new(io::ErrorKind::InvalidData, format!("at byte {position}: {error}"))
+                io::Error::new(io::ErrorKind::InvalidData, BadBatch { position, error })
             }
         }
     }

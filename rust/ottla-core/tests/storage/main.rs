@@ -7,6 +7,7 @@
 
 mod basics;
 mod crashes;
+mod damage;
 mod details;
 mod faults;
 mod kafka;
