@@ -172,6 +172,24 @@ def test_what_can_be_made_again_is(whole: Path, tmp_path: Path, spoil: Callable[
         assert wire.produce("topic", b"next").base_offset == len(VALUES)
 
 
+def test_records_that_are_gone_are_told_of(whole: Path, tmp_path: Path) -> None:
+    """What is missing cannot be served; nobody should have to find that out by counting."""
+    data_dir = tmp_path / "data"
+    shutil.copytree(whole, data_dir)
+    segments = sorted((data_dir / "topic-0").glob("*.log"))
+    missing, behind = segments[1], int(segments[2].stem)
+    missing.unlink()
+    broker = BrokerProcess(data_dir, settings={"log.segment.bytes": str(SEGMENT_BYTES)})
+    with broker, Wire(broker.port) as wire:
+        assert wire.values("topic") == VALUES[: int(missing.stem)] + VALUES[behind:]
+    gap = f"no segment of topic-0 holds the offsets {int(missing.stem)} to {behind - 1}"
+    assert broker.output_path.read_text().count(gap) == 1
+    shutil.rmtree(data_dir / "topic-0")
+    with broker, Wire(broker.port) as wire:
+        assert wire.values("topic") == []
+    assert broker.output_path.read_text().count("partition_made_anew topic=topic partition=0") == 1
+
+
 @pytest.mark.parametrize(
     "pattern", ["meta.properties", "__cluster_metadata-0/quorum-state", "__cluster_metadata-0/*.log"]
 )

@@ -67,6 +67,12 @@ async def maintain_logs(plane: DataPlane, settings: Callable[[], MaintenanceSett
                 nursery.start_soon(_compact, maintenance, settings)
 
 
+def log_complaints(plane: DataPlane) -> None:
+    """Put into the log what was found wrong and takes no partition offline."""
+    for complaint in plane.complaints():
+        log.warning("log_complaint", reason=complaint)
+
+
 async def _tick(plane: DataPlane, nursery: trio.Nursery) -> None:
     full: set[str] = set()
     while True:
@@ -77,8 +83,7 @@ async def _tick(plane: DataPlane, nursery: trio.Nursery) -> None:
             log.error("log_dir_full", log_dir=path)
         for path in sorted(full_before - full):
             log.info("log_dir_has_room", log_dir=path)
-        for complaint in plane.complaints():
-            log.warning("log_complaint", reason=complaint)
+        log_complaints(plane)
         for topic, partition in plane.take_offline():
             log.error("log_offline", topic=topic, partition=partition)
             nursery.start_soon(_bring_back, plane, topic, partition)

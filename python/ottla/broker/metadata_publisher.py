@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -67,12 +67,24 @@ class _Opening:
 class MetadataPublisher:
     """Holds the image that requests are answered from, and brings the data plane in line with it."""
 
-    def __init__(self, plane: DataPlane, *, node_id: int, config: BrokerConfig) -> None:
-        """Args: config: What the broker was started with; dynamic settings come with the metadata."""
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        node_id: int,
+        config: BrokerConfig,
+        held: Collection[tuple[str, int]] = (),
+    ) -> None:
+        """
+        Args:
+            config: What the broker was started with; dynamic settings come with the metadata.
+            held: (topic, partition) that the log directories held at the start.
+        """
         self.image: MetadataImage = EMPTY_IMAGE
         self.config = config
         self._plane = plane
         self._node_id = node_id
+        self._held = frozenset(held)
         self._delta = MetadataDelta(EMPTY_IMAGE)
         self._offset = -1
         self._epoch = -1
@@ -226,6 +238,14 @@ class MetadataPublisher:
         for opening in openings:
             try:
                 self._open_one(opening)
+                # Every start raises the epoch: above 0 it was led before, and whatever it held was in a directory.
+                if opening.leader_epoch > 0 and (opening.topic, opening.partition) not in self._held:
+                    log.error(
+                        "partition_made_anew",
+                        topic=opening.topic,
+                        partition=opening.partition,
+                        reason="no log directory held it: if it had records, they are gone",
+                    )
             except (KafkaError, OSError) as error:
                 self._unopened.append(opening)
                 log.error("partition_not_opened", topic=opening.topic, partition=opening.partition, reason=str(error))

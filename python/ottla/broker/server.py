@@ -30,7 +30,7 @@ from ottla.broker.group_coordinator import GroupCoordinator
 from ottla.broker.http import Page, serve_pages
 from ottla.broker.janitor import close_idle_connections
 from ottla.broker.listener import ConnectionLimits, open_listener, serve_listener
-from ottla.broker.log_maintenance import MaintenanceSettings, maintain_logs
+from ottla.broker.log_maintenance import MaintenanceSettings, log_complaints, maintain_logs
 from ottla.broker.metadata_publisher import MetadataPublisher
 from ottla.broker.metrics import Metrics, render
 from ottla.broker.poller import poll_data_plane
@@ -119,7 +119,8 @@ class Server:
         identity = await trio.to_thread.run_sync(partial(open_data_dirs, log_dirs, node_id=node_id))
         check_roles(config, node_id=identity.node_id)
         plane = await trio.to_thread.run_sync(partial(self._open_plane, identity, log_dirs))
-        publisher = MetadataPublisher(plane, node_id=identity.node_id, config=config)
+        held = [partition for log_dir in plane.log_dirs() for partition in log_dir["partitions"]]
+        publisher = MetadataPublisher(plane, node_id=identity.node_id, config=config, held=held)
         controller = self._controller(identity, publisher, log_dirs)
         coordinator = GroupCoordinator(
             plane,
@@ -195,6 +196,7 @@ class Server:
                 connection.close()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(plane.close, now_ms(), wall_ms())
+            log_complaints(plane)
 
     def _open_plane(self, identity: DataDirs, log_dirs: Sequence[str]) -> DataPlane:
         """SLOW: opens and locks the directories."""

@@ -100,12 +100,16 @@ def check_partition(directory: Path, summary: Summary) -> Iterator[Finding]:
         yield from _readable(path, read_producer_snapshot)
     segments = sorted(directory.glob("*.log"), key=base_offset_of)
     next_offset = -1
+    was_compacted = _was_compacted(directory)
     for number, path in enumerate(segments):
         summary.segments += 1
         summary.size_bytes += path.stat().st_size
         base = base_offset_of(path)
         if base < next_offset:
             text = f"starts at {base}, but the segment before it reaches to {next_offset - 1}"
+            yield Finding(Severity.DAMAGE, path, text)
+        elif 0 <= next_offset < base and not was_compacted:
+            text = f"starts at {base}, but the segment before it ends at {next_offset - 1}: a segment is missing"
             yield Finding(Severity.DAMAGE, path, text)
         positions: dict[int, BatchAt] = {}
         is_last = number == len(segments) - 1
@@ -115,6 +119,16 @@ def check_partition(directory: Path, summary: Summary) -> Iterator[Finding]:
         if positions:
             next_offset = max(next_offset, max(b.batch.last_offset for b in positions.values()) + 1)
         yield from _check_indexes(path, base, positions, is_last=is_last)
+
+
+def _was_compacted(directory: Path) -> bool:
+    """Whether the cleaner has been here: then offsets may be missing between segments."""
+    found = _PARTITION.fullmatch(directory.name)
+    try:
+        rows = read_checkpoint(directory.parent / "cleaner-offset-checkpoint")
+    except (FileNotFoundError, MalformedFile):
+        rows = []
+    return found is not None and any(row[:2] == (found["topic"], found["partition"]) for row in rows)
 
 
 def _check_segment(

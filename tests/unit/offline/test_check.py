@@ -42,6 +42,16 @@ def test_an_intact_partition_has_no_findings(partition: Path) -> None:
     assert (summary.segments, summary.batches, summary.records) == (1, 3, 6)
 
 
+def test_a_missing_segment_is_damage_unless_the_cleaner_took_the_offsets(partition: Path) -> None:
+    behind = partition / "00000000000000000008.log"
+    behind.write_bytes(batch(8))
+    (found,) = (f for f in findings(partition.parent) if f.severity is Severity.DAMAGE)
+    assert found.path == behind
+    assert found.message == "starts at 8, but the segment before it ends at 5: a segment is missing"
+    (partition.parent / "cleaner-offset-checkpoint").write_text("0\n1\nclicks 0 8\n")
+    assert not [f for f in findings(partition.parent) if f.severity is Severity.DAMAGE]
+
+
 def test_a_torn_tail_is_normal_after_a_crash(partition: Path) -> None:
     log = partition / LOG
     size = log.stat().st_size

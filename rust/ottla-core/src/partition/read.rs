@@ -125,9 +125,12 @@ impl Partition {
             let (next_base_offset, segment) = (plan.next_base_offset, Arc::clone(&plan.segment));
             match self.carry_out(plan, from, max_bytes, min_one) {
                 Ok(Ok(result)) => return Ok(result),
-                // Compaction left nothing at the end of this segment.
+                // Nothing is left at the end of this segment.
                 Ok(Err(head)) => match next_base_offset {
-                    Some(next) => from = next,
+                    Some(next) => {
+                        self.tell_of_gap(from, next);
+                        from = next;
+                    }
                     None => return Ok(head),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS_MAX => {}
@@ -135,6 +138,18 @@ impl Partition {
             }
         }
         unreachable!("the loop ends by returning")
+    }
+
+    /// Records between segments go missing only where a log is compacted. It is told of once a place.
+    fn tell_of_gap(&self, from: i64, next_base_offset: i64) {
+        let mut state = lock(&self.state);
+        let place = (next_base_offset, 0);
+        if !state.log.config.cleanup_policy.compact && state.told_damage.replace(place) != Some(place) {
+            let (topic_partition, last) = (&self.topic_partition, next_base_offset - 1);
+            self.dir.complain(&format!(
+                "no segment of {topic_partition} holds the offsets {from} to {last}"
+            ));
+        }
     }
 
     /// What a failed look into a segment is called. Bytes that are no batch are damage: a client that waited for them to
