@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ottla.broker.producer_ids import ProducerIds
     from ottla.broker.quorum_runtime import QuorumStatus
     from ottla.broker.transaction_markers import TransactionMarkers
+    from ottla.broker.transaction_verifier import AddPartitions
     from ottla.common.endpoints import Endpoint
 
 
@@ -43,6 +44,8 @@ class Broker:
     coordinator: Any
     producer_ids: ProducerIds
     transaction_markers: TransactionMarkers
+    add_partitions: AddPartitions
+    """The transaction coordinator, as partitions and groups ask it."""
     metrics: Metrics
     listeners: dict[str, Endpoint]
     """What is listened on, by listener name, with the ports that were bound."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ottla._native import DataPlane, Partition, RecordBatch, build_batch, decode_batches
+from ottla.broker.clock import now_ms
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.broker.event_log import EventLog
 from ottla.broker.metadata_publisher import Published
@@ -193,6 +194,20 @@ class GroupCoordinator:
         if not self._partition_count:
             raise KafkaError(ErrorCode.NOT_COORDINATOR)
         return partition_of(group_id, self._partition_count)
+
+    def begin_verification(
+        self, partition: int, producer_id: int, producer_epoch: int, *, supports_epoch_bump: bool
+    ) -> int:
+        """Find out whether a producer's transaction is open in a partition of groups: as the native partition does it.
+
+        Raises: KafkaError (NOT_COORDINATOR, INVALID_PRODUCER_EPOCH).
+        """
+        native = self._plane.partition(CONSUMER_OFFSETS, partition)
+        if native is None:
+            raise KafkaError(ErrorCode.NOT_COORDINATOR)
+        return native.begin_verification(
+            producer_id, producer_epoch, supports_epoch_bump=supports_epoch_bump, now_ms=now_ms()
+        )
 
     async def ensure_topic(self) -> None:
         """Make `__consumer_offsets` unless it is there. Raises: KafkaError (COORDINATOR_NOT_AVAILABLE)."""

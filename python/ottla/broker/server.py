@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -39,9 +39,13 @@ from ottla.broker.quorum_runtime import QuorumSettings
 from ottla.broker.roles import check_roles, client_listeners
 from ottla.broker.strays import set_strays_aside
 from ottla.broker.transaction_markers import TransactionMarkers
+from ottla.broker.transaction_verifier import AddPartitions, TransactionVerifier, no_coordinator
 from ottla.common.config import BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
 from ottla.metadata.records import Endpoint as RegisteredEndpoint
+
+if TYPE_CHECKING:
+    from ottla._native import Request
 
 log = EventLog("server")
 
@@ -88,6 +92,8 @@ class Server:
         """Args: settings: Configuration by Kafka's keys, as text. Raises: InvalidConfig."""
         self.config = BrokerConfig.load(settings)
         check_broker_config(self.config)
+        self.add_partitions: AddPartitions | None = None
+        """The transaction coordinator, as partitions and groups ask it. None: transactional ids are refused."""
         self.connections: dict[int, Connection] = {}
         self._stop = trio.Event()
         self._stopped = trio.Event()
@@ -136,8 +142,20 @@ class Server:
             coordinator.on_high_watermark(topic, partition)
             markers.on_high_watermark(topic, partition)
 
+        def on_news(session_id: int, is_over: bool, owed: list[Request]) -> None:
+            connection = self.connections.get(session_id)
+            if connection is not None:
+                connection.on_polled(is_over=is_over, owed=owed)
+
+        verifier = TransactionVerifier(
+            plane,
+            self.add_partitions or no_coordinator,
+            config=lambda: publisher.broker_config,
+            on_news=on_news,
+        )
         publisher.follow(coordinator.on_published)
         publisher.follow(markers.on_published)
+        publisher.follow(lambda published: verifier.configure(published.config))
         advertised = {e.name: e for e in parse_endpoints(config.text("advertised.listeners") or "")}
         lifecycle = BrokerLifecycle(
             controller,
@@ -159,18 +177,21 @@ class Server:
             coordinator=coordinator,
             producer_ids=ProducerIds(lifecycle.allocate_producer_ids),
             transaction_markers=markers,
+            add_partitions=self.add_partitions or no_coordinator,
             metrics=Metrics(),
             listeners=listeners,
             advertised=advertised,
         )
         try:
             async with trio.open_nursery() as services:
-                services.start_soon(poll_data_plane, plane, self.connections, on_high_watermark)
+                services.start_soon(poll_data_plane, plane, self.connections, on_high_watermark, verifier.start)
                 await services.start(coordinator.run)
                 await services.start(controller.run)
                 # All of the metadata log is known now, so what it does not name is not merely unread.
                 await trio.to_thread.run_sync(set_strays_aside, plane, publisher.topic)
                 services.start_soon(publisher.run)
+                if self.add_partitions is not None:
+                    await services.start(verifier.run)
                 await lifecycle.start()
                 services.start_soon(lifecycle.run)
                 # Clients that find their group loading sleep before they ask again: most are loaded in no time.

@@ -59,6 +59,18 @@ class AddPartitions(Protocol):
         """Add partitions to a transaction, or find out whether they are part of it. Raises: KafkaError."""
 
 
+async def no_coordinator(
+    transactional_id: str,
+    producer_id: int,
+    producer_epoch: int,
+    partitions: Collection[TopicPartition],
+    *,
+    verify_only: bool,
+) -> Mapping[TopicPartition, ErrorCode]:
+    """What a broker without a transaction coordinator says."""
+    raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"nobody coordinates {transactional_id}")
+
+
 def transaction_error(error: ErrorCode, *, knows_abortable: bool) -> ErrorCode:
     """What the coordinator's answer about a partition means to whoever wants to write there."""
     if error is ErrorCode.PRODUCER_FENCED:
