@@ -137,6 +137,12 @@ class DataPlane:
     def partition(self, topic: str, partition: int) -> Partition | None:
         """A partition that is served. QUICK."""
 
+    def set_unavailable(self, partitions: Sequence[tuple[str, int, bytes]]) -> None:
+        """Name all (topic, partition, topic id) that should be served and could not be opened. QUICK.
+
+        Produce and Fetch answer KAFKA_STORAGE_ERROR for them, instead of not knowing them.
+        """
+
     def partitions(self) -> list[tuple[str, int]]:
         """All partitions that are served, in the order of their creation. QUICK."""
 

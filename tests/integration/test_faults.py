@@ -9,6 +9,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -188,6 +189,37 @@ def test_records_that_are_gone_are_told_of(whole: Path, tmp_path: Path) -> None:
     with broker, Wire(broker.port) as wire:
         assert wire.values("topic") == []
     assert broker.output_path.read_text().count("partition_made_anew topic=topic partition=0") == 1
+
+
+def test_a_damaged_partition_is_fenced_off_and_said_to_be(whole: Path, tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    shutil.copytree(whole, data_dir)
+    segment = max((data_dir / "topic-0").glob("*.log"))
+    content = bytearray(segment.read_bytes())
+    content[100] ^= 0xFF
+    segment.write_bytes(content)
+    for checkpoint in data_dir.glob("*checkpoint"):
+        checkpoint.unlink()
+    settings = {"log.segment.bytes": str(SEGMENT_BYTES)}
+    with BrokerProcess(data_dir, settings=settings) as broker, Wire(broker.port) as wire:
+        assert wire.produce("topic", b"more").error_code is ErrorCode.KAFKA_STORAGE_ERROR
+        wire.create("other")
+        assert wire.produce("other", b"more").error_code is ErrorCode.NONE
+        for command in (
+            ["topics", "describe", "topic"],
+            ["consume", "topic", "--from-beginning", "--timeout-ms", "1000"],
+        ):
+            began = time.monotonic()
+            done = subprocess.run(
+                [sys.executable, "-c", "from ottla.cli.entry import main; main()", *command,
+                 "--bootstrap-server", f"127.0.0.1:{broker.port}"],
+                check=False, capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+            assert "KAFKA_STORAGE_ERROR" in done.stdout + done.stderr, command
+            assert (done.returncode == 0) == (command[0] == "topics"), command
+            assert time.monotonic() - began < 15, command
+    assert segment.name in broker.output_path.read_text()
+    assert segment.read_bytes() == bytes(content)
 
 
 @pytest.mark.parametrize(

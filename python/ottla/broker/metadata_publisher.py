@@ -91,6 +91,8 @@ class MetadataPublisher:
         self._gathered = trio.Event()
         self._published_offset = -1
         self._unopened: list[_Opening] = []
+        self._unavailable: dict[tuple[str, int], bytes] = {}
+        """Topic ids of what is unopened, as the data plane knows it."""
         self._waiters: list[tuple[int, int, trio.Event]] = []
         self._waiter_count = 0
         self._followers: list[Callable[[Published], None]] = []
@@ -139,6 +141,7 @@ class MetadataPublisher:
         unopened, self._unopened = self._unopened, []
         wanted = [o for o in unopened if self._is_wanted(o)]
         await self._open(wanted)
+        self._tell_unavailable()
         if len(self._unopened) < len(wanted):
             log.info("partitions_opened_late", count=len(wanted) - len(self._unopened))
             nothing = MetadataDelta(self.image)
@@ -172,6 +175,7 @@ class MetadataPublisher:
         for follower in self._followers:
             follower(published)
         await self._delete([topic for topic in removed if topic.name not in image.topic_ids])
+        self._tell_unavailable()
         # Whoever waited may now rely on what it asked for: new partitions serve, deleted ones do not.
         self._published_offset = image.offset
         while self._waiters and self._waiters[0][0] <= image.offset:
@@ -219,6 +223,20 @@ class MetadataPublisher:
                     leader_epoch=registration.leader_epoch,
                     config=config,
                 )
+
+    def missing_error(self, topic: str, partition: int) -> ErrorCode:
+        """What to answer for a partition that the data plane does not serve."""
+        if (topic, partition) in self._unavailable:
+            return ErrorCode.KAFKA_STORAGE_ERROR
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+    def _tell_unavailable(self) -> None:
+        """Have requests for what could not be opened answered as such, until it is opened or not wanted any more."""
+        self._unopened = [o for o in self._unopened if self._is_wanted(o)]
+        unavailable = {(o.topic, o.partition): o.topic_id for o in self._unopened}
+        if unavailable != self._unavailable:
+            self._unavailable = unavailable
+            self._plane.set_unavailable([(*at, topic_id) for at, topic_id in unavailable.items()])
 
     async def _open(self, openings: Sequence[_Opening]) -> None:
         if not openings:

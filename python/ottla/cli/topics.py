@@ -11,6 +11,8 @@ from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap, key_values
 from ottla.cli.output import print_json, print_rows, run
 from ottla.client import NewTopic
 
+PATIENCE_MS = 2_000
+"""How long a partition that cannot tell its offsets is asked again."""
 app = typer.Typer(no_args_is_help=True, help="List, create, describe, grow and delete topics.")
 Name = Annotated[str, typer.Argument(help="The topic's name.")]
 
@@ -103,8 +105,11 @@ def describe(name: Name, bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT, as_jso
         async with open_admin(bootstrap_server) as admin:
             (topic,) = await admin.topics.describe([name])
             led = [TopicPartition(name, i) for i, p in topic.partitions.items() if p.leader_id >= 0]
-            starts = await admin.offsets.list_offsets(dict.fromkeys(led, EARLIEST))
-            ends = await admin.offsets.list_offsets(dict.fromkeys(led, LATEST))
+            starts, no_starts = await admin.offsets.list_offsets_patiently(
+                dict.fromkeys(led, EARLIEST), patience_ms=PATIENCE_MS
+            )
+            ends, no_ends = await admin.offsets.list_offsets_patiently(dict.fromkeys(starts, LATEST), patience_ms=0)
+            errors = {at.partition: error.code.name for at, error in (no_starts | no_ends).items()}
             return [
                 {
                     "partition": index,
@@ -112,14 +117,18 @@ def describe(name: Name, bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT, as_jso
                     "leader_epoch": p.leader_epoch,
                     "replicas": list(p.replicas),
                     "isr": list(p.isr),
-                    "log_start_offset": starts[TopicPartition(name, index)].offset if p.leader_id >= 0 else None,
-                    "high_watermark": ends[TopicPartition(name, index)].offset if p.leader_id >= 0 else None,
+                    "log_start_offset": found.offset if (found := starts.get(TopicPartition(name, index))) else None,
+                    "high_watermark": found.offset if (found := ends.get(TopicPartition(name, index))) else None,
+                    "error": errors.get(index),
                 }
                 for index, p in topic.partitions.items()
             ]
 
     columns = ["partition", "leader", "leader_epoch", "replicas", "isr", "log_start_offset", "high_watermark"]
-    print_rows(run(main), columns, as_json=as_json, empty="The topic has no partitions.")
+    rows = run(main)
+    if any(row["error"] is not None for row in rows):
+        columns.append("error")
+    print_rows(rows, columns, as_json=as_json, empty="The topic has no partitions.")
 
 
 @app.command()

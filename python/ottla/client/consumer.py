@@ -95,6 +95,7 @@ class Consumer:
         self._counts: dict[str, int | None] = {}
         self._fetching: set[int] = set()
         self._error: KafkaError | None = None
+        self._fetch_trouble: KafkaError | None = None
         self._preparing = False
         self._processed: dict[TopicPartition, OffsetAndMetadata] = {}
         self._arrived = anyio.Event()
@@ -215,10 +216,10 @@ class Consumer:
 
     @property
     def trouble(self) -> KafkaError | None:
-        """What keeps the consumer from reading at present: brokers that are away, a topic that is not there."""
+        """What keeps the consumer from reading now: brokers that are away, a missing topic, a partition's error."""
         missing = next((topic for topic, count in self._counts.items() if count is None), None)
         if self.network.trouble is not None or missing is None:
-            return self.network.trouble
+            return self.network.trouble or self._offsets.trouble or self._fetch_trouble
         code = self.network.view.errors.get(missing, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         return KafkaError(code, f"topic {missing!r}: {code.name}")
 
@@ -418,10 +419,12 @@ class Consumer:
     def _on_fetched(self, response: FetchResponse, offsets: dict[TopicPartition, int]) -> None:
         if response.error_code is not ErrorCode.NONE:
             raise KafkaError(response.error_code, "Fetch")
+        self._fetch_trouble = None
         for topic in response.responses:
             for data in topic.partitions:
                 partition = TopicPartition(topic.topic, data.partition_index)
                 if data.error_code is not ErrorCode.NONE:
+                    self._fetch_trouble = KafkaError(data.error_code, f"{partition}: {data.error_code.name}")
                     if self._subscription.on_fetch_error(partition, data.error_code, self._reset):
                         self._metadata_due_ms = 0
                     continue

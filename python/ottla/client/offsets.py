@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import anyio
+
 from ottla.client.core.records import OffsetAndMetadata
-from ottla.client.network import Network
+from ottla.client.network import RETRY_BACKOFF_MS, Network
 from ottla.common.topic_partition import TopicPartition
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.messages.list_offsets import (
@@ -51,6 +53,8 @@ class ListedOffset:
 class OffsetsClient:
     def __init__(self, network: Network) -> None:
         self._network = network
+        self.trouble: KafkaError | None = None
+        """What keeps `list_offsets` from answering at present."""
 
     async def list_offsets(
         self, asked: Mapping[TopicPartition, int], *, read_committed: bool = False
@@ -58,38 +62,66 @@ class OffsetsClient:
         """Ask each leader; the values are timestamps in Unix milliseconds, or LATEST, EARLIEST, MAX_TIMESTAMP."""
 
         async def once() -> dict[TopicPartition, ListedOffset]:
-            missing = {p.topic for p in asked if self._network.view.leader(p) is None}
-            if missing:
-                await self._network.refresh(missing)
-            by_leader: dict[int, dict[str, list[ListOffsetsPartition]]] = {}
-            for partition, timestamp in asked.items():
-                leader = self._network.view.leader(partition)
-                if leader is None:
-                    raise KafkaError(ErrorCode.LEADER_NOT_AVAILABLE, f"{partition} has no leader")
-                entry = ListOffsetsPartition(partition_index=partition.partition, timestamp=timestamp)
-                by_leader.setdefault(leader, {}).setdefault(partition.topic, []).append(entry)
-            found: dict[TopicPartition, ListedOffset] = {}
-            for leader, topics in by_leader.items():
-                request = ListOffsetsRequest(
-                    replica_id=-1,
-                    isolation_level=int(read_committed),
-                    topics=tuple(ListOffsetsTopic(name=t, partitions=tuple(ps)) for t, ps in topics.items()),
-                )
-                response: ListOffsetsResponse = await self._network.send(leader, ApiKey.LIST_OFFSETS, request)
-                await self._take_listed(response, found)
+            found, failed = await self._list_once(asked, read_committed=read_committed)
+            self.trouble = next(iter(failed.values()), None)
+            if self.trouble is not None:
+                raise self.trouble
             return found
 
         return await self._network.retrying(once) if asked else {}
 
-    async def _take_listed(self, response: ListOffsetsResponse, found: dict[TopicPartition, ListedOffset]) -> None:
-        for topic in response.topics:
-            for p in topic.partitions:
-                if p.error_code is not ErrorCode.NONE:
-                    if p.error_code.retriable:
-                        await self._network.refresh({topic.name})
-                    raise KafkaError(p.error_code, f"ListOffsets {topic.name}-{p.partition_index}")
-                listed = ListedOffset(p.offset, p.timestamp, p.leader_epoch)
-                found[TopicPartition(topic.name, p.partition_index)] = listed
+    async def list_offsets_patiently(
+        self, asked: Mapping[TopicPartition, int], *, patience_ms: int
+    ) -> tuple[dict[TopicPartition, ListedOffset], dict[TopicPartition, KafkaError]]:
+        """As `list_offsets`, but partitions that cannot tell after a while keep nobody waiting for the others.
+
+        Returns what was found and what failed.
+        """
+        found: dict[TopicPartition, ListedOffset] = {}
+        failed: dict[TopicPartition, KafkaError] = {}
+        deadline = anyio.current_time() + patience_ms / 1000
+        while True:
+            missing = {partition: timestamp for partition, timestamp in asked.items() if partition not in found}
+            listed, failed = await self._list_once(missing, read_committed=False)
+            found |= listed
+            if not any(error.retriable for error in failed.values()) or anyio.current_time() >= deadline:
+                return found, failed
+            await anyio.sleep(RETRY_BACKOFF_MS / 1000)
+
+    async def _list_once(
+        self, asked: Mapping[TopicPartition, int], *, read_committed: bool
+    ) -> tuple[dict[TopicPartition, ListedOffset], dict[TopicPartition, KafkaError]]:
+        missing = {p.topic for p in asked if self._network.view.leader(p) is None}
+        if missing:
+            await self._network.refresh(missing)
+        found: dict[TopicPartition, ListedOffset] = {}
+        failed: dict[TopicPartition, KafkaError] = {}
+        by_leader: dict[int, dict[str, list[ListOffsetsPartition]]] = {}
+        for partition, timestamp in asked.items():
+            leader = self._network.view.leader(partition)
+            if leader is None:
+                failed[partition] = KafkaError(ErrorCode.LEADER_NOT_AVAILABLE, f"{partition} has no leader")
+                continue
+            entry = ListOffsetsPartition(partition_index=partition.partition, timestamp=timestamp)
+            by_leader.setdefault(leader, {}).setdefault(partition.topic, []).append(entry)
+        for leader, topics in by_leader.items():
+            request = ListOffsetsRequest(
+                replica_id=-1,
+                isolation_level=int(read_committed),
+                topics=tuple(ListOffsetsTopic(name=t, partitions=tuple(ps)) for t, ps in topics.items()),
+            )
+            response: ListOffsetsResponse = await self._network.send(leader, ApiKey.LIST_OFFSETS, request)
+            for topic in response.topics:
+                for p in topic.partitions:
+                    at = TopicPartition(topic.name, p.partition_index)
+                    if p.error_code is ErrorCode.NONE:
+                        found[at] = ListedOffset(p.offset, p.timestamp, p.leader_epoch)
+                    else:
+                        failed[at] = KafkaError(p.error_code, f"ListOffsets {at}: {p.error_code.name}")
+        stale = {partition.topic for partition, error in failed.items() if error.retriable}
+        if stale:
+            await self._network.refresh(stale)
+        return found, failed
 
     async def committed(
         self, group_id: str, partitions: Collection[TopicPartition] | None

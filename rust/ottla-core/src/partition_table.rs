@@ -1,6 +1,6 @@
 //! (topic id, index) and (name, index) to partition, with what a session needs to know of each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::partition::Partition;
@@ -20,6 +20,8 @@ pub enum TopicKey {
 pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 /// Error code of a lookup by id that found no such topic.
 pub const UNKNOWN_TOPIC_ID: i16 = 100;
+/// Error code of a lookup that found a partition whose log could not be opened.
+pub const KAFKA_STORAGE_ERROR: i16 = 56;
 
 /// A partition that this broker serves; `T` is what its user attaches to it.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub struct PartitionTable<T> {
     entries: Vec<Option<Box<Entry<T>>>>,
     topics: HashMap<Arc<str>, Topic>,
     names: HashMap<TopicId, Arc<str>>,
+    /// Partitions that are led here and have no log: by name and by id.
+    unavailable: HashSet<(TopicKey, i32)>,
 }
 
 impl<T> Default for PartitionTable<T> {
@@ -54,6 +58,7 @@ impl<T> Default for PartitionTable<T> {
             entries: Vec::new(),
             topics: HashMap::new(),
             names: HashMap::new(),
+            unavailable: HashSet::new(),
         }
     }
 }
@@ -125,10 +130,24 @@ impl<T> PartitionTable<T> {
     /// The error code to answer with.
     pub fn resolve(&self, topic: &TopicKey, partition: i32) -> Result<PartitionId, i16> {
         let name = match topic {
-            TopicKey::Name(name) => name,
-            TopicKey::Id(id) => self.names.get(id).ok_or(UNKNOWN_TOPIC_ID)?,
+            TopicKey::Name(name) => Some(name),
+            TopicKey::Id(id) => self.names.get(id),
         };
-        self.find(name, partition).ok_or(UNKNOWN_TOPIC_OR_PARTITION)
+        let found = match name {
+            Some(name) => self.find(name, partition).ok_or(UNKNOWN_TOPIC_OR_PARTITION),
+            None => Err(UNKNOWN_TOPIC_ID),
+        };
+        let is_unavailable = || !self.unavailable.is_empty() && self.unavailable.contains(&(topic.clone(), partition));
+        found.map_err(|code| if is_unavailable() { KAFKA_STORAGE_ERROR } else { code })
+    }
+
+    /// Name all partitions that are led here and whose logs could not be opened.
+    pub fn set_unavailable(&mut self, partitions: impl IntoIterator<Item = (TopicPartition, TopicId)>) {
+        self.unavailable.clear();
+        for (TopicPartition { topic, partition }, id) in partitions {
+            self.unavailable.insert((TopicKey::Name(topic), partition));
+            self.unavailable.insert((TopicKey::Id(id), partition));
+        }
     }
 
     /// The shared copy of a topic's name, so that keys of known topics cost no allocation.

@@ -276,6 +276,14 @@ impl DataPlane {
         ))
     }
 
+    fn set_unavailable(&self, partitions: Vec<(String, i32, [u8; 16])>) {
+        let partitions = partitions.into_iter().map(|(topic, partition, topic_id)| {
+            let topic = Arc::from(topic);
+            (TopicPartition { topic, partition }, TopicId(topic_id))
+        });
+        self.plane.lock().core.set_unavailable(partitions);
+    }
+
     fn partitions(&self) -> Vec<(String, i32)> {
         let inner = self.plane.lock();
         let named = inner.core.partitions().map(|(_, entry)| &entry.topic_partition);

@@ -12,6 +12,7 @@ import trio.testing
 
 from ottla.broker.metadata_publisher import RETRY_S, MetadataPublisher, Published
 from ottla.common.config import BrokerConfig
+from ottla.errors import ErrorCode
 from ottla.metadata.records import (
     ConfigRecord,
     MetadataRecord,
@@ -32,6 +33,10 @@ class NotedPlane:
         self.served: dict[tuple[str, int], Any] = {}
         self.calls: list[Any] = []
         self.is_full = False
+        self.unavailable: list[tuple[str, int, bytes]] = []
+
+    def set_unavailable(self, partitions: list[tuple[str, int, bytes]]) -> None:
+        self.unavailable = partitions
 
     def partition(self, topic: str, partition: int) -> Any:
         return self.served.get((topic, partition))
@@ -148,11 +153,27 @@ def test_what_cannot_be_opened_is_tried_again_and_the_rest_is_served() -> None:
         await commit(TopicRecord(name="t", topic_id=TOPIC), partition_record(0))
         assert publisher.image.topic("t") is not None
         assert plane.served == {}
+        assert plane.unavailable == [("t", 0, TOPIC.bytes)]
+        assert publisher.missing_error("t", 0) is ErrorCode.KAFKA_STORAGE_ERROR
+        assert publisher.missing_error("t", 1) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         await trio.sleep(RETRY_S * 1.5)
         assert retried == []
+        assert plane.unavailable == [("t", 0, TOPIC.bytes)]
         plane.is_full = False
         await trio.sleep(RETRY_S)
         assert list(plane.served) == [("t", 0)]
         assert len(retried) == 1
+        assert plane.unavailable == []
+
+    run(scenario)
+
+
+def test_what_could_not_be_opened_is_forgotten_with_its_topic() -> None:
+    async def scenario(publisher: MetadataPublisher, plane: NotedPlane, commit: Any) -> None:
+        plane.is_full = True
+        await commit(TopicRecord(name="t", topic_id=TOPIC), partition_record(0))
+        await commit(RemoveTopicRecord(topic_id=TOPIC))
+        assert plane.unavailable == []
+        assert publisher.missing_error("t", 0) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
     run(scenario)

@@ -51,7 +51,7 @@ def _delete(context: RequestContext, topic: str, wanted: DeleteRecordsPartition)
     if is_internal(topic):
         code = ErrorCode.INVALID_TOPIC_EXCEPTION
     elif partition is None:
-        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        code = context.broker.metadata.missing_error(topic, wanted.partition_index)
     else:
         try:
             low_watermark = partition.delete_records(wanted.offset)

@@ -74,7 +74,7 @@ async def _list_offset(
         return _failed(wanted, ErrorCode.UNSUPPORTED_VERSION)
     partition = context.broker.plane.partition(topic, wanted.partition_index)
     if partition is None:
-        return _failed(wanted, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        return _failed(wanted, context.broker.metadata.missing_error(topic, wanted.partition_index))
     try:
         timestamp, offset, leader_epoch = await _look_up(partition, wanted, isolation_level)
     except (KafkaError, OSError) as error:
@@ -121,7 +121,8 @@ async def handle_offset_for_leader_epoch(
 def _epoch_end(context: RequestContext, topic: str, wanted: OffsetForLeaderPartition) -> EpochEndOffset:
     partition = context.broker.plane.partition(topic, wanted.partition)
     if partition is None:
-        return EpochEndOffset(partition=wanted.partition, error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        code = context.broker.metadata.missing_error(topic, wanted.partition)
+        return EpochEndOffset(partition=wanted.partition, error_code=code)
     try:
         epoch, end_offset = partition.end_offset_for_epoch(
             wanted.leader_epoch, current_leader_epoch=wanted.current_leader_epoch

@@ -32,6 +32,7 @@ use crate::session::header::PRODUCE;
 use crate::session::pipeline::{OwedRequest, Session, Slot, Step};
 use crate::storage::config::LogConfig;
 use crate::storage::log_dir::{LogDir, PartitionId};
+use crate::types::{TopicId, TopicPartition};
 
 /// Names a connection; never reused.
 pub type SessionId = u64;
@@ -416,6 +417,11 @@ impl DataPlane {
             self.complete_fetch(session_id, slot_id, now);
         }
         Some(partition)
+    }
+
+    /// Name all partitions that are led here and whose logs could not be opened: requests for them are answered so.
+    pub fn set_unavailable(&mut self, partitions: impl IntoIterator<Item = (TopicPartition, TopicId)>) {
+        self.table.set_unavailable(partitions);
     }
 
     /// The partition of a name.
