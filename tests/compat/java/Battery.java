@@ -33,8 +33,7 @@ public final class Battery {
     }
 
     public static void main(String[] args) throws Exception {
-        bootstrap = args[0];
-        admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
+        connect(args[0]);
         if (args.length > 1) {
             report("survives a kill", Survival::run);
         } else {
@@ -59,6 +58,11 @@ public final class Battery {
         System.exit(0);
     }
 
+    static void connect(String servers) {
+        bootstrap = servers;
+        admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
+    }
+
     static void report(String name, Check check) {
         String outcome = "ok";
         try {
@@ -66,7 +70,7 @@ public final class Battery {
         } catch (Throwable error) {
             outcome = error.toString();
             for (StackTraceElement frame : error.getStackTrace())
-                if (frame.getFileName() != null && frame.getFileName().matches("(Battery|Survival).java"))
+                if (frame.getFileName() != null && frame.getFileName().matches("(Battery|Survival|Transactions).java"))
                     outcome += " at " + frame.getFileName() + ":" + frame.getLineNumber();
         }
         System.out.println(name + "\t" + outcome.replaceAll("\\s+", " "));
