@@ -7,6 +7,7 @@ markers and of a restart is what is looked at here.
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,38 @@ def test_a_transaction_that_is_open_when_the_broker_stops_is_open_when_it_is_bac
         assert end(wire, commit=True, epoch=1, transaction_version=2) == [ErrorCode.INVALID_PRODUCER_EPOCH]
         assert end(wire, commit=False, epoch=2, transaction_version=2) == [ErrorCode.NONE]
         assert committed(wire) == (5, [b"open", b"again", b"v"], [(PRODUCER, 2)])
+
+
+def test_metrics_tell_of_open_and_late_transactions(data_dir: Path, table: Table) -> None:
+    broker = EmbeddedBroker(data_dir, settings={"ottla.http.listeners": "HTTP://127.0.0.1:0"})
+    broker.server.add_partitions = table
+
+    def metrics() -> dict[str, float]:
+        assert broker.ready.http is not None
+        url = f"http://127.0.0.1:{broker.ready.http.port}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+    def transactions() -> tuple[float, float, bool]:
+        found = metrics()
+        age_s = found["ottla_oldest_transaction_age_seconds"]
+        open_count = found["ottla_partitions_with_open_transactions"]
+        return open_count, found["ottla_partitions_with_late_transactions"], age_s > 3600
+
+    with broker, Wire(broker.port) as wire:
+        wire.create("t")
+        assert transactions() == (0, 0, False)
+        produce(wire, batch(0))
+        assert transactions() == (1, 0, False)
+        assert end(wire, commit=True) == [ErrorCode.NONE]
+        assert transactions() == (0, 0, False)
+        long_ago = build_batch(
+            [(None, b"v", round(time.time() * 1000) - 7_200_000, ())],
+            producer_id=PRODUCER,
+            producer_epoch=0,
+            base_sequence=1,
+            transactional=True,
+        )
+        produce(wire, long_ago)
+        assert transactions() == (1, 1, True)
