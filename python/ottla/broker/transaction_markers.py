@@ -9,7 +9,7 @@ Source: Kafka's `KafkaApis.handleWriteTxnMarkersRequest`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -42,12 +42,15 @@ _TO_BE_TRIED_AGAIN: Final = frozenset(
 class _Waiting:
     """A marker that is not known to be committed."""
 
-    __slots__ = ("error", "pending", "settled")
+    __slots__ = ("at", "error", "partition", "pending", "settled")
 
-    def __init__(self, pending: PendingAppend) -> None:
+    def __init__(self, at: TopicPartition, partition: Partition, pending: PendingAppend) -> None:
+        self.at = at
+        self.partition = partition
         self.pending = pending
         self.settled = trio.Event()
-        self.error = ErrorCode.NONE
+        self.error = ErrorCode.REQUEST_TIMED_OUT
+        """What to say of it now."""
 
     def settle(self, error: ErrorCode) -> None:
         self.error = error
@@ -89,50 +92,68 @@ class TransactionMarkers:
         """
         end = TransactionEnd(producer_id, producer_epoch, commit, coordinator_epoch, transaction_version)
         results: dict[TopicPartition, ErrorCode] = {}
-
-        async def carry_out(at: TopicPartition) -> None:
-            results[at] = ErrorCode.REQUEST_TIMED_OUT
+        appended: list[_Waiting] = []
+        of_groups: list[TopicPartition] = []
+        try:
+            # All at once: what is appended in one turn of the event loop is written, and committed, together.
+            for at in dict.fromkeys(partitions):
+                results[at] = self._append(at, end, appended, of_groups)
             with trio.move_on_after(COMMIT_TIMEOUT_S):
-                results[at] = await self._write_one(at, end)
+                await self._end_in_groups(of_groups, end, results)
+                for waiting in appended:
+                    await waiting.settled.wait()
+        finally:
+            for waiting in appended:
+                self._forget(waiting)
+        return results | {waiting.at: waiting.error for waiting in appended}
 
-        wanted = list(dict.fromkeys(partitions))
-        if len(wanted) == 1:
-            await carry_out(wanted[0])
-            return results
-        async with trio.open_nursery() as nursery:
-            for at in wanted:
-                nursery.start_soon(carry_out, at)
-        return results
-
-    async def _write_one(self, at: TopicPartition, end: TransactionEnd) -> ErrorCode:
+    def _append(
+        self, at: TopicPartition, end: TransactionEnd, appended: list[_Waiting], of_groups: list[TopicPartition]
+    ) -> ErrorCode:
+        """Append one marker, or say why not; whatever must be waited for is added to one of the lists."""
         topic, index = at
         partition = self._plane.partition(topic, index)
         if partition is None:
             return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        try:
-            if topic == CONSUMER_OFFSETS:
-                await self._end_offsets(index, end)
-                return ErrorCode.NONE
-            return await self._append(at, partition, end)
-        except KafkaError as error:
-            return ErrorCode.NOT_LEADER_OR_FOLLOWER if error.code in _TO_BE_TRIED_AGAIN else error.code
-
-    async def _append(self, at: TopicPartition, partition: Partition, end: TransactionEnd) -> ErrorCode:
+        if topic == CONSUMER_OFFSETS:
+            of_groups.append(at)
+            return ErrorCode.REQUEST_TIMED_OUT
         partition.watch()
         try:
-            waiting = _Waiting(partition.append_marker(**end._asdict(), wall_ms=wall_ms()))
-            here = self._waiting.setdefault(at, [])
-            here.append(waiting)
-            try:
-                waiting.look()
-                await waiting.settled.wait()
-            finally:
-                here.remove(waiting)
-                if not here and self._waiting.get(at) is here:
-                    del self._waiting[at]
-        finally:
+            pending = partition.append_marker(**end._asdict(), wall_ms=wall_ms())
+        except KafkaError as error:
             partition.watch(False)
+            return error.code
+        waiting = _Waiting(at, partition, pending)
+        self._waiting.setdefault(at, []).append(waiting)
+        appended.append(waiting)
+        waiting.look()
         return waiting.error
+
+    async def _end_in_groups(
+        self, partitions: Sequence[TopicPartition], end: TransactionEnd, results: dict[TopicPartition, ErrorCode]
+    ) -> None:
+        async def end_one(at: TopicPartition) -> None:
+            try:
+                await self._end_offsets(at[1], end)
+                results[at] = ErrorCode.NONE
+            except KafkaError as error:
+                is_passing = error.code in _TO_BE_TRIED_AGAIN
+                results[at] = ErrorCode.NOT_LEADER_OR_FOLLOWER if is_passing else error.code
+
+        if len(partitions) == 1:
+            await end_one(partitions[0])  # as nearly always: a task would cost more
+            return
+        async with trio.open_nursery() as nursery:
+            for at in partitions:
+                nursery.start_soon(end_one, at)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        waiting.partition.watch(False)
+        here = self._waiting[waiting.at]
+        here.remove(waiting)
+        if not here:
+            del self._waiting[waiting.at]
 
     def on_high_watermark(self, topic: str, partition: int) -> None:
         """A watched partition has moved, or appends to it were lost."""
