@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= release
 SOAK_SECONDS ?= 300
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 DEPS := .venv/.deps
@@ -43,7 +44,7 @@ compat: $(NATIVE) $(COMPAT_DEPS)
 bench: $(NATIVE) $(COMPAT_DEPS)
 	tests/compat/install.sh
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
-	$(BIN)/python -m bench --jars .tools/java/lib
+	$(BIN)/python -m bench --jars .tools/java/lib $(BENCH_ARGS)
 
 soak: $(NATIVE) $(COMPAT_DEPS)
 	tests/compat/install.sh

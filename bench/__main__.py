@@ -1,4 +1,4 @@
-"""`make bench`: run scenarios on Apache Kafka and on Ottla in turn, print the table, draw the plot."""
+"""`make bench`: run scenarios on Apache Kafka and on Ottla in turn, print the tables, draw the plot."""
 
 from __future__ import annotations
 
@@ -11,11 +11,24 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import limit, report
 from bench.load import Tools
-from bench.report import Figures, markdown, plot, rows
+from bench.report import Figures
 from bench.scenarios import SCENARIOS, Scenario
 from bench.servers import ApacheKafka, Ottla, Server
 from ottla import _native
+
+PERFORMANCE_HEAD = """\
+# Performance
+
+Written by `make bench BENCH_ARGS=--publish`, which runs the same load on Apache Kafka and on Ottla, one after the
+other on the same machine. Figures are worth something as ratios of one run: machines differ, and so do their days.
+The loads are in `bench/scenarios`: Kafka's own perf tools where it has one, else frames that are encoded once.
+"""
+PERFORMANCE_FOOT = """\
+![Ottla over Apache Kafka, by load and figure](performance.png)
+"""
+README_LOADS = ("idle", "100 B records", "1000 B records", "end to end", "500 small producers", "5000 partitions")
 
 
 def measure(server: Server, tools: Tools, scenarios: tuple[Scenario, ...]) -> Figures:
@@ -32,35 +45,69 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--jars", type=Path, required=True, help="directory with Apache Kafka's jars")
     parser.add_argument("--only", nargs="*", default=None, help="scenarios to run (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="where table, plot and JSON go")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="where tables, plot and JSON go")
     parser.add_argument("--without-kafka", action="store_true", help="measure Ottla alone")
+    parser.add_argument("--publish", action="store_true", help="also write README.md and docs/performance.*")
     args = parser.parse_args()
     chosen = tuple(s for s in SCENARIOS if args.only is None or s.name in args.only)
     if not chosen:
         parser.error(f"--only takes names of: {', '.join(s.name for s in SCENARIOS)}")
+    if args.publish and (args.only is not None or args.without_kafka):
+        parser.error("only a whole run with both brokers is published")
     tools = Tools(args.jars)
+    kafka: Figures = {}
     with tempfile.TemporaryDirectory(prefix="ottla-bench-") as directory:
         base = Path(directory)
-        kafka: Figures = {}
+        bare = limit.measure(base)
         if not args.without_kafka:
             kafka = measure(ApacheKafka(base / "kafka", args.jars), tools, chosen)
         ottla = measure(Ottla(base / "ottla"), tools, chosen)
-    build = _native.build_info()
-    when = datetime.now(UTC).date().isoformat()
-    header = (
-        f"Measured {when} on {os.cpu_count()} cores of {platform.machine()}, {platform.system()}; Python "
-        f"{platform.python_version()}, Ottla {build['version']} ({build['profile']} build). Load: Kafka's own perf "
-        "tools on the same cores; CPU is the broker process's user and system time."
-    )
-    table = rows(chosen, kafka, ottla)
-    text = markdown(table, header)
+    table = report.rows(chosen, kafka, ottla)
+    text = page(table, bare, ottla)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "report.md").write_text(text)
-    (args.out / "figures.json").write_text(json.dumps({"kafka": kafka, "ottla": ottla}, indent=1))
+    (args.out / "figures.json").write_text(json.dumps({"limit": bare, "kafka": kafka, "ottla": ottla}, indent=1))
     if kafka:
-        plot(table, args.out / "ratios.png")
+        report.plot(table, args.out / "ratios.png")
+    if args.publish:
+        publish(table, text, args.out / "ratios.png")
     print(text)
     return 1 if any(row.reached is False for row in table) else 0
+
+
+def circumstances() -> str:
+    """When, on what and with which build."""
+    build = _native.build_info()
+    return (
+        f"Measured {datetime.now(UTC).date().isoformat()} on {os.cpu_count()} cores of {platform.machine()}, "
+        f"{platform.system()}; Python {platform.python_version()}, Ottla {build['version']} ({build['profile']} build); "
+        "Apache Kafka 4.3.1 with 1 GiB of heap. Load and broker share the cores; CPU is the broker process's user and "
+        "system time."
+    )
+
+
+def page(table: list[report.Row], bare: dict[str, float], ottla: Figures) -> str:
+    return "\n".join(
+        [
+            circumstances() + "\n",
+            report.table(table),
+            "What is left to gain, the farthest from its goal first:\n",
+            report.left_to_gain(table),
+            "How far it is to what one thread of this machine can do that only does the work itself:\n",
+            report.distance_from_limit(bare, ottla),
+        ]
+    )
+
+
+def publish(table: list[report.Row], text: str, picture: Path) -> None:
+    """Put the figures where readers look for them."""
+    docs = Path("docs")
+    (docs / "performance.png").write_bytes(picture.read_bytes())
+    (docs / "performance.md").write_text(f"{PERFORMANCE_HEAD}\n{text}\n{PERFORMANCE_FOOT}")
+    readme = Path("README.md")
+    shown = [row for row in table if row.scenario in README_LOADS and row.goal]
+    content = f"{circumstances()}\n\n{report.table(shown)}"
+    readme.write_text(report.replaced(readme.read_text(), "figures", content))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Two sets of figures side by side: a Markdown table and a plot of the ratios."""
+"""Two sets of figures side by side: tables in Markdown, what is left to gain, a plot of the ratios."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,42 +19,45 @@ class Row:
     kafka: float | None
     ottla: float
     goal: str
-    reached: bool | None
+    share: float | None
+    """Of what the goal allows: 1 is just reached, above is missed."""
 
     @property
     def ratio(self) -> float | None:
         return self.ottla / self.kafka if self.kafka else None
 
+    @property
+    def reached(self) -> bool | None:
+        return None if self.share is None else self.share <= 1
 
-def rows(scenarios: tuple[Scenario, ...], kafka: Figures, ottla: Figures) -> list[Row]:
+
+def rows(scenarios: Iterable[Scenario], kafka: Figures, ottla: Figures) -> list[Row]:
     out = []
     for scenario in scenarios:
         goals = {g.figure: g for g in scenario.goals}
         for figure, value in ottla.get(scenario.name, {}).items():
             base = kafka.get(scenario.name, {}).get(figure)
-            text, reached = _judge(goals.get(figure), value, base)
-            out.append(Row(scenario.name, figure, base, value, text, reached))
+            text, share = _judge(goals.get(figure), value, base)
+            out.append(Row(scenario.name, figure, base, value, text, share))
     return out
 
 
-def _judge(goal: Goal | None, value: float, base: float | None) -> tuple[str, bool | None]:
+def _judge(goal: Goal | None, value: float, base: float | None) -> tuple[str, float | None]:
     if goal is None:
         return "", None
     if goal.absolute_max is not None:
-        return f"≤ {goal.absolute_max:g}", value <= goal.absolute_max
+        return f"≤ {goal.absolute_max:g}", value / goal.absolute_max
     if goal.ratio_max is not None:
-        return f"ratio ≤ {goal.ratio_max:g}", None if not base else value / base <= goal.ratio_max
-    return f"ratio ≥ {goal.ratio_min:g}", None if not base else value / base >= (goal.ratio_min or 0)
+        return f"ratio ≤ {goal.ratio_max:g}", None if not base else value / base / goal.ratio_max
+    return f"ratio ≥ {goal.ratio_min:g}", None if not base or not value else (goal.ratio_min or 0) * base / value
 
 
-def markdown(table: list[Row], header: str) -> str:
+def table(shown: Sequence[Row]) -> str:
     lines = [
-        header,
-        "",
         "| load | figure | Apache Kafka | Ottla | ratio | goal | |",
         "|---|---|---:|---:|---:|---|---|",
     ]
-    for row in table:
+    for row in shown:
         kafka = "" if row.kafka is None else f"{row.kafka:.3g}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         mark = {True: "reached", False: "missed", None: ""}[row.reached]
@@ -61,24 +65,55 @@ def markdown(table: list[Row], header: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(table: list[Row], path: Path) -> None:
+def left_to_gain(shown: Iterable[Row]) -> str:
+    """The figures with a goal, the one that is farthest from it first."""
+    judged = sorted((row for row in shown if row.share is not None), key=lambda row: -(row.share or 0))
+    lines = ["| load | figure | share of what the goal allows |", "|---|---|---:|"]
+    lines += [f"| {row.scenario} | {row.figure} | {row.share:.2f} |" for row in judged]
+    return "\n".join(lines) + "\n"
+
+
+def distance_from_limit(limit: Mapping[str, float], ottla: Figures) -> str:
+    """CPU of the broker over that of one bare thread which does only what no broker can leave out."""
+    lines = ["| what | bare thread, CPU s/GB | load | Ottla, CPU s/GB | times the limit |", "|---|---:|---|---:|---:|"]
+    pairs = (("receive, CRC-32C, write", "produce CPU s/GB"), ("sendfile", "consume CPU s/GB"))
+    for bare, figure in pairs:
+        for scenario in ("100 B records", "1000 B records"):
+            value = ottla.get(scenario, {}).get(figure)
+            if value is not None and bare in limit:
+                times = value / limit[bare]
+                lines.append(f"| {bare} | {limit[bare]:.2f} | {scenario} | {value:.2f} | {times:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    """A page with what stands between `<!-- name -->` and `<!-- /name -->` exchanged. Raises: ValueError."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise ValueError(f"there is no place for {name}")
+    return f"{before}{begin}{content}{end}{after}"
+
+
+def plot(shown: Sequence[Row], path: Path) -> None:
     """Bars of Ottla over Kafka on a logarithmic axis; 1 is level."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [r for r in table if r.ratio]
-    figure, axes = pyplot.subplots(figsize=(9, 0.35 * len(shown) + 1.2))
+    compared = [r for r in shown if r.ratio]
+    figure, axes = pyplot.subplots(figsize=(9, 0.35 * len(compared) + 1.2))
     colors = {True: "#2a7f62", False: "#b5452c", None: "#8a8a8a"}
     axes.barh(
-        [f"{r.scenario}: {r.figure}" for r in shown],
-        [r.ratio or 0 for r in shown],
-        color=[colors[r.reached] for r in shown],
+        [f"{r.scenario}: {r.figure}" for r in compared],
+        [r.ratio or 0 for r in compared],
+        color=[colors[r.reached] for r in compared],
     )
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_xlabel("Ottla / Apache Kafka, same run (green: goal reached)")
     axes.invert_yaxis()
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)

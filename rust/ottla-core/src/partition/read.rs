@@ -377,7 +377,14 @@ fn first_batches(
 ) -> std::result::Result<u64, WalkError> {
     let mut walk = Walk::new(file, start, end);
     let mut len = 0;
-    while walk.next_header()?.is_some() {
+    loop {
+        match walk.next_header() {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            // What is whole before damage is served; a reader that comes to the damage is told.
+            Err(WalkError::Bad { .. }) if len > 0 => break,
+            Err(error) => return Err(error),
+        }
         let with_this = walk.position() - start;
         if with_this > max_bytes as u64 && !(min_one && len == 0) {
             break;

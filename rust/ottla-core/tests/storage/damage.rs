@@ -96,3 +96,13 @@ fn a_lookup_by_time_in_damaged_bytes_is_told_so() {
     let later = partition.list_offset(WALL_MS + 25, Some(Isolation::ReadUncommitted), -1);
     assert_eq!(later.unwrap().offset, 25);
 }
+
+#[test]
+fn what_is_whole_before_damage_is_served() {
+    let (_dir, partition) = damaged(2 * BATCH_BYTES + 8, 0);
+    let found = partition.read(0, 4 * BATCH_BYTES, Isolation::ReadUncommitted, true, -1, -1);
+    assert!(found.unwrap().slices[0].len >= 2 * BATCH_BYTES);
+    let bytes_max = 2 * BATCH_BYTES + 10;
+    let found = partition.read(0, bytes_max, Isolation::ReadUncommitted, true, -1, -1);
+    assert_eq!(records_of(&found.unwrap()), [(0, b"v".to_vec()), (1, b"v".to_vec())]);
+}
