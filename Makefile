@@ -1,9 +1,11 @@
 # Every target does its own set-up in .venv. Needed on the machine: Python 3.11 or later and a Rust toolchain.
+# FUZZ_SECONDS bounds each target of `make fuzz`.
 # PROFILE=dev builds the native module faster and unoptimised; SOAK_SECONDS bounds one battery of `make soak`.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= release
 SOAK_SECONDS ?= 300
+FUZZ_SECONDS ?= 300
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
@@ -13,7 +15,7 @@ COMPAT_DEPS := .venv/.deps-compat
 NATIVE := .venv/.native-$(PROFILE)
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust/ottla-core/src rust/ottla-python -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: run test test-rust test-python check compat bench soak fmt clean
+.PHONY: run test test-rust test-python check compat bench soak fuzz fmt clean
 
 run: $(NATIVE)
 	$(BIN)/ottla demo --logs-dir examples
@@ -49,6 +51,20 @@ bench: $(NATIVE) $(COMPAT_DEPS)
 soak: $(NATIVE) $(COMPAT_DEPS)
 	tests/compat/install.sh
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak -p no:unraisableexception $(PYTEST_ARGS)
+
+# libFuzzer with the coverage that the stable compiler can give. Findings stay in rust/fuzz/artifacts.
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
+FUZZ_TARGET := x86_64-unknown-linux-gnu
+FUZZ_NAMES := $(notdir $(basename $(wildcard rust/fuzz/fuzz_targets/*.rs)))
+
+fuzz:
+	cd rust/fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --target $(FUZZ_TARGET)
+	cd rust/fuzz && for name in $(FUZZ_NAMES); do \
+	  mkdir -p corpus/$$name artifacts/$$name && \
+	  target/$(FUZZ_TARGET)/release/$$name corpus/$$name -artifact_prefix=artifacts/$$name/ \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=1024 || exit 1; done
 
 fmt: $(DEPS)
 	$(BIN)/ruff format .

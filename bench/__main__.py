@@ -80,7 +80,7 @@ def circumstances() -> str:
     build = _native.build_info()
     return (
         f"Measured {datetime.now(UTC).date().isoformat()} on {os.cpu_count()} cores of {platform.machine()}, "
-        f"{platform.system()}; Python {platform.python_version()}, Ottla {build['version']} ({build['profile']} build); "
+        f"{platform.system()}; Python {platform.python_version()}, Ottla {build['version']} ({build['profile']}), "
         "Apache Kafka 4.3.1 with 1 GiB of heap. Load and broker share the cores; CPU is the broker process's user and "
         "system time."
     )

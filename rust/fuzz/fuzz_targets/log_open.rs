@@ -54,7 +54,8 @@ fuzz_target!(|data: &[u8]| {
         if *name & 0x80 == 0 && NAMES[number].ends_with(".log") {
             seal(&mut content);
         }
-        fs.replace(&root.join(NAMES[number]), &content, true).expect("a whole disk");
+        fs.replace(&root.join(NAMES[number]), &content, true)
+            .expect("a whole disk");
     }
     let opened = LogDir::open(&LogDirOptions {
         fs: Arc::new(fs),

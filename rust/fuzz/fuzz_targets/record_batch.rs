@@ -13,7 +13,9 @@ use ottla_core::record::validate::{Origin, TopicCompression, ValidateContext, va
 const EXPANSION_LIMIT_BYTES: usize = 1 << 20;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&choice, batch)) = data.split_first() else { return };
+    let Some((&choice, batch)) = data.split_first() else {
+        return;
+    };
     let mut batch = batch.to_vec();
     if batch.len() >= BATCH_OVERHEAD && choice & 0x80 == 0 {
         let length = i32::try_from(batch.len() - 12).expect("libFuzzer's inputs are small");
@@ -27,24 +29,39 @@ fuzz_target!(|data: &[u8]| {
     }
     let codec = Codec::from_id(choice & 7);
     let context = ValidateContext {
-        origin: if choice & 8 == 0 { Origin::Client } else { Origin::Coordinator },
+        origin: if choice & 8 == 0 {
+            Origin::Client
+        } else {
+            Origin::Coordinator
+        },
         produce_version: if choice & 16 == 0 { 9 } else { 3 },
         wall_ms: 1_700_000_000_000,
         compacted: choice & 32 != 0,
         compression: codec.map_or(TopicCompression::Producer, |codec| {
             TopicCompression::Fixed(Compression { codec, level: None })
         }),
-        timestamp_type: if choice & 64 == 0 { TimestampType::CreateTime } else { TimestampType::LogAppendTime },
+        timestamp_type: if choice & 64 == 0 {
+            TimestampType::CreateTime
+        } else {
+            TimestampType::LogAppendTime
+        },
         timestamp_before_max_ms: i64::MAX,
         timestamp_after_max_ms: i64::MAX,
         max_message_bytes: 1 << 20,
         expansion_limit_bytes: EXPANSION_LIMIT_BYTES,
     };
-    let Ok(mut accepted) = validate_produce(BytesMut::from(&batch[..]), &context) else { return };
+    let Ok(mut accepted) = validate_produce(BytesMut::from(&batch[..]), &context) else {
+        return;
+    };
     accepted.stamp(7, 3);
     let view = accepted.view();
     view.verify_crc().expect("an accepted batch has its checksum");
-    let payload = view.decompressed(EXPANSION_LIMIT_BYTES).expect("an accepted batch expands");
+    let payload = view
+        .decompressed(EXPANSION_LIMIT_BYTES)
+        .expect("an accepted batch expands");
     let read = Records::new(&payload, view.record_count()).collect::<Result<Vec<_>, _>>();
-    assert_eq!(read.expect("accepted records are readable").len(), view.record_count() as usize);
+    assert_eq!(
+        read.expect("accepted records are readable").len(),
+        view.record_count() as usize
+    );
 });

@@ -13,7 +13,9 @@ const FRAME_MAX_BYTES: usize = 1 << 20;
 
 fn read(frame: &[u8]) {
     let mut reader = Reader::new(frame);
-    let Ok(header) = RequestHeader::read(&mut reader) else { return };
+    let Ok(header) = RequestHeader::read(&mut reader) else {
+        return;
+    };
     let at = reader.position();
     for version in [header.api_version, 3, 9, 13] {
         if header.api_key == PRODUCE
@@ -32,7 +34,9 @@ fn read(frame: &[u8]) {
 
 fuzz_target!(|data: &[u8]| {
     read(data);
-    let Some((&piece_bytes, stream)) = data.split_first() else { return };
+    let Some((&piece_bytes, stream)) = data.split_first() else {
+        return;
+    };
     let mut session = Session::new(FRAME_MAX_BYTES);
     for piece in stream.chunks(usize::from(piece_bytes).max(1)) {
         session.frames().push(BytesMut::from(piece));

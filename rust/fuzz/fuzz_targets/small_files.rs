@@ -20,7 +20,12 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     if let Some(entries) = IndexEntries::<OffsetEntry>::from_bytes(data.to_vec()) {
-        let _ = (entries.is_sane(1 << 20), entries.position_for(7), entries.floor_position(7), entries.last());
+        let _ = (
+            entries.is_sane(1 << 20),
+            entries.position_for(7),
+            entries.floor_position(7),
+            entries.last(),
+        );
     }
     if let Some(entries) = IndexEntries::<TimeEntry>::from_bytes(data.to_vec()) {
         let _ = (entries.is_sane(), entries.floor_timestamp(7), entries.last());
