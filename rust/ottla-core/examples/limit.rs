@@ -4,6 +4,7 @@
 //! `cargo run --release -p ottla-core --example limit -- DIR` (a directory on the disk to measure).
 #![allow(
     clippy::disallowed_methods,
+    clippy::cast_precision_loss,
     clippy::print_stdout,
     reason = "a program that measures what the broker stands on"
 )]
