@@ -59,11 +59,8 @@ class DataPlane:
         GIL: 2 ms at most each time, 5 ms in all.
         """
 
-    def serve_transactions(self, *, verifies: bool) -> None:
-        """Take requests with a transactional id from now on: there is somebody who answers `poll`'s third list. QUICK.
-
-        `verifies`: `transaction.partition.verification.enable`. May be called again.
-        """
+    def verify_transactions(self, *, verifies: bool) -> None:
+        """Whether older clients' transactions are verified, too (`transaction.partition.verification.enable`). QUICK."""
 
     def verified(
         self,

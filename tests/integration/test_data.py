@@ -111,12 +111,6 @@ def test_log_directories_are_described_with_their_partitions(broker: EmbeddedBro
     assert described.total_bytes >= described.usable_bytes > 0
 
 
-def test_a_transactional_id_is_refused(wire: Wire) -> None:
-    request = InitProducerIdRequest(transactional_id="t", transaction_timeout_ms=1000)
-    response = wire.ask(ApiKey.INIT_PRODUCER_ID, 4, request)
-    assert response.error_code is ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-
-
 @pytest.mark.parametrize("ending", ["terminate", "kill"])
 def test_a_broker_comes_back_with_everything(data_dir: Path, ending: str) -> None:
     broker = BrokerProcess(data_dir).start()

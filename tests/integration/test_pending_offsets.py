@@ -13,8 +13,8 @@ import pytest
 from ottla._native import build_batch
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group import records
-from ottla.coordinator.group.partitioning import partition_of
 from ottla.coordinator.group.records import OffsetCommitValue
+from ottla.coordinator.partitioning import partition_of
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest
 from ottla.protocol.messages.offset_fetch import (

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ottla.broker.metrics import Metrics
     from ottla.broker.producer_ids import ProducerIds
     from ottla.broker.quorum_runtime import QuorumStatus
+    from ottla.broker.transaction_coordinator import TransactionCoordinator
     from ottla.broker.transaction_markers import TransactionMarkers
-    from ottla.broker.transaction_verifier import AddPartitions
     from ottla.common.endpoints import Endpoint
 
 
@@ -43,9 +43,8 @@ class Broker:
     quorum_status: Callable[[], QuorumStatus]
     coordinator: Any
     producer_ids: ProducerIds
+    transactions: TransactionCoordinator
     transaction_markers: TransactionMarkers
-    add_partitions: AddPartitions
-    """The transaction coordinator, as partitions and groups ask it."""
     metrics: Metrics
     listeners: dict[str, Endpoint]
     """What is listened on, by listener name, with the ports that were bound."""

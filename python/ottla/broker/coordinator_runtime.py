@@ -108,6 +108,7 @@ class CoordinatorRuntime(Generic[M]):
         make_machine: Callable[[], M],
         *,
         write_timeout_ms: int,
+        on_decided: Callable[[int, M], None] | None = None,
         clock: Callable[[], Instant] = lambda: Instant(now_ms(), wall_ms()),
         to_trio_time: Callable[[int], float] = trio_time,
     ) -> None:
@@ -116,12 +117,14 @@ class CoordinatorRuntime(Generic[M]):
             topic: For the log.
             make_machine: Makes an empty machine for a shard that is about to be loaded.
             write_timeout_ms: As for `Shard`.
+            on_decided: Told, by partition, whenever a machine has decided something: it may have work to hand out.
             clock: Both clocks now.
             to_trio_time: The moment of a monotonic deadline on Trio's clock.
         """
         self._topic = topic
         self._make_machine = make_machine
         self._write_timeout_ms = write_timeout_ms
+        self._on_decided = on_decided
         self._clock = clock
         self._to_trio_time = to_trio_time
         self._served: dict[int, _Served[M]] = {}
@@ -336,6 +339,8 @@ class CoordinatorRuntime(Generic[M]):
             else:
                 replies = shard.on_appended(base_offset, now)
         self._arm(shard.next_deadline_ms())
+        if self._on_decided is not None:
+            self._on_decided(served.partition, shard.machine)
 
     def _deliver(self, replies: Sequence[Reply]) -> None:
         for reply in replies:

@@ -36,5 +36,5 @@ async def poll_data_plane(
         for topic, partition in moved:
             on_high_watermark(topic, partition)
         if unverified:
-            assert verify is not None, "whoever calls serve_transactions answers"
+            assert verify is not None, "whoever calls verify_transactions answers"
             verify(unverified)

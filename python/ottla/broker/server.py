@@ -38,8 +38,9 @@ from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
 from ottla.broker.roles import check_roles, client_listeners
 from ottla.broker.strays import set_strays_aside
+from ottla.broker.transaction_coordinator import TransactionCoordinator
 from ottla.broker.transaction_markers import TransactionMarkers
-from ottla.broker.transaction_verifier import AddPartitions, TransactionVerifier, no_coordinator
+from ottla.broker.transaction_verifier import AddPartitions, TransactionVerifier
 from ottla.common.config import BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
 from ottla.metadata.records import Endpoint as RegisteredEndpoint
@@ -50,8 +51,8 @@ if TYPE_CHECKING:
 log = EventLog("server")
 
 METADATA_PARTITION: Final = "__cluster_metadata-0"
-GROUPS_PATIENCE_S: Final = 1
-"""How long opening the listeners may wait for groups to be loaded."""
+LOADING_PATIENCE_S: Final = 1
+"""How long opening the listeners may wait for groups and transactions to be loaded."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the event loop may have to wait for the GIL when a worker thread runs Python."""
 
@@ -93,7 +94,7 @@ class Server:
         self.config = BrokerConfig.load(settings)
         check_broker_config(self.config)
         self.add_partitions: AddPartitions | None = None
-        """The transaction coordinator, as partitions and groups ask it. None: transactional ids are refused."""
+        """Asked about transactional writes instead of this broker's coordinator: a test's own."""
         self.connections: dict[int, Connection] = {}
         self._stop = trio.Event()
         self._stopped = trio.Event()
@@ -128,34 +129,6 @@ class Server:
         held = [partition for log_dir in plane.log_dirs() for partition in log_dir["partitions"]]
         publisher = MetadataPublisher(plane, node_id=identity.node_id, config=config, held=held)
         controller = self._controller(identity, publisher, log_dirs)
-        coordinator = GroupCoordinator(
-            plane,
-            node_id=identity.node_id,
-            image=lambda: publisher.image,
-            create_topics=controller.handle,
-            config=config,
-            is_alone=True,
-        )
-        markers = TransactionMarkers(plane, coordinator.runtime.end_transaction)
-
-        def on_high_watermark(topic: str, partition: int) -> None:
-            coordinator.on_high_watermark(topic, partition)
-            markers.on_high_watermark(topic, partition)
-
-        def on_news(session_id: int, is_over: bool, owed: list[Request]) -> None:
-            connection = self.connections.get(session_id)
-            if connection is not None:
-                connection.on_polled(is_over=is_over, owed=owed)
-
-        verifier = TransactionVerifier(
-            plane,
-            self.add_partitions or no_coordinator,
-            config=lambda: publisher.broker_config,
-            on_news=on_news,
-        )
-        publisher.follow(coordinator.on_published)
-        publisher.follow(markers.on_published)
-        publisher.follow(lambda published: verifier.configure(published.config))
         advertised = {e.name: e for e in parse_endpoints(config.text("advertised.listeners") or "")}
         lifecycle = BrokerLifecycle(
             controller,
@@ -166,6 +139,47 @@ class Server:
             endpoints=[_registered(advertised.get(e.name, e)) for e in listeners.values()],
             heartbeat_interval_ms=config.integer("broker.heartbeat.interval.ms"),
         )
+        coordinator = GroupCoordinator(
+            plane,
+            node_id=identity.node_id,
+            image=lambda: publisher.image,
+            create_topics=controller.handle,
+            config=config,
+            is_alone=True,
+        )
+        markers = TransactionMarkers(plane, coordinator.runtime.end_transaction)
+        producer_ids = ProducerIds(lifecycle.allocate_producer_ids)
+        transactions = TransactionCoordinator(
+            plane,
+            markers,
+            producer_ids,
+            node_id=identity.node_id,
+            image=lambda: publisher.image,
+            create_topics=controller.handle,
+            config=config,
+            is_alone=True,
+        )
+
+        def on_high_watermark(topic: str, partition: int) -> None:
+            coordinator.on_high_watermark(topic, partition)
+            transactions.on_high_watermark(topic, partition)
+            markers.on_high_watermark(topic, partition)
+
+        def on_news(session_id: int, is_over: bool, owed: list[Request]) -> None:
+            connection = self.connections.get(session_id)
+            if connection is not None:
+                connection.on_polled(is_over=is_over, owed=owed)
+
+        verifier = TransactionVerifier(
+            plane,
+            self.add_partitions or transactions.add_partitions,
+            config=lambda: publisher.broker_config,
+            on_news=on_news,
+        )
+        publisher.follow(coordinator.on_published)
+        publisher.follow(transactions.on_published)
+        publisher.follow(markers.on_published)
+        publisher.follow(lambda published: verifier.configure(published.config))
         broker = Broker(
             node_id=identity.node_id,
             cluster_id=identity.cluster_id,
@@ -175,9 +189,9 @@ class Server:
             controller=controller,
             quorum_status=controller.quorum_status,
             coordinator=coordinator,
-            producer_ids=ProducerIds(lifecycle.allocate_producer_ids),
+            producer_ids=producer_ids,
+            transactions=transactions,
             transaction_markers=markers,
-            add_partitions=self.add_partitions or no_coordinator,
             metrics=Metrics(),
             listeners=listeners,
             advertised=advertised,
@@ -186,17 +200,18 @@ class Server:
             async with trio.open_nursery() as services:
                 services.start_soon(poll_data_plane, plane, self.connections, on_high_watermark, verifier.start)
                 await services.start(coordinator.run)
+                await services.start(transactions.run)
                 await services.start(controller.run)
                 # All of the metadata log is known now, so what it does not name is not merely unread.
                 await trio.to_thread.run_sync(set_strays_aside, plane, publisher.topic)
                 services.start_soon(publisher.run)
-                if self.add_partitions is not None:
-                    await services.start(verifier.run)
+                await services.start(verifier.run)
                 await lifecycle.start()
                 services.start_soon(lifecycle.run)
-                # Clients that find their group loading sleep before they ask again: most are loaded in no time.
-                with trio.move_on_after(GROUPS_PATIENCE_S):
+                # Clients that find their coordinator loading sleep before they ask again: most are loaded in no time.
+                with trio.move_on_after(LOADING_PATIENCE_S):
                     await coordinator.wait_loaded()
+                    await transactions.wait_loaded()
                 services.start_soon(maintain_logs, plane, lambda: MaintenanceSettings.of(publisher.broker_config))
                 http = self._open_http(broker, services, resources)
                 async with trio.open_nursery() as connections:

@@ -59,18 +59,6 @@ class AddPartitions(Protocol):
         """Add partitions to a transaction, or find out whether they are part of it. Raises: KafkaError."""
 
 
-async def no_coordinator(
-    transactional_id: str,
-    producer_id: int,
-    producer_epoch: int,
-    partitions: Collection[TopicPartition],
-    *,
-    verify_only: bool,
-) -> Mapping[TopicPartition, ErrorCode]:
-    """What a broker without a transaction coordinator says."""
-    raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"nobody coordinates {transactional_id}")
-
-
 def transaction_error(error: ErrorCode, *, knows_abortable: bool) -> ErrorCode:
     """What the coordinator's answer about a partition means to whoever wants to write there."""
     if error is ErrorCode.PRODUCER_FENCED:
@@ -117,7 +105,7 @@ class TransactionVerifier:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer until cancelled. From `started` on the data plane takes transactional requests."""
+        """Answer until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self.configure(self._config())
@@ -127,7 +115,7 @@ class TransactionVerifier:
     def configure(self, config: BrokerConfig) -> None:
         """Take settings that have changed."""
         if self._nursery is not None:
-            self._plane.serve_transactions(verifies=config.boolean("transaction.partition.verification.enable"))
+            self._plane.verify_transactions(verifies=config.boolean("transaction.partition.verification.enable"))
 
     def start(self, unverified: Iterable[Unverified]) -> None:
         """Take requests that `poll` named."""

@@ -171,8 +171,8 @@ impl DataPlane {
     }
 
     #[pyo3(signature = (*, verifies))]
-    fn serve_transactions(&self, verifies: bool) {
-        self.plane.lock().core.serve_transactions(verifies);
+    fn verify_transactions(&self, verifies: bool) {
+        self.plane.lock().core.verify_transactions(verifies);
     }
 
     fn verified(

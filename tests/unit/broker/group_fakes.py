@@ -11,11 +11,11 @@ from typing import Any
 import trio
 
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
-from ottla.broker.handlers.group import HANDLERS
+from ottla.broker.handlers import handler_of
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.machine import GroupMachine
-from ottla.coordinator.group.partitioning import partition_of
+from ottla.coordinator.partitioning import partition_of
 from ottla.coordinator.shard import CoordinatorRecord, Instant, Producer, TransactionEnd
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage, PartitionRegistration, TopicImage, frozen
@@ -149,6 +149,7 @@ class FakeBroker:
 
     def __init__(self, image: MetadataImage, config: GroupConfig | None = None) -> None:
         self.coordinator = FakeCoordinator(config)
+        self.transactions = None
         self.metadata = SimpleNamespace(image=image)
         self.node_id = NODE_ID
 
@@ -162,7 +163,7 @@ class FakeBroker:
         )
         request = decode_request(api, version, encode_request(api, version, message))
         try:
-            response = await HANDLERS[api](context, request)  # type: ignore[operator]
+            response = await handler_of(api)(context, request)
         except KafkaError as error:
             from ottla.broker.dispatch import failure
 

@@ -14,7 +14,7 @@ import trio.testing
 
 from ottla._native import build_batch
 from ottla.broker.group_coordinator import GroupCoordinator
-from ottla.broker.handlers.group import HANDLERS
+from ottla.broker.handlers import handler_of
 from ottla.broker.metadata_publisher import Published
 from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
@@ -104,14 +104,17 @@ class World:
     async def call(self, api: ApiKey, version: int, message: Any) -> Any:
         context = SimpleNamespace(
             broker=SimpleNamespace(
-                coordinator=self.coordinator, metadata=SimpleNamespace(image=self.image), node_id=NODE_ID
+                coordinator=self.coordinator,
+                transactions=None,
+                metadata=SimpleNamespace(image=self.image),
+                node_id=NODE_ID,
             ),
             version=version,
             client_id=None,
             connection=SimpleNamespace(peer=("127.0.0.1", 4242)),
             advertised_endpoint=lambda: ("127.0.0.1", 9092),
         )
-        return await HANDLERS[api](context, message)  # type: ignore[operator]
+        return await handler_of(api)(context, message)
 
 
 def run(world: World, test: Callable[[], Awaitable[None]]) -> None:

@@ -26,8 +26,8 @@ FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "cluster": (ApiKey.METADATA, ApiKey.DESCRIBE_CLUSTER),
     "elections": (ApiKey.ELECT_LEADERS, ApiKey.LIST_PARTITION_REASSIGNMENTS),
     "features": (ApiKey.UPDATE_FEATURES,),
+    "find_coordinator": (ApiKey.FIND_COORDINATOR,),
     "group": (
-        ApiKey.FIND_COORDINATOR,
         ApiKey.JOIN_GROUP,
         ApiKey.SYNC_GROUP,
         ApiKey.HEARTBEAT,
@@ -43,6 +43,14 @@ FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "offsets": (ApiKey.LIST_OFFSETS, ApiKey.OFFSET_FOR_LEADER_EPOCH),
     "producer_ids": (ApiKey.INIT_PRODUCER_ID,),
     "quorum": (ApiKey.DESCRIBE_QUORUM,),
+    "transactions": (
+        ApiKey.ADD_PARTITIONS_TO_TXN,
+        ApiKey.ADD_OFFSETS_TO_TXN,
+        ApiKey.END_TXN,
+        ApiKey.DESCRIBE_TRANSACTIONS,
+        ApiKey.LIST_TRANSACTIONS,
+    ),
+    "txn_offset_commit": (ApiKey.TXN_OFFSET_COMMIT,),
     "transaction_markers": (ApiKey.WRITE_TXN_MARKERS, ApiKey.DESCRIBE_PRODUCERS),
     "topic_partitions": (ApiKey.DESCRIBE_TOPIC_PARTITIONS,),
     "security": (

@@ -1,4 +1,4 @@
-"""The APIs of groups: FindCoordinator, membership, offsets, and what administrators ask.
+"""The APIs of groups: membership, offsets, and what administrators ask.
 
 What is decided here is what the coordinator's machine cannot know (which topics exist, who leads what) and how an
 error is put into each API's response; the rest is the machine's.
@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ottla.broker.context import RequestContext
-from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.machine import GroupMachine
 from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.offsets import commit_error
@@ -22,7 +21,6 @@ from ottla.coordinator.shard import Instant, Outcome
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
 from ottla.protocol.messages.describe_groups import DescribedGroup, DescribeGroupsRequest, DescribeGroupsResponse
-from ottla.protocol.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
 from ottla.protocol.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupResponse
 from ottla.protocol.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse
@@ -58,14 +56,10 @@ from ottla.protocol.versions import ApiKey
 if TYPE_CHECKING:
     from ottla.broker.group_coordinator import GroupCoordinator
 
-KEY_TYPE_GROUP: Final = 0
-KEY_TYPE_SHARE: Final = 2
 NO_OPERATIONS: Final = -(2**31)
 GROUP_OPERATIONS: Final = sum(1 << bit for bit in (3, 6, 8, 10, 11))
 """Everything that can be done to a group: the answer without an authorizer (bits are Kafka's `AclOperation`)."""
 
-_BATCHED_KEYS_VERSION: Final = 4
-_SHARE_KEYS_VERSION: Final = 6
 _NULLABLE_PROTOCOL_NAME_VERSION: Final = 7
 _MANDATORY_PROTOCOL_VERSION: Final = 5
 _GROUPS_VERSION: Final = 8
@@ -95,44 +89,6 @@ async def _ask(
     return await coordinator.runtime.ask(
         partition, lambda machine, token, now: decide(machine, _caller(context, token), now)
     )
-
-
-# Finding the coordinator
-
-
-async def handle_find_coordinator(context: RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse:
-    if context.version >= _BATCHED_KEYS_VERSION:
-        found = [await _find(context, request.key_type, key) for key in request.coordinator_keys]
-        return FindCoordinatorResponse(coordinators=tuple(found))
-    one = await _find(context, request.key_type, request.key)
-    return FindCoordinatorResponse(
-        error_code=one.error_code,
-        # Kafka names the error here even if there is none, but not in batches.
-        error_message=one.error_code.name if one.error_code is ErrorCode.NONE else one.error_message,
-        node_id=one.node_id,
-        host=one.host,
-        port=one.port,
-    )
-
-
-async def _find(context: RequestContext, key_type: int, key: str) -> Coordinator:
-    def nobody(error: ErrorCode, reason: str = "") -> Coordinator:
-        return Coordinator(key=key, node_id=-1, port=-1, error_code=error, error_message=reason)
-
-    if key_type == KEY_TYPE_SHARE and _BATCHED_KEYS_VERSION <= context.version < _SHARE_KEYS_VERSION:
-        return nobody(ErrorCode.INVALID_REQUEST)
-    if key_type != KEY_TYPE_GROUP:
-        return nobody(ErrorCode.INVALID_REQUEST, f"there is no coordinator for keys of type {key_type}")
-    coordinator = _coordinator(context)
-    try:
-        await coordinator.ensure_topic()
-        leader = coordinator.leader_of(coordinator.partition_for(key))
-    except KafkaError as error:
-        return nobody(error.code, f"{CONSUMER_OFFSETS} cannot be created now")
-    if leader != context.broker.node_id:
-        return nobody(ErrorCode.COORDINATOR_NOT_AVAILABLE, "the group's partition has no leader")
-    host, port = context.advertised_endpoint()
-    return Coordinator(key=key, node_id=leader, host=host, port=port, error_message="")
 
 
 # Membership
@@ -441,7 +397,6 @@ async def handle_delete_groups(context: RequestContext, request: DeleteGroupsReq
 
 
 HANDLERS: Final = {
-    ApiKey.FIND_COORDINATOR: handle_find_coordinator,
     ApiKey.JOIN_GROUP: handle_join_group,
     ApiKey.SYNC_GROUP: handle_sync_group,
     ApiKey.HEARTBEAT: handle_heartbeat,

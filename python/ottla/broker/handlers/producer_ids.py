@@ -1,7 +1,11 @@
-"""InitProducerId for idempotent producers. Transactions are not offered, so a transactional id is refused."""
+"""InitProducerId: an id for an idempotent producer, or the next epoch for a transactional one.
+
+Source: Kafka's `KafkaApis.handleInitProducerIdRequest`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from ottla.broker.context import RequestContext
@@ -11,22 +15,27 @@ from ottla.protocol.versions import ApiKey
 
 NONE: Final = -1
 _OWN_IDS_FROM_VERSION: Final = 3
+_FENCED_KNOWN_FROM_VERSION: Final = 4
 
 
 async def handle_init_producer_id(context: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse:
-    """Give a new id. One that the client holds already is replaced: without transactions nothing hangs on it."""
-    has_id, has_epoch = request.producer_id != NONE, request.producer_epoch != NONE
-    if context.version >= _OWN_IDS_FROM_VERSION and has_id != has_epoch:
+    """Without a transactional id a new id each time: nothing hangs on one that the client may hold already."""
+    if context.version < _OWN_IDS_FROM_VERSION:
+        request = replace(request, producer_id=NONE, producer_epoch=NONE)
+    if (request.producer_id == NONE) != (request.producer_epoch == NONE):
         return _failed(ErrorCode.INVALID_REQUEST)
-    if request.transactional_id is not None:
-        # An empty one is illegal everywhere; any other is for a coordinator that this broker does not have.
-        known = request.transactional_id != ""
-        return _failed(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED if known else ErrorCode.INVALID_REQUEST)
     try:
-        producer_id = await context.broker.producer_ids.take()
+        if request.transactional_id is None:
+            producer_id = await context.broker.producer_ids.take()
+            return InitProducerIdResponse(producer_id=producer_id, producer_epoch=0)
+        if not request.transactional_id:
+            return _failed(ErrorCode.INVALID_REQUEST)
+        response = await context.broker.transactions.init_producer_id(request)
     except KafkaError as error:
         return _failed(error.code)
-    return InitProducerIdResponse(producer_id=producer_id, producer_epoch=0)
+    if response.error_code is ErrorCode.PRODUCER_FENCED and context.version < _FENCED_KNOWN_FROM_VERSION:
+        return _failed(ErrorCode.INVALID_PRODUCER_EPOCH)
+    return response
 
 
 def _failed(code: ErrorCode) -> InitProducerIdResponse:

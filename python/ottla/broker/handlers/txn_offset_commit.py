@@ -28,6 +28,7 @@ from ottla.protocol.messages.txn_offset_commit import (
     TxnOffsetCommitResponsePartition,
     TxnOffsetCommitResponseTopic,
 )
+from ottla.protocol.versions import ApiKey
 
 _LOADING_KNOWN_FROM: Final = 2
 """Version from which on clients know COORDINATOR_LOAD_IN_PROGRESS here."""
@@ -110,7 +111,7 @@ async def _verified(
     if guard:
         at = (CONSUMER_OFFSETS, partition)
         answers = await ask_coordinator(
-            context.broker.add_partitions,
+            context.broker.transactions.add_partitions,
             request.transactional_id,
             producer_id,
             epoch,
@@ -122,3 +123,6 @@ async def _verified(
         if error is not ErrorCode.NONE:
             raise KafkaError(error)
     return Producer(producer_id, epoch, guard)
+
+
+HANDLERS: Final = {ApiKey.TXN_OFFSET_COMMIT: handle_txn_offset_commit}

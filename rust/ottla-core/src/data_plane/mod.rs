@@ -96,8 +96,6 @@ pub struct DataPlane {
     /// Partitions whose log went offline.
     offline: Vec<PartitionId>,
     closed_reasons: VecDeque<(SessionId, String)>,
-    /// There is a transaction coordinator to ask.
-    serves_transactions: bool,
     /// The coordinator is asked about transactions of older clients, too.
     verifies_transactions: bool,
     /// Requests that wait for the transaction coordinator and that nobody has taken to it yet.
@@ -125,7 +123,6 @@ impl DataPlane {
             moved: BTreeSet::new(),
             offline: Vec::new(),
             closed_reasons: VecDeque::new(),
-            serves_transactions: false,
             verifies_transactions: true,
             unverified: Vec::new(),
             metrics: Metrics::default(),

@@ -31,7 +31,6 @@ const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
 
 /// Said of every transactional produce until there are transactions. The code is the one by which a Kafka that does not
 /// grant the transactional id refuses it: clients take it as final.
-const NO_TRANSACTIONS: &str = "this broker does not serve transactions";
 const NO_TRANSACTIONAL_ID: &str = "transactional records in a request without a transactional id";
 
 /// Topics that only coordinators and Kafka's own admin tools write to (`Topic.INTERNAL_TOPICS`, and the metadata log).
@@ -242,9 +241,6 @@ impl DataPlane {
         key: &TopicKey,
         from_admin_client: bool,
     ) -> Option<(i16, Option<&'static str>)> {
-        if request.transactional_id.is_some() && !self.serves_transactions {
-            return Some((TRANSACTIONAL_ID_AUTHORIZATION_FAILED, Some(NO_TRANSACTIONS)));
-        }
         if !matches!(request.acks, -1..=1) {
             return Some((INVALID_REQUIRED_ACKS, None));
         }

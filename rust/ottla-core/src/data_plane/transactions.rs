@@ -49,11 +49,9 @@ pub struct Refused {
 }
 
 impl DataPlane {
-    /// There is a transaction coordinator now: requests with a transactional id are served. `verifies`: whether it is asked
-    /// about clients that do not have their partitions added by producing to them
-    /// (`transaction.partition.verification.enable`).
-    pub fn serve_transactions(&mut self, verifies: bool) {
-        self.serves_transactions = true;
+    /// Whether the transaction coordinator is asked about clients that do not have their partitions added by producing to
+    /// them (`transaction.partition.verification.enable`).
+    pub fn verify_transactions(&mut self, verifies: bool) {
         self.verifies_transactions = verifies;
     }
 

@@ -288,7 +288,7 @@ fn records_sent_with_acks_0_before_the_client_left_are_kept() {
 }
 
 #[test]
-fn transactional_records_are_refused_for_good() {
+fn transactional_records_need_a_transactional_id() {
     let mut world = World::new();
     world.create("t", 0);
     let client = world.connect();

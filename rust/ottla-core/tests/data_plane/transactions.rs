@@ -43,7 +43,7 @@ impl Bench {
     fn new() -> Self {
         let mut world = World::new();
         let (t, u) = (world.create("t", 0), world.create("u", 0));
-        world.plane.serve_transactions(true);
+        world.plane.verify_transactions(true);
         let client = world.connect();
         Self {
             world,
@@ -264,7 +264,7 @@ fn transactional_records_need_an_id_and_one_producer() {
 #[test]
 fn older_clients_are_not_asked_about_where_that_is_switched_off() {
     let mut bench = Bench::new();
-    bench.world.plane.serve_transactions(false);
+    bench.world.plane.verify_transactions(false);
     bench.send(OLD, &[("t", &batch(0, 0))]);
     assert_eq!(bench.asked(), None);
     assert_eq!(bench.results(OLD), [[(0, 0)]]);

@@ -51,7 +51,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Whether a transactional write is checked against the coordinator before it is appended.",
         mode=CLUSTER_WIDE,
     ),
-    unused(
+    key(
         "transaction.remove.expired.transaction.cleanup.interval.ms",
         INT,
         "3600000",
@@ -67,7 +67,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Bytes read at a time when a coordinator loads its transactions.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "transaction.state.log.min.isr",
         INT,
         "2",
@@ -75,7 +75,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         "In-sync replicas that a write to the transaction topic needs.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "transaction.state.log.num.partitions",
         INT,
         "50",
@@ -83,7 +83,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Partitions of the transaction topic; cannot change once it exists.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "transaction.state.log.replication.factor",
         SHORT,
         "3",
@@ -91,7 +91,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Replicas of the transaction topic.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "transaction.state.log.segment.bytes",
         INT,
         "104857600",
@@ -106,7 +106,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         LOW,
         "Whether a transaction may be prepared and finished from outside (KIP-939).",
     ),
-    unused(
+    key(
         "transactional.id.expiration.ms",
         INT,
         "604800000",

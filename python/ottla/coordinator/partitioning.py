@@ -1,4 +1,4 @@
-"""Which partition of `__consumer_offsets`, and so which broker, a group belongs to."""
+"""Which partition of an internal topic, and so which broker, a group or a transactional id belongs to."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import functools
 
 
 @functools.lru_cache(maxsize=10_000)
-def partition_of(group_id: str, partition_count: int) -> int:
-    """The partition of a group: Java's `String.hashCode`, which counts UTF-16 units, modulo the partitions."""
-    units = group_id.encode("utf-16-be", "surrogatepass")
+def partition_of(key: str, partition_count: int) -> int:
+    """The partition of an id: Java's `String.hashCode`, which counts UTF-16 units, modulo the partitions."""
+    units = key.encode("utf-16-be", "surrogatepass")
     found = 0
     for i in range(0, len(units), 2):
         found = (31 * found + (units[i] << 8 | units[i + 1])) & 0xFFFFFFFF

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ottla.coordinator.group.partitioning import partition_of
+from ottla.coordinator.partitioning import partition_of
 
 
 @pytest.mark.parametrize(
