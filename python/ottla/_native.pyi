@@ -60,7 +60,7 @@ class DataPlane:
         """
 
     def verify_transactions(self, *, verifies: bool) -> None:
-        """Whether older clients' transactions are verified, too (`transaction.partition.verification.enable`). QUICK."""
+        """Whether older clients are verified, too (`transaction.partition.verification.enable`). QUICK."""
 
     def verified(
         self,

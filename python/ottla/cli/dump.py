@@ -33,7 +33,7 @@ def dump(
     records: Annotated[bool, typer.Option("--records", "-r", help="Print the records of each batch too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Show what files of a data directory hold. Offsets, groups and metadata are decoded where they are kept.
+    """Show what files of a data directory hold. Records of internal topics are decoded.
 
     Example: ottla dump data/clicks-0/00000000000000000000.log --records
     """
@@ -110,6 +110,8 @@ def _record_decoder(directory: str) -> Callable[[bytes | None, bytes | None], Ro
     """How the records of a partition's directory are read: internal topics have formats of their own."""
     if directory.startswith("__consumer_offsets-"):
         return _offsets_record
+    if directory.startswith("__transaction_state-"):
+        return _transaction_record
     if directory.startswith("__cluster_metadata-"):
         return _metadata_record
     return lambda key, value: text_of("key", key) | text_of("value", value)
@@ -130,6 +132,24 @@ def _offsets_record(key: bytes | None, value: bytes | None) -> Row:
     except formats.MalformedRecord as error:
         return text_of("key", key) | text_of("value", value) | {"malformed": str(error)}
     return row | text_of("value", value)
+
+
+def _transaction_record(key: bytes | None, value: bytes | None) -> Row:
+    from ottla.coordinator.transaction import records as formats
+
+    try:
+        decoded = formats.decode(key or b"", value)
+    except formats.MalformedRecord as error:
+        return text_of("key", key) | text_of("value", value) | {"malformed": str(error)}
+    if isinstance(decoded, int):
+        return {"kind": decoded} | text_of("key", key) | text_of("value", value)
+    row: Row = {"transactional_id": decoded.transactional_id}
+    if decoded.transaction is None:
+        return row | {"value": None, "tombstone": True}
+    fields = decoded.transaction._asdict()
+    del fields["last_producer_epoch"]  # not in the log
+    partitions = [f"{topic}-{index}" for topic, index in sorted(decoded.transaction.partitions)]
+    return row | fields | {"state": decoded.transaction.state.label, "partitions": partitions}
 
 
 def _metadata_record(key: bytes | None, value: bytes | None) -> Row:

@@ -15,6 +15,7 @@ from ottla.client.groups import GroupsClient
 from ottla.client.network import Network, parse_servers
 from ottla.client.offsets import OffsetsClient
 from ottla.client.topics import TopicsClient
+from ottla.client.transactions import TransactionsClient
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.messages.describe_cluster import DescribeClusterRequest, DescribeClusterResponse
 from ottla.protocol.messages.describe_log_dirs import DescribeLogDirsRequest, DescribeLogDirsResponse
@@ -48,6 +49,7 @@ class Admin:
     configs: ConfigsClient
     groups: GroupsClient
     offsets: OffsetsClient
+    transactions: TransactionsClient
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class Admin:
         self.configs = ConfigsClient(self.network)
         self.offsets = OffsetsClient(self.network)
         self.groups = GroupsClient(self.network, self.offsets)
+        self.transactions = TransactionsClient(self.network)
         return self
 
     async def __aexit__(
