@@ -40,7 +40,7 @@ class TransactionCoordinatorModel(RuleBasedStateMachine):
         self.clients = {(name, i): Client() for name in ("tx", "other") for i in range(3)}
         self.given: set[Producer] = set()
         self.committed: dict[tuple[str, Producer], set[tuple[str, int]]] = {}
-        """What clients were told is committed, by transaction: its partitions."""
+        """What clients of the new rules were told is committed, by transaction: its partitions."""
         self.seen: dict[tuple[str, int, int], Ending] = {}
         """Endings by the epoch of their markers."""
         self.marked: set[Ending] = set()
@@ -66,6 +66,7 @@ class TransactionCoordinatorModel(RuleBasedStateMachine):
     @rule(name=NAMES, i=CLIENTS, commit=st.booleans(), version=VERSIONS)
     def end(self, name: str, i: int, version: int, *, commit: bool) -> None:
         client = self.clients[name, i]
+        self.bench.advance(1)  # no two transactions are decided in the same millisecond
         if client.producer is not None and client.asked is None:
             token = self.bench.send_end(client.producer, commit=commit, name=name, client_version=version)
             client.asked = ("end", token, (commit, version))
@@ -107,7 +108,7 @@ class TransactionCoordinatorModel(RuleBasedStateMachine):
         error, producer_id, epoch = answer
         assert client.producer is not None
         if error is ErrorCode.NONE:
-            if commit and client.added:
+            if commit and client.added and version == 2:
                 self.committed[name, client.producer] = set(client.added)
             client.added = set()
             if version == 2:

@@ -28,6 +28,8 @@ class Ending(NamedTuple):
     commit: bool
     transaction_version: int
     partitions: frozenset[TopicPartition]
+    decided_timestamp_ms: int
+    """Tells apart transactions of a client that keeps its epoch."""
 
     @classmethod
     def of(cls, transactional_id: str, transaction: Transaction) -> Ending:
@@ -40,6 +42,7 @@ class Ending(NamedTuple):
             transaction.is_commit,
             transaction.client_version,
             transaction.partitions,
+            transaction.last_update_timestamp_ms,
         )
 
 

@@ -30,7 +30,7 @@ def test_a_commit_is_answered_when_decided_and_carried_out_when_the_decision_is_
     assert not bench.endings
     bench.let_go()
     assert bench.ended(token) == (NONE, producer[0], producer[1] + 1)
-    assert bench.endings == [Ending("tx", producer[0], producer[1] + 1, True, 2, frozenset({A, B}))]
+    assert bench.endings == [Ending("tx", producer[0], producer[1] + 1, True, 2, frozenset({A, B}), bench.now.wall_ms)]
     assert bench.state().state is TransactionState.PREPARE_COMMIT
     bench.holding = False
     bench.complete(bench.endings[0])
@@ -43,7 +43,7 @@ def test_old_clients_keep_their_epoch() -> None:
     _, producer_id, epoch = bench.init()
     assert bench.add((producer_id, epoch), A, client_version=0) is NONE
     assert bench.end((producer_id, epoch), commit=False, client_version=0)[0] is NONE
-    assert bench.endings == [Ending("tx", producer_id, epoch, False, 0, frozenset({A}))]
+    assert bench.endings == [Ending("tx", producer_id, epoch, False, 0, frozenset({A}), bench.now.wall_ms)]
     bench.complete(bench.endings[0])
     assert bench.add((producer_id, epoch), B, client_version=0) is NONE
 
@@ -85,7 +85,7 @@ def test_a_transaction_that_takes_too_long_is_aborted_and_its_producer_fenced(ve
     assert not bench.endings, "adding partitions gives no more time, but all of it"
     bench.advance(1)
     partitions = frozenset({A, B, ("c", 0)})
-    assert bench.endings == [Ending("tx", producer[0], producer[1] + 1, False, version, partitions)]
+    assert bench.endings == [Ending("tx", producer[0], producer[1] + 1, False, version, partitions, bench.now.wall_ms)]
     bench.complete(bench.endings[0])
     assert bench.add(producer) is ErrorCode.PRODUCER_FENCED
     assert bench.init() == (NONE, producer[0], producer[1] + 2)
