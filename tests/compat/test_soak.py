@@ -18,13 +18,13 @@ SECONDS = int(os.environ.get("SOAK_SECONDS", "300"))
 
 @pytest.mark.soak
 def test_own_suite_of_franz_go_at_full_size(tmp_path: Path) -> None:
-    """The groups' tests of the client with half a million records, as its author runs them."""
+    """The tests of groups and transactions of the client with half a million records, as its author runs them."""
     package = in_module("go", "list", "-f", "{{.Dir}}", "github.com/twmb/franz-go/pkg/kgo")
     with BrokerProcess(tmp_path / "data") as broker:
         settings = {"KGO_SEEDS": broker.bootstrap_servers, "KGO_TEST_RF": "1", "KGO_LOG_LEVEL": "error"}
         command = [str(GO / "kgo.test"), "-test.v", f"-test.timeout={SECONDS + 240}s", f"-test.skip={SKIPPED}"]
         result = subprocess.run(
-            [*command, "-test.run=TestGroupETL|TestClient_Produce|TestIssue"],
+            [*command, "-test.run=TestGroupETL|TestTxnEtl|TestClient_Produce|TestIssue"],
             cwd=package,
             env=os.environ | settings,
             stdout=subprocess.PIPE,
