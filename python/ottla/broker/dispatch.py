@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+import trio
 
 from ottla.broker.clock import wall_ms
 from ottla.broker.connection import Answer, Connection, Refuse
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 log = EventLog("dispatch")
 
 NATIVE: Final = (ApiKey.PRODUCE, ApiKey.FETCH)
+LARGE_BYTES_MIN: Final = 64 * 1024
+"""Requests of this size may take long to decode, and their responses to encode: a thread does both."""
 ADVERTISED: Final[Mapping[ApiKey, tuple[int, int]]] = {
     api: versions for api, versions in API_VERSIONS.items() if api in FAMILY_OF or api in NATIVE
 }
@@ -52,7 +57,7 @@ class Dispatcher:
                 return _unsupported_api_versions(correlation_id)
             return Refuse(f"{api.name} version {version} is not supported")
         try:
-            message = decode_request(api, version, body)
+            message = await _aside(body, partial(decode_request, api, version, body))
         except MalformedMessage as error:
             self._broker.metrics.malformed_requests += 1
             return Refuse(str(error))
@@ -75,10 +80,22 @@ class Dispatcher:
         if isinstance(response, Refuse):
             return response
         try:
-            return encode_response_frame(api, version, response, correlation_id=correlation_id)
+            encode = partial(encode_response_frame, api, version, response, correlation_id=correlation_id)
+            encoded: bytes = await _aside(body, encode)
         except Exception as error:
             log.error("response_not_encoded", api=api.name, version=version, client_id=client_id, error=error)
             return Refuse(f"the response to {api.name} cannot be encoded")
+        return encoded
+
+
+_threads: Final = trio.CapacityLimiter(2)
+
+
+async def _aside(body: bytes, work: Callable[[], Any]) -> Any:
+    """Do work whose length follows from a request's size where it holds nobody else up."""
+    if len(body) < LARGE_BYTES_MIN:
+        return work()
+    return await trio.to_thread.run_sync(work, limiter=_threads)
 
 
 def _unsupported_api_versions(correlation_id: int) -> bytes:

@@ -145,4 +145,5 @@ async def serve_listener(listening: trio.socket.SocketType, accepted: Accepted, 
                 sock.close()
                 continue
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a peer that lost power while it waited
             accepted(sock, peer)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ottla.protocol.errors import MalformedMessage, UnsupportedVersion
-from ottla.protocol.reader import compile_reader
+from ottla.protocol.reader import REQUEST_ITEMS_MAX, CountedSize, compile_reader
 from ottla.protocol.schema import Side, entity_shape, message_module, message_name, message_shape
 from ottla.protocol.versions import API_VERSIONS, PRODUCE_VERSION_MIN, ApiKey
 from ottla.protocol.writer import compile_writer
@@ -46,6 +46,17 @@ def _guarded(what: str, read: Callable[[bytes, int, int], tuple[Any, int]]) -> C
 
 
 @functools.cache
+def _counting_decoder(api: ApiKey, version: int) -> Callable[[bytes], Any]:
+    """A decoder of requests that are large enough to have too many items."""
+    read = compile_reader(message_shape(api, version, "request"), counts=True)
+
+    def counted(body: bytes, position: int, size: int) -> tuple[Any, int]:
+        return read(body, position, CountedSize(size))
+
+    return _guarded(f"{api.name} request v{version}", counted)
+
+
+@functools.cache
 def _decoder(api: ApiKey, version: int, side: Side) -> Callable[[bytes], Any]:
     read = compile_reader(message_shape(api, version, side))
     return _guarded(f"{api.name} {side} v{version}", read)
@@ -77,6 +88,8 @@ def decode_request(api: ApiKey, version: int, body: bytes) -> Any:
     Raises: MalformedMessage, UnsupportedVersion. Never takes more memory than a small multiple of the body's size.
     """
     _check(api, version)
+    if len(body) > REQUEST_ITEMS_MAX:  # an item takes a byte at least
+        return _counting_decoder(api, version)(body)
     return _decoder(api, version, "request")(body)
 
 

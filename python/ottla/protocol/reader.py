@@ -20,6 +20,8 @@ type_reader = Callable[[bytes, int, int], tuple[Any, int]]
 
 ARRAY_ITEMS_MAX: Final = 1_000_000
 """Items in one array; Kafka's own bound from 4.4 on. Far above what any client sends."""
+REQUEST_ITEMS_MAX: Final = 100_000
+"""Items in all arrays of one request: ten times what a broker is likely to hold of anything."""
 
 _ERRORS: Final = {int(code): code for code in ErrorCode}
 _UUID_ZERO: Final = bytes(16)
@@ -82,10 +84,23 @@ def _size_min(shape: FieldShape, *, flexible: bool) -> int:
     return max(1, total + compact)
 
 
+class CountedSize(int):
+    """The size of a message, with what is left of the items that its arrays may have: what a counting reader wants."""
+
+    items_left = REQUEST_ITEMS_MAX
+
+    def take(self, name: str, count: int) -> None:
+        """Raises: MalformedMessage."""
+        self.items_left -= count
+        if self.items_left < 0:
+            raise MalformedMessage(f"{name} brings the items of the message above {REQUEST_ITEMS_MAX}")
+
+
 class _Source:
     """The text of one reader function and the objects it refers to."""
 
-    def __init__(self, shape: StructShape) -> None:
+    def __init__(self, shape: StructShape, *, counts: bool) -> None:
+        self.counts = counts
         self.shape = shape
         self.target = shape.target
         self.flexible = shape.is_flexible
@@ -167,7 +182,7 @@ class _Source:
 
     def _struct(self, i: int, shape: FieldShape, indent: str) -> None:
         assert shape.struct is not None
-        self.env[f"r{i}"] = compile_reader(shape.struct)
+        self.env[f"r{i}"] = compile_reader(shape.struct, counts=self.counts)
         if shape.nullable and shape.tag is None:  # KIP-893: a byte says whether the struct is there
             self.lines += [
                 f"{indent}k, = i8(b, p)",
@@ -185,6 +200,8 @@ class _Source:
             f"{indent}if k * {size} > n - p or k > {ARRAY_ITEMS_MAX}:",
             f"{indent}    raise short({shape.name!r}, k, n - p)",
         ]
+        if self.counts:
+            self.lines.append(f"{indent}n.take({shape.name!r}, k)")
         if shape.format is not None and shape.kind not in ("error_code", "uuid"):
             self.lines += [
                 f"{indent}v{i} = unpack(f'>{{k}}{shape.format}', b, p)",
@@ -194,7 +211,7 @@ class _Source:
         self.lines += [f"{indent}a{i} = []", f"{indent}for _ in range(k):"]
         inner = indent + "    "
         if shape.struct is not None:
-            self.env[f"r{i}"] = compile_reader(shape.struct)
+            self.env[f"r{i}"] = compile_reader(shape.struct, counts=self.counts)
             self.lines.append(f"{inner}x, p = r{i}(b, p, n)")
         elif shape.format is not None:
             make = "error(i16(b, p)[0])" if shape.kind == "error_code" else "make_uuid(b[p:p + 16])"
@@ -236,9 +253,12 @@ class _Source:
         self.lines += ["            else:", "                p += z"] if word == "elif" else ["            p += z"]
 
 
-def compile_reader(shape: StructShape) -> type_reader:
+def compile_reader(shape: StructShape, *, counts: bool = False) -> type_reader:
     """Return `read(buffer, position, size) -> (message, position after it)`.
 
     The reader raises MalformedMessage, IndexError or struct.error; callers make one of them all.
+
+    Args:
+        counts: Refuse a message whose arrays have too many items, all of them together; its size is a `CountedSize`.
     """
-    return _Source(shape).build()
+    return _Source(shape, counts=counts).build()

@@ -27,6 +27,14 @@ pub enum WireError {
         /// What is really there.
         left_bytes: usize,
     },
+    /// More items than `Reader::limit_items` allows.
+    #[error("{field} brings the items of the message above {limit}")]
+    TooManyItems {
+        /// Kind of the field.
+        field: &'static str,
+        /// The limit.
+        limit: usize,
+    },
     /// A variable-length integer of more than 32 bits.
     #[error("a variable-length integer is longer than 5 bytes")]
     BadVarint,
@@ -57,6 +65,8 @@ type Result<T> = std::result::Result<T, WireError>;
 pub struct Reader<'a> {
     bytes: &'a [u8],
     position: usize,
+    items_max: usize,
+    items: usize,
 }
 
 macro_rules! read_number {
@@ -72,7 +82,7 @@ macro_rules! read_number {
 impl<'a> Reader<'a> {
     /// Start at the first byte of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, position: 0 }
+        Self::at(bytes, 0)
     }
 
     /// Start at `position`, which counts as read; behind the end, nothing is left.
@@ -80,7 +90,16 @@ impl<'a> Reader<'a> {
         Self {
             bytes,
             position: position.min(bytes.len()),
+            items_max: usize::MAX,
+            items: 0,
         }
+    }
+
+    /// Refuse a message whose arrays have more items than this, all of them together.
+    #[must_use]
+    pub fn limit_items(mut self, items_max: usize) -> Self {
+        self.items_max = items_max;
+        self
     }
 
     /// Bytes read so far.
@@ -204,14 +223,22 @@ impl<'a> Reader<'a> {
         if claimed == -1 {
             return Err(WireError::UnexpectedNull { field });
         }
-        match usize::try_from(claimed) {
-            Ok(len) if len.saturating_mul(item_bytes_min) <= self.left() => Ok(len),
-            _ => Err(WireError::BadLength {
-                field,
-                claimed,
-                left_bytes: self.left(),
-            }),
+        let len = match usize::try_from(claimed) {
+            Ok(len) if len.saturating_mul(item_bytes_min) <= self.left() => len,
+            _ => {
+                return Err(WireError::BadLength {
+                    field,
+                    claimed,
+                    left_bytes: self.left(),
+                });
+            }
+        };
+        self.items = self.items.saturating_add(len);
+        if self.items > self.items_max {
+            let limit = self.items_max;
+            return Err(WireError::TooManyItems { field, limit });
         }
+        Ok(len)
     }
 
     /// The tagged fields of one structure (KIP-482), each handed to `on_field` with a reader of just its bytes.

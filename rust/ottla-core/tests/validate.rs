@@ -101,6 +101,22 @@ fn bytes_are_kept_where_the_codec_is() {
 }
 
 #[test]
+fn a_thousand_bad_records_are_named_and_all_are_counted() {
+    let records = (0..5000).map(|_| NewRecord {
+        timestamp_ms: NOW_MS + 7_200_000,
+        ..NewRecord::default()
+    });
+    let batch = build_batch(BatchOptions::default(), records).unwrap();
+    let rejection = validate_produce(BytesMut::from(&batch[..]), &context()).unwrap_err();
+    assert_eq!(
+        rejection.message,
+        "5000 of 5000 records rejected: timestamps out of range"
+    );
+    let named: Vec<_> = rejection.record_errors.iter().map(|(index, _)| *index).collect();
+    assert_eq!(named, (0..1000).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_bomb_is_too_large() {
     let zeros = vec![0; 2 << 20];
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {

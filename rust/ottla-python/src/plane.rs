@@ -31,7 +31,8 @@ const LINGERING_POLL_MAX: Duration = Duration::from_millis(5);
 const REQUESTS_A_STEP: usize = 8;
 /// Size of the buffer that all sessions receive into.
 const SCRATCH_BYTES: usize = 256 * 1024;
-/// Bytes behind a request that must wait which are still taken in, so that a client that leaves is noticed.
+/// Bytes behind a request that must wait which are still taken in, so that a client that leaves is noticed. A fetch does
+/// not wait in front of more.
 const BUFFERED_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug)]
@@ -220,12 +221,12 @@ impl Inner {
         self.core.close_session(session_id);
     }
 
-    /// Sessions without traffic since `before_ms` that wait for nothing.
+    /// Sessions without traffic since `before_ms` that wait for nothing but their clients.
     pub fn idle_sessions(&mut self, before_ms: i64) -> Vec<SessionId> {
         let quiet = self
             .sockets
             .iter()
-            .filter(|(_, socket)| socket.last_active_ms < before_ms);
+            .filter(|(_, socket)| socket.last_active_ms < before_ms && !socket.is_warming);
         let quiet: Vec<SessionId> = quiet.map(|(session_id, _)| *session_id).collect();
         let core = &mut self.core;
         let is_idle = |id: &SessionId| core.session(*id).is_some_and(|session| session.is_idle());
@@ -441,7 +442,10 @@ impl Inner {
     fn serve(&mut self, session_id: SessionId, now: Now, started: Instant, owed: &mut Vec<OwedRequest>) -> Turn {
         loop {
             self.core.advance(session_id, REQUESTS_A_STEP, now, owed);
-            let turn = self.send(session_id);
+            if !self.wants_input(session_id) {
+                self.core.hurry(session_id, now);
+            }
+            let turn = self.send(session_id, now);
             let can_step = self.core.session(session_id).is_some_and(|session| session.can_step());
             if turn != Turn::Done || !can_step {
                 return turn;
@@ -481,13 +485,18 @@ impl Inner {
     }
 
     /// Send what can be sent.
-    fn send(&mut self, session_id: SessionId) -> Turn {
+    fn send(&mut self, session_id: SessionId, now: Now) -> Turn {
         let (Some(socket), Some(session)) = (self.sockets.get_mut(&session_id), self.core.session(session_id)) else {
             return Turn::Over;
         };
         let mut turn = Turn::Done;
         if !session.output().is_empty() && !socket.is_warming {
-            match socket::send(socket.fd, session.output(), &mut self.send_scratch) {
+            let before_bytes = session.output().left_bytes();
+            let sent = socket::send(socket.fd, session.output(), &mut self.send_scratch);
+            if session.output().left_bytes() < before_bytes {
+                socket.last_active_ms = now.now_ms;
+            }
+            match sent {
                 Ok(Sent::All) => {}
                 Ok(Sent::WouldBlock) => turn = Turn::WaitsToSend,
                 Ok(Sent::Cold(slice)) => {

@@ -1,6 +1,6 @@
 //! Serving Fetch: reads, sessions, and waiting for bytes.
 
-use super::{DataPlane, Now, SessionId};
+use super::{DataPlane, Now, REQUEST_ITEMS_MAX, SessionId};
 use crate::partition::ReadResult;
 use crate::partition_table::TopicKey;
 use crate::session::fetch::{
@@ -35,7 +35,7 @@ impl DataPlane {
             session.close(format!("Fetch version {version} is not supported"));
             return;
         }
-        let mut reader = Reader::at(&request.frame, request.body_position);
+        let mut reader = Reader::at(&request.frame, request.body_position).limit_items(REQUEST_ITEMS_MAX);
         let decoded = match FetchRequest::read(&mut reader, version) {
             Ok(decoded) => decoded,
             Err(error) => {

@@ -103,6 +103,10 @@ pub struct DataPlane {
     metrics: Metrics,
 }
 
+/// Topics and partitions that one request may name: ten times what a broker is likely to hold, and no more than can be
+/// answered while others wait.
+const REQUEST_ITEMS_MAX: usize = 100_000;
+
 /// How many reasons of closed sessions are kept for the log.
 const CLOSED_REASONS_MAX: usize = 1024;
 
@@ -221,6 +225,16 @@ impl DataPlane {
     pub fn on_received(&mut self, session_id: SessionId, chunk: BytesMut) {
         if let Some(session) = self.sessions.get_mut(&session_id) {
             session.frames().push(chunk);
+        }
+    }
+
+    /// A session has so many bytes behind a request that nothing more is received: if that is a fetch that waits for
+    /// records, answer it with what there is. Otherwise the end of a client that sends without waiting for answers could
+    /// not be seen before the wait is over.
+    pub fn hurry(&mut self, session_id: SessionId, now: Now) {
+        let parked = self.sessions.get_mut(&session_id).and_then(Session::parked);
+        if let Some((slot_id, _)) = parked {
+            self.complete_fetch(session_id, slot_id, now);
         }
     }
 

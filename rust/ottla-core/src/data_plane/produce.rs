@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 
-use super::validation::{Check, Checked, Done, Job};
-use super::{Attached, DataPlane, Now, SessionId};
+use super::validation::{Check, Checked, Checks as RecordChecks, Done, Effort, Job};
+use super::{Attached, DataPlane, Now, REQUEST_ITEMS_MAX, SessionId};
 use crate::partition::{AppendState, Appended};
 use crate::partition_table::{Entry, TopicKey, UNKNOWN_TOPIC_OR_PARTITION};
 use crate::record::validate::Origin;
@@ -59,7 +59,7 @@ impl DataPlane {
             session.close(format!("Produce version {version} is not supported"));
             return;
         }
-        let mut reader = Reader::at(&request.frame, request.body_position);
+        let mut reader = Reader::at(&request.frame, request.body_position).limit_items(REQUEST_ITEMS_MAX);
         let decoded = match ProduceRequest::read(&mut reader, version) {
             Ok(decoded) => decoded,
             Err(error) => {
@@ -82,11 +82,11 @@ impl DataPlane {
             size_bytes: request.frame.len(),
         };
         let (mut prepared, mut ranges) = self.prepare(&decoded, call, request.from_admin_client);
-        let (mut is_deep, mut is_transactional) = (false, false);
+        let (mut effort, mut is_transactional) = (Effort::default(), false);
         for (target, range) in prepared.targets.iter().zip(&ranges) {
             if let Some((entry, range)) = self.table.get(target.partition_id).zip(range.clone()) {
                 let (records, rules) = (&request.frame[range], &entry.attached.rules);
-                is_deep = is_deep || Check::is_deep(records, |codec| rules.recompresses(codec));
+                effort.add(records, |codec| rules.recompresses(codec));
                 is_transactional = is_transactional || Check::is_transactional(records);
             }
         }
@@ -96,11 +96,11 @@ impl DataPlane {
             } else {
                 prepared.refuse_all(TRANSACTIONAL_ID_AUTHORIZATION_FAILED, NO_TRANSACTIONAL_ID);
                 ranges.clear();
-                is_deep = false;
+                effort = Effort::default();
             }
         }
-        let checks = self.checks(&prepared, &ranges, request.frame, now);
-        if is_deep {
+        let mut checks = RecordChecks::new(self.checks(&prepared, &ranges, request.frame, now));
+        if effort.is_deep() || !checks.run_quickly() {
             let Some(session) = self.sessions.get_mut(&session_id) else {
                 return;
             };
@@ -112,13 +112,7 @@ impl DataPlane {
             });
             return;
         }
-        self.append_all(
-            session_id,
-            None,
-            prepared,
-            checks.into_iter().map(|check| check.map(Check::run)),
-            now,
-        );
+        self.append_all(session_id, None, prepared, checks.into_checked().into_iter(), now);
     }
 
     /// The answers of a worker came.

@@ -1,7 +1,8 @@
 //! Deep checks of produced batches (decompression, recompression) away from the event loop.
 //!
 //! A connection waits for its own check before anything behind it is decoded, so its records keep their order; other
-//! connections go on meanwhile.
+//! connections go on meanwhile. Workers take one batch of one request at a time, in turn, so that a request of many
+//! batches that expand without end delays nobody else's by more than one of them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,6 +22,15 @@ const DEEP_PAYLOAD_BYTES_MIN: usize = 8 * 1024;
 /// The same for the codecs that decompress at more than 1 GB/s.
 const DEEP_FAST_PAYLOAD_BYTES_MIN: usize = 32 * 1024;
 
+/// So far may a small payload expand on the event loop; the check of one that goes on is begun again by a worker.
+const QUICK_EXPANSION_BYTES_MAX: usize = 128 * 1024;
+/// Compressed batches of one request that are checked on the event loop at most.
+const QUICK_COMPRESSED_MAX: usize = 8;
+/// Bytes of records of one request that are checked on the event loop at most.
+const QUICK_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// `MESSAGE_TOO_LARGE`.
+const MESSAGE_TOO_LARGE: i16 = 10;
 /// `UNKNOWN_SERVER_ERROR`.
 const UNKNOWN_SERVER_ERROR: i16 = -1;
 
@@ -51,24 +61,113 @@ impl Check {
         })
     }
 
-    /// Whether the check belongs to a worker. `recompresses` says whether a codec differs from the topic's.
-    pub fn is_deep(records: &[u8], recompresses: impl Fn(Codec) -> bool) -> bool {
-        let Ok(header) = BatchHeader::parse(records) else {
-            return false;
+    /// Check the batch on the event loop. Returns the check for a worker if the payload, small as it is, expands to
+    /// more than the loop has time for.
+    fn run_quickly(self) -> Result<Checked, Self> {
+        let records = self.records.as_deref().unwrap_or_default();
+        let is_compressed = BatchHeader::parse(records).is_ok_and(|header| header.codec() != Ok(Codec::None));
+        if !is_compressed || self.context.expansion_limit_bytes <= QUICK_EXPANSION_BYTES_MAX {
+            return Ok(self.run());
+        }
+        let quick = Self {
+            records: self.records.clone(),
+            context: ValidateContext {
+                expansion_limit_bytes: QUICK_EXPANSION_BYTES_MAX,
+                ..self.context
+            },
         };
-        let Ok(codec) = header.codec() else { return false };
-        let bytes_min = match codec {
-            _ if recompresses(codec) => DEEP_PAYLOAD_BYTES_MIN,
-            Codec::None => return false,
-            Codec::Gzip | Codec::Zstd => DEEP_PAYLOAD_BYTES_MIN,
-            Codec::Snappy | Codec::Lz4 => DEEP_FAST_PAYLOAD_BYTES_MIN,
-        };
-        records.len() >= bytes_min
+        match quick.run() {
+            Err(rejection) if rejection.code == MESSAGE_TOO_LARGE => Err(self),
+            checked => Ok(checked),
+        }
     }
 
     /// Whether the batch says that it is part of a transaction.
     pub fn is_transactional(records: &[u8]) -> bool {
         BatchHeader::parse(records).is_ok_and(BatchHeader::is_transactional)
+    }
+}
+
+/// What the checks of one request will cost, as far as that can be seen from outside.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Effort {
+    is_deep: bool,
+    compressed: usize,
+    bytes: usize,
+}
+
+impl Effort {
+    /// Add a batch. `recompresses` says whether a codec differs from the topic's.
+    pub fn add(&mut self, records: &[u8], recompresses: impl Fn(Codec) -> bool) {
+        self.bytes += records.len();
+        let Ok(Ok(codec)) = BatchHeader::parse(records).map(BatchHeader::codec) else {
+            return;
+        };
+        self.compressed += usize::from(codec != Codec::None);
+        let bytes_min = match codec {
+            _ if recompresses(codec) => DEEP_PAYLOAD_BYTES_MIN,
+            Codec::None => return,
+            Codec::Gzip | Codec::Zstd => DEEP_PAYLOAD_BYTES_MIN,
+            Codec::Snappy | Codec::Lz4 => DEEP_FAST_PAYLOAD_BYTES_MIN,
+        };
+        self.is_deep |= records.len() >= bytes_min;
+    }
+
+    /// Whether the checks belong to a worker.
+    pub fn is_deep(self) -> bool {
+        self.is_deep || self.compressed > QUICK_COMPRESSED_MAX || self.bytes > QUICK_BYTES_MAX
+    }
+}
+
+/// The checks of one request, some of which may be done.
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// What came of each; None: not checked (yet), or the partition is gone.
+    checked: Vec<Option<Checked>>,
+    /// Those to do, the last one first, each with its place in `checked`.
+    left: Vec<(usize, Check)>,
+}
+
+impl Checks {
+    /// One check for each partition of a request; None: the partition is gone.
+    pub fn new(checks: Vec<Option<Check>>) -> Self {
+        let mut all = Self::default();
+        all.checked.resize_with(checks.len(), || None);
+        all.left.extend(
+            checks
+                .into_iter()
+                .enumerate()
+                .filter_map(|(place, check)| Some((place, check?)))
+                .rev(),
+        );
+        all
+    }
+
+    /// Do what can be done on the event loop; false: the rest belongs to a worker.
+    pub fn run_quickly(&mut self) -> bool {
+        let mut deep = Vec::new();
+        while let Some((place, check)) = self.left.pop() {
+            match check.run_quickly() {
+                Ok(checked) => self.checked[place] = Some(checked),
+                Err(check) => deep.push((place, check)),
+            }
+        }
+        deep.reverse();
+        self.left = deep;
+        self.left.is_empty()
+    }
+
+    /// Do one check; false: none is left.
+    fn step(&mut self) -> bool {
+        if let Some((place, check)) = self.left.pop() {
+            self.checked[place] = Some(check.run());
+        }
+        !self.left.is_empty()
+    }
+
+    /// What came of each check, in the order of the request.
+    pub fn into_checked(self) -> Vec<Option<Checked>> {
+        self.checked
     }
 }
 
@@ -79,18 +178,18 @@ pub struct Job {
     pub session_id: SessionId,
     /// Its slot.
     pub slot_id: u64,
-    /// One for each partition of the request.
-    pub checks: Vec<Option<Check>>,
+    /// What to do.
+    pub checks: Checks,
 }
 
-/// The answers to a `Job`, in its order.
+/// The answers to a `Job`.
 #[derive(Debug)]
 pub struct Done {
     /// Whose.
     pub session_id: SessionId,
     /// Its slot.
     pub slot_id: u64,
-    /// None where the job had None.
+    /// In the order of the request; None: the partition is gone.
     pub checked: Vec<Option<Checked>>,
 }
 
@@ -158,13 +257,12 @@ impl Validator {
         std::mem::take(&mut self.shared.lock().done)
     }
 
-    /// Without threads: do one job; `false` if there was none.
+    /// Without threads: do one check; `false` if there was none.
     pub fn step(&self) -> bool {
         let Some(job) = self.shared.lock().jobs.pop_front() else {
             return false;
         };
-        let done = run(job);
-        self.shared.lock().done.push(done);
+        step(&self.shared, job);
         true
     }
 }
@@ -180,13 +278,20 @@ impl Drop for Validator {
     }
 }
 
-fn run(job: Job) -> Done {
-    let checked = job.checks.into_iter().map(|check| check.map(Check::run)).collect();
-    Done {
+/// Do one check of a job, after which it is another's turn. True: it was the last one, and answers wait for nobody yet.
+fn step(shared: &Shared, mut job: Job) -> bool {
+    let has_more = job.checks.step();
+    let mut queues = shared.lock();
+    if has_more {
+        queues.jobs.push_back(job);
+        return false;
+    }
+    queues.done.push(Done {
         session_id: job.session_id,
         slot_id: job.slot_id,
-        checked,
-    }
+        checked: job.checks.into_checked(),
+    });
+    queues.done.len() == 1
 }
 
 fn work(shared: &Shared) {
@@ -202,12 +307,7 @@ fn work(shared: &Shared) {
             queues = shared.work.wait(queues).unwrap_or_else(PoisonError::into_inner);
         };
         drop(queues);
-        let done = run(job);
-        let mut queues = shared.lock();
-        queues.done.push(done);
-        let first = queues.done.len() == 1;
-        drop(queues);
-        if first {
+        if step(shared, job) {
             (shared.waker)();
         }
     }

@@ -2,13 +2,14 @@
 //!
 //! The checks, their order and their codes are those of Kafka's `ProduceRequest.validateRecords`,
 //! `UnifiedLog.analyzeAndValidateRecords` and `LogValidator`, asked of a running broker
-//! (`tests/golden/records/produce_checks.tsv`). Three answers differ on purpose:
+//! (`tests/golden/records/produce_checks.tsv`). Some answers differ on purpose:
 //!
 //! - A compressed record whose length does not match its fields is `INVALID_RECORD` here too. Kafka does not look at
 //!   it and stores a batch that no consumer can read.
 //! - Offset deltas other than 0, 1, 2, ... are put right. Kafka stores them as they come if the batch is uncompressed,
 //!   so that records overlap the next batch, and fails (`UNKNOWN_SERVER_ERROR`) if it is compressed.
 //! - A payload that expands beyond the limit is `MESSAGE_TOO_LARGE`. Kafka has no limit.
+//! - The answer names the first 1000 bad records of a batch. Kafka names all of them.
 
 use bytes::BytesMut;
 
@@ -31,6 +32,9 @@ const ZSTD_PRODUCE_VERSION: i16 = 7;
 /// The smallest length field of any format that ever was (v0).
 const LENGTH_MIN: i32 = 14;
 const MAGIC_AT: usize = 16;
+/// Records of one batch that are named in the answer at most; clients take the others for good ones in bad company. A
+/// batch of a few KiB may expand to millions.
+const RECORD_ERRORS_MAX: usize = 1000;
 
 /// Who appends (Kafka: `AppendOrigin`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -386,16 +390,20 @@ fn check_records(batch: &BatchView<'_>, scan: &Scan, context: &ValidateContext) 
     }
     let payload = batch.decompressed(context.expansion_limit_bytes)?;
     let mut record_errors = Vec::new();
+    let mut rejected = 0;
     let mut code = INVALID_RECORD;
     for (index, record) in (0..).zip(Records::new(&payload, batch.record_count())) {
-        if let Err((error_code, message)) = context.check_record(batch, &record?) {
-            record_errors.push((index, Some(message)));
-            if error_code == INVALID_TIMESTAMP {
+        if let Err(fault) = context.check_record(batch, &record?) {
+            rejected += 1;
+            if fault.code() == INVALID_TIMESTAMP {
                 code = INVALID_TIMESTAMP;
+            }
+            if record_errors.len() < RECORD_ERRORS_MAX {
+                record_errors.push((index, Some(fault.message(context))));
             }
         }
     }
-    if record_errors.is_empty() {
+    if rejected == 0 {
         return Ok(());
     }
     let what = if code == INVALID_TIMESTAMP {
@@ -403,11 +411,7 @@ fn check_records(batch: &BatchView<'_>, scan: &Scan, context: &ValidateContext) 
     } else {
         "records without a key"
     };
-    let message = format!(
-        "{} of {} records rejected: {what}",
-        record_errors.len(),
-        batch.record_count()
-    );
+    let message = format!("{rejected} of {} records rejected: {what}", batch.record_count());
     Err(ProduceRejection {
         code,
         message,
@@ -423,24 +427,48 @@ impl ValidateContext {
             || (age_ms <= self.timestamp_before_max_ms && age_ms.wrapping_neg() <= self.timestamp_after_max_ms)
     }
 
-    fn check_record(&self, batch: &BatchView<'_>, record: &Record<'_>) -> Result<(), (i16, String)> {
+    fn check_record(&self, batch: &BatchView<'_>, record: &Record<'_>) -> Result<(), RecordFault> {
         if self.compacted && record.key.is_none() {
-            return Err((INVALID_RECORD, "a record of a compacted topic needs a key".to_owned()));
+            return Err(RecordFault::NoKey);
         }
         let timestamp = record.timestamp(batch);
         if self.timestamp_type == TimestampType::CreateTime && timestamp != NO_TIMESTAMP {
             if !self.allows(timestamp) {
-                let (before, after) = (self.timestamp_before_max_ms, self.timestamp_after_max_ms);
-                let message = format!(
-                    "timestamp {timestamp} is not within [now - {before} ms, now + {after} ms]; now is {}",
-                    self.wall_ms
-                );
-                return Err((INVALID_TIMESTAMP, message));
+                return Err(RecordFault::Timestamp(timestamp));
             }
         } else if batch.timestamp_type() == TimestampType::LogAppendTime {
-            return Err((INVALID_TIMESTAMP, "LogAppendTime is for the broker to set".to_owned()));
+            return Err(RecordFault::LogAppendTime);
         }
         Ok(())
+    }
+}
+
+/// What is wrong with a record.
+enum RecordFault {
+    NoKey,
+    /// It is too old, or from the future.
+    Timestamp(i64),
+    LogAppendTime,
+}
+
+impl RecordFault {
+    fn code(&self) -> i16 {
+        match self {
+            Self::NoKey => INVALID_RECORD,
+            Self::Timestamp(_) | Self::LogAppendTime => INVALID_TIMESTAMP,
+        }
+    }
+
+    fn message(&self, context: &ValidateContext) -> String {
+        match self {
+            Self::NoKey => "a record of a compacted topic needs a key".to_owned(),
+            Self::Timestamp(timestamp) => {
+                let (before, after) = (context.timestamp_before_max_ms, context.timestamp_after_max_ms);
+                let now = context.wall_ms;
+                format!("timestamp {timestamp} is not within [now - {before} ms, now + {after} ms]; now is {now}")
+            }
+            Self::LogAppendTime => "LogAppendTime is for the broker to set".to_owned(),
+        }
     }
 }
 

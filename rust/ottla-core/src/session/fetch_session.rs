@@ -25,6 +25,9 @@ const EVICTION_MS: i64 = 120_000;
 /// A request for more partitions than this is served without a session, so that the cache's memory is bounded.
 const SESSION_PARTITIONS_MAX: usize = 100_000;
 
+/// Partitions in all sessions together; beyond, requests are served without one.
+const CACHED_PARTITIONS_MAX: usize = 500_000;
+
 /// A partition as a session names it.
 pub type SessionKey = (TopicKey, i32);
 
@@ -179,6 +182,7 @@ pub struct FetchSessionCache {
     by_size: BTreeSet<(usize, i32)>,
     id_state: u64,
     evictions: u64,
+    partition_count: usize,
 }
 
 impl FetchSessionCache {
@@ -191,6 +195,7 @@ impl FetchSessionCache {
             by_size: BTreeSet::new(),
             id_state: seed,
             evictions: 0,
+            partition_count: 0,
         }
     }
 
@@ -206,7 +211,7 @@ impl FetchSessionCache {
 
     /// Partitions in all sessions.
     pub fn partition_count(&self) -> usize {
-        self.sessions.values().map(|session| session.partitions.len()).sum()
+        self.partition_count
     }
 
     /// Sessions that gave way to others so far.
@@ -251,11 +256,15 @@ impl FetchSessionCache {
         if session.uses_topic_ids != request.uses_topic_ids {
             return Err(FetchResponse::error(TOPIC_ID_ERROR, 0));
         }
-        if session.partitions.len() + wanted.len() > SESSION_PARTITIONS_MAX + forgotten.len() {
+        let before = session.partitions.len();
+        if before + wanted.len() > SESSION_PARTITIONS_MAX + forgotten.len()
+            || self.partition_count + wanted.len() > CACHED_PARTITIONS_MAX + forgotten.len()
+        {
             self.remove(session_id);
             return Err(FetchResponse::error(ID_NOT_FOUND, 0));
         }
         session.update(wanted, forgotten);
+        self.partition_count = self.partition_count - before + session.partitions.len();
         if session.partitions.is_empty() {
             self.remove(session_id);
             return Ok(Fetch {
@@ -327,6 +336,10 @@ impl FetchSessionCache {
         now_ms: i64,
     ) -> i32 {
         let size = wanted.len();
+        while self.partition_count + size > CACHED_PARTITIONS_MAX && self.evict(size, now_ms) {}
+        if self.partition_count + size > CACHED_PARTITIONS_MAX {
+            return 0;
+        }
         if size > SESSION_PARTITIONS_MAX || !(self.sessions.len() < self.slots_max || self.evict(size, now_ms)) {
             return 0;
         }
@@ -346,6 +359,7 @@ impl FetchSessionCache {
             cached.must_respond(response);
             session.put(cached);
         }
+        self.partition_count += session.partitions.len();
         self.sessions.insert(session_id, session);
         self.by_use.insert((now_ms, session_id));
         session_id
@@ -387,6 +401,7 @@ impl FetchSessionCache {
 
     fn remove(&mut self, session_id: i32) {
         if let Some(session) = self.sessions.remove(&session_id) {
+            self.partition_count -= session.partitions.len();
             self.by_use.remove(&(session.last_used_ms, session_id));
             self.by_size.remove(&(session.ranked_size, session_id));
         }

@@ -200,9 +200,9 @@ impl Session {
         self.close_reason.is_some() && self.slots.is_empty() && self.output.is_empty()
     }
 
-    /// Whether it waits for nothing: no request is half received, none is being served, nothing is left to send.
+    /// Whether it waits for its client alone: to send a request or the rest of one, or to take the answers.
     pub fn is_idle(&self) -> bool {
-        self.slots.is_empty() && self.held.is_none() && self.output.is_empty()
+        self.slots.is_empty() && self.held.is_none()
     }
 
     /// Whether bytes should be received now. While the next request must wait, a little is still taken in, so that a

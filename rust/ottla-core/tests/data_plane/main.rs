@@ -1,6 +1,7 @@
 //! The data plane from the outside: bytes of clients in, bytes for clients out, over a simulated disk.
 #![allow(missing_docs)]
 
+mod attacks;
 mod faults;
 mod fetching;
 mod input;

@@ -251,3 +251,20 @@ fn an_old_session_gives_way_only_to_one_of_at_least_its_size() {
     assert_eq!(client.open(2), 0);
     assert_ne!(client.open(3), 0);
 }
+
+#[test]
+fn sessions_hold_so_many_partitions_together_and_no_more() {
+    let mut client = Client::with_slots(1000);
+    let size = SESSION_PARTITIONS_MAX as i32;
+    for _ in 0..CACHED_PARTITIONS_MAX / SESSION_PARTITIONS_MAX {
+        assert_ne!(client.open(size), 0);
+    }
+    assert_eq!(client.cache.partition_count(), CACHED_PARTITIONS_MAX);
+    assert_eq!(client.open(1), 0, "served without a session");
+    client.now_ms = EVICTION_MS + 1;
+    assert_ne!(client.open(1), 0, "an idle one gave way");
+    assert_eq!(
+        client.cache.partition_count(),
+        CACHED_PARTITIONS_MAX - SESSION_PARTITIONS_MAX + 1
+    );
+}
