@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import trio
+
 from ottla.protocol.versions import ApiKey
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class Broker:
     cluster_id: str
     plane: DataPlane
     log_dirs: Sequence[str]
+    disk_threads: Sequence[trio.CapacityLimiter]
+    """Threads for reading in each log directory: where one disk stalls, the others have theirs."""
     metadata: MetadataPublisher
     controller: Controller
     quorum_status: Callable[[], QuorumStatus]

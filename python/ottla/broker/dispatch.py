@@ -33,6 +33,8 @@ log = EventLog("dispatch")
 NATIVE: Final = (ApiKey.PRODUCE, ApiKey.FETCH)
 LARGE_BYTES_MIN: Final = 64 * 1024
 """Requests of this size may take long to decode, and their responses to encode: a thread does both."""
+LARGE_REQUESTS_MAX: Final = 2
+"""So many of them at a time."""
 ADVERTISED: Final[Mapping[ApiKey, tuple[int, int]]] = {
     api: versions for api, versions in API_VERSIONS.items() if api in FAMILY_OF or api in NATIVE
 }
@@ -45,6 +47,7 @@ class Dispatcher:
         self._broker = broker
         self._routes: dict[int, tuple[ApiKey, int, int]] = {int(api): (api, *ADVERTISED[api]) for api in FAMILY_OF}
         self._handlers: dict[ApiKey, Handler] = {}
+        self._threads = trio.CapacityLimiter(LARGE_REQUESTS_MAX)
 
     async def __call__(self, connection: Connection, request: Request) -> Answer:
         _, key, version, correlation_id, client_id, body = request
@@ -57,7 +60,7 @@ class Dispatcher:
                 return _unsupported_api_versions(correlation_id)
             return Refuse(f"{api.name} version {version} is not supported")
         try:
-            message = await _aside(body, partial(decode_request, api, version, body))
+            message = await self._aside(body, partial(decode_request, api, version, body))
         except MalformedMessage as error:
             self._broker.metrics.malformed_requests += 1
             return Refuse(str(error))
@@ -81,21 +84,17 @@ class Dispatcher:
             return response
         try:
             encode = partial(encode_response_frame, api, version, response, correlation_id=correlation_id)
-            encoded: bytes = await _aside(body, encode)
+            encoded: bytes = await self._aside(body, encode)
         except Exception as error:
             log.error("response_not_encoded", api=api.name, version=version, client_id=client_id, error=error)
             return Refuse(f"the response to {api.name} cannot be encoded")
         return encoded
 
-
-_threads: Final = trio.CapacityLimiter(2)
-
-
-async def _aside(body: bytes, work: Callable[[], Any]) -> Any:
-    """Do work whose length follows from a request's size where it holds nobody else up."""
-    if len(body) < LARGE_BYTES_MIN:
-        return work()
-    return await trio.to_thread.run_sync(work, limiter=_threads)
+    async def _aside(self, body: bytes, work: Callable[[], Any]) -> Any:
+        """Do work whose length follows from a request's size where it holds nobody else up."""
+        if len(body) < LARGE_BYTES_MIN:
+            return work()
+        return await trio.to_thread.run_sync(work, limiter=self._threads)
 
 
 def _unsupported_api_versions(correlation_id: int) -> bytes:

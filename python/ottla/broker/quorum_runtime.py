@@ -160,6 +160,8 @@ class QuorumRuntime:
         self._quorum: Quorum | None = None
         self._job: QuorumJob | None = None
         self._job_ready = trio.Event()
+        self._writer_thread = trio.CapacityLimiter(1)
+        """Its own, which no disk of partitions that stalls can take."""
         self._waiters: deque[_Waiter] = deque()
         self._pumping = False
         self._pump_again = False
@@ -398,14 +400,19 @@ class QuorumRuntime:
         job, self._job = self._job, None
         self._job_ready = trio.Event()
         assert job is not None
+        is_full = False
         while True:
             try:
-                done = await trio.to_thread.run_sync(writer.run, job)
+                done = await trio.to_thread.run_sync(writer.run, job, limiter=self._writer_thread)
                 break
             except QuorumNoSpaceError as error:
                 # nothing is lost: the same job can be run again, and what waits for it waits on
-                log.warning("metadata_log_no_space", reason=str(error))
+                if not is_full:
+                    log.error("metadata_log_no_space", reason=str(error), retry_s=NO_SPACE_RETRY_S)
+                is_full = True
                 await trio.sleep(NO_SPACE_RETRY_S)
+        if is_full:
+            log.info("metadata_log_has_space")
         if self._quorum is not None:
             self._quorum.on_persisted(done)
             self._pump()

@@ -53,6 +53,8 @@ log = EventLog("server")
 METADATA_PARTITION: Final = "__cluster_metadata-0"
 LOADING_PATIENCE_S: Final = 1
 """How long opening the listeners may wait for groups and transactions to be loaded."""
+DISK_THREADS: Final = 4
+"""For each log directory, of those that read in it for Python."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the event loop may have to wait for the GIL when a worker thread runs Python."""
 
@@ -185,6 +187,7 @@ class Server:
             cluster_id=identity.cluster_id,
             plane=plane,
             log_dirs=log_dirs,
+            disk_threads=[trio.CapacityLimiter(DISK_THREADS) for _ in log_dirs],
             metadata=publisher,
             controller=controller,
             quorum_status=controller.quorum_status,

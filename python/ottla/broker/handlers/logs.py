@@ -77,7 +77,10 @@ async def handle_describe_log_dirs(context: RequestContext, request: DescribeLog
                 size = DescribeLogDirsPartition(partition_index=index, partition_size=partition.size_bytes())
                 found[broker.log_dirs[partition.log_dir]].setdefault(name, []).append(size)
     # A stalled disk may hold this up: never on the event loop.
-    results = [await trio.to_thread.run_sync(_describe, log_dir, topics) for log_dir, topics in found.items()]
+    results = [
+        await trio.to_thread.run_sync(_describe, log_dir, topics, limiter=threads)
+        for (log_dir, topics), threads in zip(found.items(), broker.disk_threads, strict=True)
+    ]
     return DescribeLogDirsResponse(results=tuple(results))
 
 

@@ -76,7 +76,8 @@ async def _list_offset(
     if partition is None:
         return _failed(wanted, context.broker.metadata.missing_error(topic, wanted.partition_index))
     try:
-        timestamp, offset, leader_epoch = await _look_up(partition, wanted, isolation_level)
+        threads = context.broker.disk_threads[partition.log_dir]
+        timestamp, offset, leader_epoch = await _look_up(partition, wanted, isolation_level, threads)
     except (KafkaError, OSError) as error:
         code = code_of(error)
         if code is ErrorCode.OFFSET_NOT_AVAILABLE and context.version < _OFFSET_NOT_AVAILABLE_FROM_VERSION:
@@ -87,7 +88,9 @@ async def _list_offset(
     )
 
 
-async def _look_up(partition: Partition, wanted: ListOffsetsPartition, isolation_level: int) -> tuple[int, int, int]:
+async def _look_up(
+    partition: Partition, wanted: ListOffsetsPartition, isolation_level: int, threads: trio.CapacityLimiter
+) -> tuple[int, int, int]:
     look_up = partial(
         partition.list_offset,
         wanted.timestamp,
@@ -96,7 +99,7 @@ async def _look_up(partition: Partition, wanted: ListOffsetsPartition, isolation
     )
     if wanted.timestamp >= 0 or wanted.timestamp == MAX_TIMESTAMP:
         # Reads and perhaps decompresses a batch.
-        return await trio.to_thread.run_sync(look_up)
+        return await trio.to_thread.run_sync(look_up, limiter=threads)
     return look_up()
 
 

@@ -20,6 +20,7 @@ pub(crate) use checkpoints::CheckpointCell;
 use checkpoints::read_checkpoint;
 pub use completion::{Completion, Outcome, PartitionId};
 
+use super::ballast;
 use super::cache::{Cache, lock};
 use super::checkpoint::{self, OffsetCheckpoint};
 use super::fs::LogFs;
@@ -118,6 +119,32 @@ struct DirState {
     removals: u64,
 }
 
+/// Take the exclusive lock of a directory.
+fn take_lock(fs: &dyn LogFs, path: &Path) -> Result<Box<dyn Send + Sync>> {
+    fs.lock(&path.join(LOCK_FILE)).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => Error::DirectoryLocked {
+            dir: path.display().to_string(),
+        },
+        _ => Error::Storage {
+            doing: "locking the log directory",
+            source: error,
+        },
+    })
+}
+
+/// See to the ballast, and say where it went if it was given away.
+fn keep_space_back(queue: &WriteQueue, path: &Path, reserved_bytes: u64, is_relieved: bool) {
+    if is_relieved {
+        let (dir, file) = (path.display(), ballast::BALLAST_FILE);
+        queue.complain(&format!(
+            "{dir} is full: the space kept back in {file} is used for this start"
+        ));
+    }
+    if reserved_bytes > 0 {
+        queue.chore(Chore::TakeBallast);
+    }
+}
+
 impl LogDir {
     /// What `meta.properties` of a directory says; `None` if it was never formatted. SLOW.
     pub fn read_meta(fs: &dyn LogFs, path: &Path) -> Result<Option<LogDirMeta>> {
@@ -133,15 +160,9 @@ impl LogDir {
         let LogDirOptions { fs, path, .. } = options;
         fs.create_dir_all(path)
             .map_err(Error::storage("creating the log directory"))?;
-        let lock = fs.lock(&path.join(LOCK_FILE)).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => Error::DirectoryLocked {
-                dir: path.display().to_string(),
-            },
-            _ => Error::Storage {
-                doing: "locking the log directory",
-                source: error,
-            },
-        })?;
+        let lock = take_lock(&**fs, path)?;
+        let is_relieved = options.reserved_bytes > 0
+            && ballast::release_if_full(&**fs, path).map_err(Error::storage("making room on a full disk"))?;
         let meta = match meta::read(&**fs, path)? {
             Some(found) if found.cluster_id != options.meta.cluster_id || found.node_id != options.meta.node_id => {
                 return Err(Error::DirectoryMismatch {
@@ -177,6 +198,7 @@ impl LogDir {
             options.reserved_bytes,
             Arc::clone(&options.waker),
         );
+        keep_space_back(&queue, path, options.reserved_bytes, is_relieved);
         let is_foreign = fs.file_size_bytes(&path.join(BOOT_ID_FILE)).is_err();
         let last_stop = take_last_stop(&**fs, path)?;
         let mut state = DirState::default();

@@ -1,5 +1,6 @@
 //! Segments, indexes, logs, recovery and the writer of a log directory.
 
+pub(crate) mod ballast;
 pub(crate) mod cache;
 pub mod checkpoint;
 pub mod cleaner;

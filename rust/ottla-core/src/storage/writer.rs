@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::ballast::BALLAST_BYTES;
 use super::cache::lock;
 use super::fs::OpenMode;
 use super::leftovers;
@@ -52,6 +53,8 @@ pub(crate) struct WriteQueue {
     reserved_bytes: u64,
     /// What may be written before the room is looked at again.
     unchecked_bytes: AtomicU64,
+    /// There was no room for the ballast.
+    pub lacks_ballast: AtomicBool,
     waker: Arc<dyn Fn() + Send + Sync>,
     queue: Mutex<Queue>,
     queued: Condvar,
@@ -84,6 +87,7 @@ impl WriteQueue {
             dir,
             reserved_bytes,
             unchecked_bytes: AtomicU64::new(0),
+            lacks_ballast: AtomicBool::new(false),
             waker,
             queue: Mutex::default(),
             queued: Condvar::new(),
@@ -346,6 +350,11 @@ impl WriteQueue {
         // The less room there is, the closer it is watched.
         let unchecked_bytes = room_bytes.map_or(0, |room| (room / 2).min(ROOM_CHECK_INTERVAL_BYTES));
         self.unchecked_bytes.store(unchecked_bytes, Ordering::Relaxed);
+        if room_bytes.is_some_and(|room| room >= BALLAST_BYTES as u64)
+            && self.lacks_ballast.swap(false, Ordering::Relaxed)
+        {
+            self.chore(Chore::TakeBallast);
+        }
         Ok(room_bytes.is_some())
     }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{Batch, Chore, WriteQueue, failure};
+use super::{Batch, Chore, WriteQueue, failure, is_no_space};
+use crate::storage::ballast;
 use crate::storage::cache::lock;
 use crate::storage::fs::OpenMode;
 use crate::storage::index::IndexEntry;
@@ -109,6 +110,15 @@ impl WriteQueue {
                 }
                 _ => {}
             },
+            Chore::TakeBallast => {
+                let taken = ballast::take(&*self.files.fs, &self.dir, self.reserved_bytes);
+                if let Err(error) = &taken
+                    && !is_no_space(error)
+                {
+                    self.complain(&format!("no space is kept back in {}: {error}", self.dir.display()));
+                }
+                self.lacks_ballast.store(!taken.unwrap_or(false), Ordering::Relaxed);
+            }
         }
         true
     }

@@ -109,6 +109,8 @@ pub(crate) enum Chore {
     RemoveFiles(Vec<PathBuf>),
     /// Remove a directory and all below.
     RemoveDir(PathBuf),
+    /// Keep space back for a start on a full disk.
+    TakeBallast,
 }
 
 /// Opens once.

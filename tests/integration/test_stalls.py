@@ -1,0 +1,159 @@
+"""The disk of one log directory does not answer for seconds: what has nothing to do with it goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ottla._native import build_batch
+from ottla.errors import ErrorCode
+from ottla.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
+from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest
+from ottla.protocol.messages.heartbeat import HeartbeatRequest
+from ottla.protocol.messages.metadata import MetadataRequest
+from ottla.protocol.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from ottla.protocol.versions import ApiKey
+from ottla.testing.broker import BrokerProcess
+from tests.integration.wire import Wire
+
+WORST_S = 1.0
+STALL_S = 3.0
+
+
+class StallingDisk:
+    """A file system that can be made to let every write wait."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_stalled = False
+
+    def stall(self) -> None:
+        subprocess.run(["fsfreeze", "--freeze", self.path], check=True)
+        self.is_stalled = True
+
+    def go_on(self) -> None:
+        if self.is_stalled:
+            subprocess.run(["fsfreeze", "--unfreeze", self.path], check=True)
+            self.is_stalled = False
+
+
+@pytest.fixture
+def slow_disk(tmp_path: Path) -> Iterator[StallingDisk]:
+    image, path = tmp_path / "image", tmp_path / "slow"
+    path.mkdir()
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    for command in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, path]):
+        try:
+            done = subprocess.run(command, check=False, capture_output=True)
+        except FileNotFoundError:
+            pytest.skip(f"{command[0]} is not there")
+        if done.returncode != 0:
+            pytest.skip("mounting takes rights that this user does not have")
+    disk = StallingDisk(path)
+    yield disk
+    disk.go_on()
+    subprocess.run(["umount", path], check=True)
+
+
+class Repeating(threading.Thread):
+    """Does one thing again and again, each time measured."""
+
+    def __init__(self, broker: BrokerProcess, act: Callable[[Wire, int], None]) -> None:
+        super().__init__(daemon=True)
+        self.broker = broker
+        self.act = act
+        self.waits_s: list[float] = []
+        self.failure: Exception | None = None
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        try:
+            with Wire(self.broker.port) as wire:
+                while not self._stopping.wait(0.01):
+                    began_s = time.monotonic()
+                    self.act(wire, len(self.waits_s))
+                    self.waits_s.append(time.monotonic() - began_s)
+        except Exception as error:
+            self.failure = error
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
+        assert self.failure is None, self.failure
+
+
+def produce(topic: str) -> Callable[[Wire, int], None]:
+    def act(wire: Wire, number: int) -> None:
+        batch = build_batch([(None, b"%d" % number, int(time.time() * 1000), ())])
+        assert wire.produce_batch(topic, batch).error_code is ErrorCode.NONE
+
+    return act
+
+
+def commit(wire: Wire, number: int) -> None:
+    wanted = OffsetCommitRequestPartition(partition_index=0, committed_offset=number)
+    request = OffsetCommitRequest(
+        group_id="g", topics=(OffsetCommitRequestTopic(name="__consumer_offsets", partitions=(wanted,)),)
+    )
+    answer = wire.ask(ApiKey.OFFSET_COMMIT, 8, request)
+    assert answer.topics[0].partitions[0].error_code is ErrorCode.NONE
+    heartbeat = HeartbeatRequest(group_id="g", generation_id=1, member_id="nobody")
+    assert wire.ask(ApiKey.HEARTBEAT, 4, heartbeat).error_code is ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def ask_for_metadata(wire: Wire, number: int) -> None:
+    assert wire.ask(ApiKey.METADATA, 9, MetadataRequest(topics=None)).topics
+
+
+def test_a_disk_that_stalls_holds_up_its_own_partitions_only(tmp_path: Path, slow_disk: StallingDisk) -> None:
+    fast = tmp_path / "data"
+    with two_disks(fast, slow_disk.path / "data") as broker, Wire(broker.port) as wire:
+        topics = create_on_both(wire, fast, slow_disk.path / "data")
+        steady = [Repeating(broker, act) for act in (produce(topics["fast"]), commit, ask_for_metadata)]
+        stalled = Repeating(broker, produce(topics["slow"]))
+        for thread in (*steady, stalled):
+            thread.start()
+        time.sleep(0.3)
+        slow_disk.stall()
+        began_s = time.monotonic()
+        before = len(stalled.waits_s)
+        time.sleep(STALL_S)
+        assert wire.ask(ApiKey.DESCRIBE_LOG_DIRS, 4, DescribeLogDirsRequest(topics=None)).results
+        assert len(stalled.waits_s) <= before + 1
+        slow_disk.go_on()
+        time.sleep(0.5)
+        for thread in (*steady, stalled):
+            thread.stop()
+        assert max(stalled.waits_s) > STALL_S / 2
+        assert [max(thread.waits_s) < WORST_S for thread in steady] == [True] * 3, [max(t.waits_s) for t in steady]
+        assert time.monotonic() - began_s < STALL_S + 5
+        values = wire.values(topics["slow"])
+        assert values == [b"%d" % n for n in range(len(values))]
+
+
+def two_disks(fast: Path, slow: Path) -> BrokerProcess:
+    broker = BrokerProcess(Path(f"{fast},{slow}"), settings={"offsets.topic.num.partitions": "1"})
+    broker.output_path = fast.with_suffix(".log")
+    return broker
+
+
+def create_on_both(wire: Wire, fast: Path, slow: Path) -> dict[str, str]:
+    """Topics by where their only partition is; the group's is on the fast disk."""
+    wire.ask(ApiKey.FIND_COORDINATOR, 4, FindCoordinatorRequest(coordinator_keys=("g",)))
+    assert (fast / "__consumer_offsets-0").exists()
+    found: dict[str, str] = {}
+    for n in range(4):
+        wire.create(f"topic-{n}")
+        found["fast" if (fast / f"topic-{n}-0").exists() else "slow"] = f"topic-{n}"
+    assert found.keys() == {"fast", "slow"}
+    return found
