@@ -119,19 +119,20 @@ def _record_decoder(directory: str) -> Callable[[bytes | None, bytes | None], Ro
 
 def _offsets_record(key: bytes | None, value: bytes | None) -> Row:
     from ottla.coordinator.group import records as formats
+    from ottla.coordinator.group.record_schema import MalformedRecord
 
     try:
         decoded = formats.decode_key(key or b"")
-        row = {"key": decoded}
+        row: Row = {"key": decoded}
         if value is None:
             return row | {"value": None, "tombstone": True}
-        if isinstance(decoded, formats.OffsetCommitKey):
-            return row | {"value": formats.decode_offset_commit_value(value)}
-        if isinstance(decoded, formats.GroupMetadataKey):
-            return row | {"value": formats.decode_group_metadata_value(value)}
-    except formats.MalformedRecord as error:
+        if isinstance(decoded, int):
+            return row | text_of("value", value)
+        content = formats.decode(key or b"", value)
+        assert not isinstance(content, int)
+        return row | {"value": content.value}
+    except MalformedRecord as error:
         return text_of("key", key) | text_of("value", value) | {"malformed": str(error)}
-    return row | text_of("value", value)
 
 
 def _transaction_record(key: bytes | None, value: bytes | None) -> Row:

@@ -183,11 +183,11 @@ class _Source:
     def _struct(self, i: int, shape: FieldShape, indent: str) -> None:
         assert shape.struct is not None
         self.env[f"r{i}"] = compile_reader(shape.struct, counts=self.counts)
-        if shape.nullable and shape.tag is None:  # KIP-893: a byte says whether the struct is there
+        if shape.nullable:  # KIP-893: a byte in front says whether the struct is there; in a tagged field 0 says no
             self.lines += [
                 f"{indent}k, = i8(b, p)",
                 f"{indent}p += 1",
-                f"{indent}if k < 0:",
+                f"{indent}if k < {0 if shape.tag is None else 1}:",
                 f"{indent}    v{i} = None",
                 f"{indent}else:",
             ]

@@ -111,10 +111,10 @@ class _Source:
     def _struct(self, i: int, shape: FieldShape, indent: str, out: str) -> None:
         assert shape.struct is not None
         self.env[f"w{i}"] = compile_writer(shape.struct)
-        if shape.nullable and shape.tag is None:  # KIP-893: a byte says whether the struct is there
+        if shape.nullable:  # KIP-893: a byte in front says whether the struct is there; in a tagged field 0 says no
             self.lines += [
                 f"{indent}if x is None:",
-                f"{indent}    {out}.append(255)",
+                f"{indent}    {out}.append({255 if shape.tag is None else 0})",
                 f"{indent}else:",
                 f"{indent}    {out}.append(1)",
                 f"{indent}    w{i}({out}, x)",

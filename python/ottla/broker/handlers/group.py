@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ottla.broker.context import RequestContext
 from ottla.coordinator.group.machine import GroupMachine
 from ottla.coordinator.group.membership import Caller
-from ottla.coordinator.group.offsets import commit_error
+from ottla.coordinator.group.offsets import commit_error, fetch_error
 from ottla.coordinator.shard import Instant, Outcome
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
@@ -268,7 +268,7 @@ async def _fetch(
         else:
             answered = coordinator.runtime.look(partition, lambda machine, _: machine.offsets.fetch(asked))
     except KafkaError as failure:
-        return _fetch_error(asked, failure.code)
+        return fetch_error(asked, failure.code)
     found = cast(OffsetFetchResponseGroup, answered)
     if context.version >= _TOPIC_IDS_VERSION:
         topic_ids = context.broker.metadata.image.topic_ids
@@ -305,12 +305,6 @@ def _fetched_error(wanted: OffsetFetchRequestTopics, error: ErrorCode) -> Offset
             for p in wanted.partition_indexes
         ),
     )
-
-
-def _fetch_error(asked: OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchResponseGroup:
-    """The group's error. The topics are repeated without one: version 1 puts the group's into them."""
-    topics = tuple(_fetched_error(t, ErrorCode.NONE) for t in asked.topics or ())
-    return OffsetFetchResponseGroup(group_id=asked.group_id, error_code=error, topics=topics)
 
 
 async def handle_offset_delete(context: RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse:

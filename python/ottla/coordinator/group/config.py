@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 SEVEN_DAYS_MS = 7 * 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerGroupConfig:
+    """What may be set for one consumer group."""
+
+    session_timeout_ms: int = 45_000
+    heartbeat_interval_ms: int = 5_000
+    assignment_interval_ms: int = 1_000
+    """Shortest time between two computations of targets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,3 +36,14 @@ class GroupConfig:
     offsets_retention_check_interval_ms: int = 600_000
     new_member_join_timeout_ms: int = 300_000
     """How long a first JoinGroup may stay parked; no setting in Kafka either."""
+    consumer_defaults: ConsumerGroupConfig = ConsumerGroupConfig()
+    """`group.consumer.*` of the names there."""
+    consumer_overrides: Mapping[str, ConsumerGroupConfig] = field(default_factory=dict)
+    """Of groups that have configs of their own."""
+    consumer_group_max_size: int = 2**31 - 1
+    consumer_assignors: tuple[str, ...] = ("uniform", "range")
+    """The first is the default."""
+    consumer_regex_refresh_interval_ms: int = 600_000
+
+    def consumer_group(self, group_id: str) -> ConsumerGroupConfig:
+        return self.consumer_overrides.get(group_id, self.consumer_defaults)

@@ -1,24 +1,36 @@
-"""DescribeGroups, ListGroups and DeleteGroups.
+"""DescribeGroups, ConsumerGroupDescribe, ListGroups and DeleteGroups.
 
-Source: Kafka's `GroupMetadataManager` (describeGroups, listGroups) and `GroupCoordinatorShard` (deleteGroups).
+Source: Kafka's `GroupMetadataManager` (describeGroups, consumerGroupDescribe, listGroups) and `GroupCoordinatorShard`
+(deleteGroups).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ottla.coordinator.group import records
+from ottla.coordinator.group.assignors.model import Target
 from ottla.coordinator.group.classic import ClassicGroup, GroupState, Member
+from ottla.coordinator.group.consumer import ConsumerMember
+from ottla.coordinator.group.consumer_table import tombstones_of
 from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.offsets import Offsets
+from ottla.coordinator.group.subscription import CONSUMER_PROTOCOL_TYPE
 from ottla.coordinator.group.table import GroupTable
+from ottla.coordinator.group.topic_metadata import Topics
 from ottla.coordinator.shard import CoordinatorRecord, Instant, Outcome, Reply
 from ottla.errors import ErrorCode
+from ottla.protocol.messages.consumer_group_describe import Assignment, TopicPartitions
+from ottla.protocol.messages.consumer_group_describe import DescribedGroup as DescribedConsumerGroup
+from ottla.protocol.messages.consumer_group_describe import Member as DescribedConsumer
 from ottla.protocol.messages.delete_groups import DeletableGroupResult
 from ottla.protocol.messages.describe_groups import DescribedGroup, DescribedGroupMember
 from ottla.protocol.messages.list_groups import ListedGroup
 
-GROUP_TYPE = "classic"
+CLASSIC_TYPE = "classic"
+CONSUMER_TYPE = "consumer"
+CLASSIC_MEMBER, CONSUMER_MEMBER = 0, 1
 GROUP_ID_NOT_FOUND_VERSION_MIN = 6
 
 
@@ -50,21 +62,55 @@ class Directory:
             members=tuple(_described(group, m, in_full=is_stable) for m in group.members.values()),
         )
 
+    def describe_consumers(self, group_id: str, topics: Topics, *, default_assignor: str) -> DescribedConsumerGroup:
+        """Describe a consumer group as it is committed. Topics that are gone are left out."""
+        group = self._table.consumers.get_committed(group_id)
+        if group is None:
+            is_classic = group_id in self._table.groups and self._table.is_known(group_id)
+            return DescribedConsumerGroup(
+                group_id=group_id,
+                error_code=ErrorCode.GROUP_ID_NOT_FOUND,
+                error_message=f"Group {group_id} is {'not a consumer group' if is_classic else 'not found'}.",
+            )
+        return DescribedConsumerGroup(
+            group_id=group_id,
+            group_state=group.committed_state,
+            group_epoch=group.committed_epoch,
+            assignment_epoch=group.committed_assignment_epoch,
+            assignor_name=group.committed_assignor(default_assignor),
+            members=tuple(
+                _described_consumer(member, group.targets.get_committed(member_id) or {}, topics)
+                for member_id, member in group.members.committed_items()
+            ),
+        )
+
     def list(self, states: Collection[str], types: Collection[str]) -> list[ListedGroup]:
         """Groups in any of `states` and of any of `types`; an empty filter lets all through. Case does not matter."""
         wanted_states = {s.strip().lower() for s in states}
         wanted_types = {t.lower() for t in types}
-        if wanted_types and GROUP_TYPE not in wanted_types:
-            return []
-        return [
+        found = [
             ListedGroup(
                 group_id=group.group_id,
                 protocol_type=group.protocol_type or "",
                 group_state=group.state,
-                group_type=GROUP_TYPE,
+                group_type=CLASSIC_TYPE,
             )
             for group in self._table.known_groups()
-            if not wanted_states or group.state.lower() in wanted_states
+        ]
+        found += [
+            ListedGroup(
+                group_id=consumers.group_id,
+                protocol_type=CONSUMER_PROTOCOL_TYPE,
+                group_state=consumers.committed_state,
+                group_type=CONSUMER_TYPE,
+            )
+            for consumers in self._table.consumers.committed()
+        ]
+        return [
+            group
+            for group in found
+            if (not wanted_types or group.group_type in wanted_types)
+            and (not wanted_states or group.group_state.lower() in wanted_states)
         ]
 
     def delete(self, group_ids: Sequence[str], caller: Caller) -> Outcome:
@@ -73,7 +119,13 @@ class Directory:
         tombstones: list[CoordinatorRecord] = []
         for group_id in dict.fromkeys(group_ids):
             group = self._table.groups.get(group_id)
-            if group is None:
+            consumers = self._table.consumers.get(group_id)
+            if consumers is not None and len(consumers.members):
+                error = ErrorCode.NON_EMPTY_GROUP
+            elif consumers is not None:
+                error = ErrorCode.NONE
+                tombstones += self._offsets.tombstones_of_group(group_id) + tombstones_of(consumers)
+            elif group is None:
                 error = ErrorCode.GROUP_ID_NOT_FOUND
             elif group.state is not GroupState.EMPTY:
                 error = ErrorCode.NON_EMPTY_GROUP
@@ -87,12 +139,20 @@ class Directory:
     def expire(self, now: Instant) -> Outcome:
         """Delete offsets past their retention, and groups of which nothing is left."""
         self._table.offsets.sweep()
+        self._table.consumers.sweep()
         out = Outcome()
         for group in self._table.groups.values():
             tombstones: list[CoordinatorRecord] = []
             is_all_gone = self._offsets.expire(group, wall_ms=now.wall_ms, tombstones=tombstones)
             if is_all_gone and group.state is GroupState.EMPTY and not group.pending_members:
                 tombstones.append(records.group_metadata_tombstone(group.group_id))
+            if tombstones:
+                out.write_each(tombstones)
+        for consumers in self._table.consumers:
+            tombstones = []
+            is_all_gone = self._offsets.expire(consumers, wall_ms=now.wall_ms, tombstones=tombstones)
+            if is_all_gone and not len(consumers.members):
+                tombstones += tombstones_of(consumers)
             if tombstones:
                 out.write_each(tombstones)
         return out
@@ -106,4 +166,33 @@ def _described(group: ClassicGroup, member: Member, *, in_full: bool) -> Describ
         client_host=member.client_host,
         member_metadata=member.metadata(group.protocol_name) if in_full else b"",
         member_assignment=member.assignment,
+    )
+
+
+def _described_consumer(member: ConsumerMember, target: Target, topics: Topics) -> DescribedConsumer:
+    has: dict[uuid.UUID, list[int]] = {}
+    for topic_id, partition in member.partitions():
+        has.setdefault(topic_id, []).append(partition)
+    return DescribedConsumer(
+        member_id=member.member_id,
+        instance_id=member.instance_id,
+        rack_id=member.metadata.rack_id,
+        member_epoch=member.member_epoch,
+        client_id=member.metadata.client_id,
+        client_host=member.metadata.client_host,
+        subscribed_topic_names=member.metadata.subscribed_topic_names,
+        subscribed_topic_regex=member.metadata.subscribed_topic_regex,
+        assignment=_described_assignment(has, topics),
+        target_assignment=_described_assignment(target, topics),
+        member_type=CLASSIC_MEMBER if member.is_classic else CONSUMER_MEMBER,
+    )
+
+
+def _described_assignment(partitions: Mapping[uuid.UUID, Iterable[int]], topics: Topics) -> Assignment:
+    return Assignment(
+        topic_partitions=tuple(
+            TopicPartitions(topic_id=topic_id, topic_name=name, partitions=tuple(sorted(numbers)))
+            for topic_id, numbers in partitions.items()
+            if (name := topics.name_of(topic_id)) is not None
+        )
     )

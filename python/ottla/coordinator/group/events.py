@@ -27,7 +27,29 @@ class ExpiryCheckDue(NamedTuple):
     """Look for offsets and groups past their retention."""
 
 
-TimerEvent: TypeAlias = SessionEnds | JoinPhaseEnds | SyncPhaseEnds | ExpiryCheckDue
+class ConsumerSessionEnds(NamedTuple):
+    """A member of a consumer group was not heard of in time."""
+
+    group_id: str
+    member_id: str
+
+
+class RevocationOverdue(NamedTuple):
+    """A member of a consumer group was to give partitions up, and the time for it is over."""
+
+    group_id: str
+    member_id: str
+    member_epoch: int
+    """What it was then. If it has moved on, all is well."""
+
+
+class RolledBack(NamedTuple):
+    """Records were taken back a moment ago: look after what they had made go."""
+
+
+TimerEvent: TypeAlias = (
+    SessionEnds | JoinPhaseEnds | SyncPhaseEnds | ExpiryCheckDue | ConsumerSessionEnds | RevocationOverdue | RolledBack
+)
 
 
 class GroupCreated(NamedTuple):

@@ -7,23 +7,29 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from ottla.coordinator.group.config import GroupConfig
+from ottla.coordinator.group.consumer_sessions import ConsumerSessions
 from ottla.coordinator.group.directory import Directory
 from ottla.coordinator.group.events import (
     AssignmentStored,
+    ConsumerSessionEnds,
     ExpiryCheckDue,
     GroupCreated,
     JoinPhaseEnds,
+    RevocationOverdue,
+    RolledBack,
     SessionEnds,
     StaticMemberReplaced,
     SyncPhaseEnds,
     TimerEvent,
     WriteEvent,
 )
+from ottla.coordinator.group.heartbeats import ConsumerHeartbeats
 from ottla.coordinator.group.membership import Membership
 from ottla.coordinator.group.offsets import Offsets
 from ottla.coordinator.group.rebalance import Rebalancing
-from ottla.coordinator.group.records import RecordKind
+from ottla.coordinator.group.record_schema import RecordKind
 from ottla.coordinator.group.table import GroupTable
+from ottla.coordinator.group.topic_metadata import Topics
 from ottla.coordinator.group.transactional_offsets import TransactionalOffsets
 from ottla.coordinator.shard import Instant, LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timers import Deadline, Timers
@@ -31,21 +37,31 @@ from ottla.errors import ErrorCode
 
 
 class GroupMachine:
-    """Classic groups and offsets. Requests go to its parts: `membership`, `offsets` and `directory`."""
+    """Groups and offsets. Requests go to its parts: `membership` of classic groups, `heartbeats` of consumer groups,
+    `offsets` and `directory`."""
 
-    def __init__(self, config: GroupConfig) -> None:
+    def __init__(self, config: GroupConfig, topics: Topics | None = None) -> None:
         self.table = GroupTable()
         self._timers: Timers[TimerEvent] = Timers()
         self._rebalancing = Rebalancing(self._timers, config)
         self._expiry: Deadline[TimerEvent] = Deadline(ExpiryCheckDue())
         self.membership = Membership(self.table, self._rebalancing, self._timers)
+        self._sessions = ConsumerSessions(self._timers)
+        self.heartbeats = ConsumerHeartbeats(self.table, self._rebalancing, self._sessions)
+        self.heartbeats.follow(topics or Topics())
         self.offsets = Offsets(self.table, self._rebalancing)
-        self.transactional_offsets = TransactionalOffsets(self.table, self._rebalancing)
+        self.transactional_offsets = TransactionalOffsets(
+            self.table, self._rebalancing, lambda: self.heartbeats.topics.image.topic_ids
+        )
         self.directory = Directory(self.table, self.offsets)
 
     def configure(self, config: GroupConfig) -> None:
         """Use other settings from now on; deadlines that run already stay."""
         self._rebalancing.config = config
+
+    def follow(self, topics: Topics) -> None:
+        """The cluster's topics are these from now on."""
+        self.heartbeats.follow(topics)
 
     def replay(self, record: LoadedRecord) -> None:
         self.table.replay(record)
@@ -59,6 +75,7 @@ class GroupMachine:
     def rollback(self, end_offset: int) -> None:
         self.table.rollback(end_offset)
         self.membership.on_rolled_back()
+        self._sessions.on_rolled_back()
 
     def on_loaded(self, now: Instant) -> Outcome:
         """Every member of the log gets a whole session to be heard of again."""
@@ -70,13 +87,14 @@ class GroupMachine:
             if len(group.members) > self._rebalancing.config.group_max_size:
                 # The limit was lowered: the rebalance keeps those that rejoin first, after they could commit.
                 self._rebalancing.prepare(group, now, out)
+        self._sessions.adopt(self.table.consumers, self._rebalancing.config, now)
         self._schedule_expiry(now)
         return out
 
     def load_report(self) -> Mapping[str, object]:
         """How many groups there are; and how many records of each kind that is not served here, or not readable."""
         table = self.table
-        report: dict[str, object] = {"groups": len(table.groups)}
+        report: dict[str, object] = {"groups": len(table.groups) + sum(1 for _ in table.consumers)}
         kinds = {kind: RecordKind(kind).name for kind in table.foreign_records if kind in list(RecordKind)}
         for kind, count in sorted(table.foreign_records.items()):
             report[f"ignored_{kinds.get(kind, f'kind_{kind}').lower()}"] = count
@@ -106,6 +124,15 @@ class GroupMachine:
                     self._rebalancing.on_join_phase_ends(self.table.groups[group_id], now, out)
                 case SyncPhaseEnds(group_id):
                     self._rebalancing.on_sync_phase_ends(self.table.groups[group_id], now, out)
+                case ConsumerSessionEnds(group_id, member_id):
+                    self._sessions.on_session_ended(event)
+                    self.heartbeats.on_session_ends(group_id, member_id, out)
+                case RevocationOverdue(group_id, member_id, member_epoch):
+                    self._sessions.on_revocation_overdue(event)
+                    self.heartbeats.on_revocation_overdue(group_id, member_id, member_epoch, out)
+                case RolledBack():
+                    self.membership.after_rollback(out)
+                    self._sessions.adopt(self.table.consumers, self._rebalancing.config, now)
                 case ExpiryCheckDue():
                     self._schedule_expiry(now)
                     out.add(self.directory.expire(now))

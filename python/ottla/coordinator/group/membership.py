@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup, GroupState, Member
+from ottla.coordinator.group.consumer_table import tombstones_of
 from ottla.coordinator.group.events import (
     AssignmentStored,
     GroupCreated,
@@ -19,7 +20,7 @@ from ottla.coordinator.group.events import (
 )
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.table import GroupTable
-from ottla.coordinator.shard import Instant, Outcome, Reply, coordinator_error
+from ottla.coordinator.shard import CoordinatorRecord, Instant, Outcome, Reply, coordinator_error
 from ottla.coordinator.timers import Deadline, Timers
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupResponse
@@ -81,6 +82,13 @@ class Membership:
             return _refused(caller, request.member_id, ErrorCode.INVALID_GROUP_ID)
         if not config.group_min_session_timeout_ms <= request.session_timeout_ms <= config.group_max_session_timeout_ms:
             return _refused(caller, request.member_id, ErrorCode.INVALID_SESSION_TIMEOUT)
+        converted: list[CoordinatorRecord] = []
+        consumers = self._table.consumers.get(request.group_id)
+        if consumers is not None:
+            if len(consumers.members):
+                return _refused(caller, request.member_id, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
+            # An empty consumer group makes way for a classic one.
+            converted = tombstones_of(consumers)
         group = self._table.groups.get(request.group_id)
         is_created = group is None
         if group is None:
@@ -108,6 +116,8 @@ class Membership:
                 [records.empty_group_metadata(group.group_id, wall_ms=group.state_timestamp_ms)],
                 then=GroupCreated(group.group_id),
             )
+        if converted:
+            out.writes[0].records = [*converted, *out.writes[0].records]
         return out
 
     def _has_room(self, group: ClassicGroup, member_id: str) -> bool:
@@ -395,7 +405,8 @@ class Membership:
             case _ if group is None:
                 return out
             case GroupCreated():
-                if not self._table.is_durable(event.group_id):
+                is_superseded = self._table.consumers.get(event.group_id) is not None
+                if is_superseded or not self._table.is_durable(event.group_id):
                     self._table.forget(event.group_id, error, out)
             case AssignmentStored():
                 if self._is_current(group, event):
@@ -419,6 +430,11 @@ class Membership:
                     group.rename_static_member(member_id, stored)
                     if ends_ms is not None:
                         self._timers.schedule(member.session, ends_ms)
+
+    def after_rollback(self, out: Outcome) -> None:
+        """Classic groups that should have replaced consumer groups did not: their members have to look again."""
+        for group_id in self._table.superseded():
+            self._table.forget(group_id, ErrorCode.NOT_COORDINATOR, out)
 
     @staticmethod
     def _is_current(group: ClassicGroup, event: AssignmentStored) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup, GroupState
+from ottla.coordinator.group.consumer import ConsumerGroup
+from ottla.coordinator.group.consumer_offsets import check_commit, check_fetch
 from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.records import OffsetCommitValue
@@ -86,8 +88,18 @@ class Offsets:
         return Outcome().write(writes, Reply(caller.token, OffsetCommitResponse(topics=tuple(topics))))
 
     def _check_commit(self, request: OffsetCommitRequest, caller: Caller) -> ErrorCode:
-        group = self._table.groups.get(request.group_id)
         generation_id = request.generation_id_or_member_epoch
+        consumers = self._table.consumers.get(request.group_id)
+        if consumers is not None:
+            return check_commit(
+                consumers,
+                [(t.topic_id, p.partition_index) for t in request.topics for p in t.partitions],
+                member_id=request.member_id,
+                instance_id=request.group_instance_id,
+                epoch=generation_id,
+                api_version=caller.api_version,
+            )
+        group = self._table.groups.get(request.group_id)
         if group is None:
             if generation_id < 0:
                 return ErrorCode.NONE  # a client that only keeps its offsets here
@@ -113,6 +125,9 @@ class Offsets:
     def fetch(self, request: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup:
         """The committed offsets of one group. What it never committed has offset -1 and no error."""
         store = self._table.offsets
+        error = self._check_fetch(request, self._table.consumers.get_committed(request.group_id), is_committed=True)
+        if error is not ErrorCode.NONE:
+            return fetch_error(request, error)
         if request.topics is None:
             found: dict[str, list[OffsetFetchResponsePartitions]] = {}
             for (topic, partition), value in store.committed_items(request.group_id):
@@ -137,6 +152,9 @@ class Offsets:
     def fetch_stable(self, request: OffsetFetchRequestGroup, caller: Caller) -> Outcome:
         """The latest offsets, answered once they are committed; UNSTABLE_OFFSET_COMMIT where a transaction is open."""
         store = self._table.offsets
+        error = self._check_fetch(request, self._table.consumers.get(request.group_id), is_committed=False)
+        if error is not ErrorCode.NONE:
+            return Outcome().write((), Reply(caller.token, fetch_error(request, error)))
         pending = store.pending_partitions(request.group_id)
         wanted: Iterable[OffsetFetchRequestTopics]
         if request.topics is None:
@@ -169,6 +187,12 @@ class Offsets:
         response = OffsetFetchResponseGroup(group_id=request.group_id, topics=tuple(topics))
         return Outcome().write((), Reply(caller.token, response))
 
+    @staticmethod
+    def _check_fetch(request: OffsetFetchRequestGroup, group: ConsumerGroup | None, *, is_committed: bool) -> ErrorCode:
+        if group is None:
+            return ErrorCode.NONE
+        return check_fetch(group, member_id=request.member_id, epoch=request.member_epoch, is_committed=is_committed)
+
     # Deleting
 
     def delete(self, request: OffsetDeleteRequest, caller: Caller) -> Outcome:
@@ -177,7 +201,7 @@ class Offsets:
         error = self._check_delete(request.group_id)
         if error is not ErrorCode.NONE:
             return out.reply(caller.token, OffsetDeleteResponse(error_code=error))
-        group = self._table.groups[request.group_id]
+        group = self._table.consumers.get(request.group_id) or self._table.groups[request.group_id]
         store = self._table.offsets
         pending = store.pending_partitions(request.group_id)
         tombstones = []
@@ -198,6 +222,8 @@ class Offsets:
     def _check_delete(self, group_id: str) -> ErrorCode:
         if not group_id:
             return ErrorCode.INVALID_GROUP_ID
+        if self._table.consumers.get(group_id) is not None:
+            return ErrorCode.NONE
         group = self._table.groups.get(group_id)
         if group is None:
             return ErrorCode.GROUP_ID_NOT_FOUND
@@ -222,23 +248,23 @@ class Offsets:
             if at[0] in deleted and value.topic_id in (None, deleted[at[0]])
         ]
 
-    def expire(self, group: ClassicGroup, *, wall_ms: int, tombstones: list[CoordinatorRecord]) -> bool:
+    def expire(self, group: ClassicGroup | ConsumerGroup, *, wall_ms: int, tombstones: list[CoordinatorRecord]) -> bool:
         """Add tombstones of what is past its retention; returns whether nothing of the group is left then."""
         store = self._table.offsets
         items = store.items(group.group_id)
         pending = store.pending_partitions(group.group_id)
         if not items:
             return not pending
-        counts_from_empty = False
-        if group.protocol_type is not None:
+        counts_from_empty_ms: int | None = None
+        if isinstance(group, ClassicGroup) and group.protocol_type is not None:
             if group.state is GroupState.EMPTY:
                 # -1: written by versions that kept no time of the group's last change.
-                counts_from_empty = group.state_timestamp_ms != -1
+                counts_from_empty_ms = None if group.state_timestamp_ms == -1 else group.state_timestamp_ms
             elif not (group.is_consumer_group and group.subscribed is not None and group.state is GroupState.STABLE):
                 return False
         is_all_gone = not pending
         for (topic, partition), value in items:
-            base_ms = group.state_timestamp_ms if counts_from_empty else value.commit_timestamp_ms
+            base_ms = value.commit_timestamp_ms if counts_from_empty_ms is None else counts_from_empty_ms
             if value.expire_timestamp_ms != -1:
                 is_expired = wall_ms >= value.expire_timestamp_ms
             else:
@@ -248,6 +274,22 @@ class Offsets:
             else:
                 is_all_gone = False
         return is_all_gone
+
+
+def fetch_error(request: OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchResponseGroup:
+    """The group's error. The topics are repeated without one: version 1 puts the group's into them."""
+    topics = tuple(
+        OffsetFetchResponseTopics(
+            name=topic.name,
+            topic_id=topic.topic_id,
+            partitions=tuple(
+                OffsetFetchResponsePartitions(partition_index=p, committed_offset=-1, metadata="")
+                for p in topic.partition_indexes
+            ),
+        )
+        for topic in request.topics or ()
+    )
+    return OffsetFetchResponseGroup(group_id=request.group_id, error_code=error, topics=topics)
 
 
 def commit_error(request: OffsetCommitRequest, error: ErrorCode) -> OffsetCommitResponse:

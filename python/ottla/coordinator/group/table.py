@@ -12,14 +12,11 @@ from collections.abc import Iterator
 
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup
+from ottla.coordinator.group.consumer_records import ConsumerKey, ConsumerValue
+from ottla.coordinator.group.consumer_table import ConsumerTable
 from ottla.coordinator.group.offset_store import OffsetStore
-from ottla.coordinator.group.records import (
-    GroupMetadataValue,
-    MalformedRecord,
-    OffsetCommitKey,
-    OffsetCommitValue,
-    RecordContent,
-)
+from ottla.coordinator.group.record_schema import MalformedRecord, RecordContent
+from ottla.coordinator.group.records import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue
 from ottla.coordinator.shard import LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timeline import Timeline, TimelineDict
 from ottla.errors import ErrorCode
@@ -34,7 +31,9 @@ class GroupTable:
         self.timeline = Timeline()
         self.metadata: TimelineDict[str, GroupMetadataValue] = TimelineDict(self.timeline)
         self.offsets = OffsetStore(self.timeline)
+        self.consumers = ConsumerTable(self.timeline)
         self.groups: dict[str, ClassicGroup] = {}
+        """Classic groups."""
         self._simple: set[str] = set()
         """Groups that offsets have made. They stay, empty, when the last offset is deleted, until they expire."""
         self.is_live = False
@@ -60,9 +59,16 @@ class GroupTable:
         if isinstance(key, OffsetCommitKey):
             assert value is None or isinstance(value, OffsetCommitValue)
             self._replay_offset(key, value, record)
-        else:
+        elif isinstance(key, GroupMetadataKey):
             assert value is None or isinstance(value, GroupMetadataValue)
             self._replay_metadata(key.group, value, record.offset)
+        else:
+            assert isinstance(key, ConsumerKey)
+            assert value is None or isinstance(value, ConsumerValue)
+            self.consumers.replay(key, value, offset=record.offset)
+            if self.is_live and value is not None and key.group in self.groups:
+                # What was here before was simple, or has been ended by a record before this one.
+                self._drop(key.group)
 
     def replay_marker(self, marker: TransactionMarker) -> None:
         self.offsets.end_transaction(marker.producer_id, commit=marker.commit, offset=marker.offset)
@@ -74,7 +80,7 @@ class GroupTable:
         if value.record_offset < 0:
             value = value._replace(record_offset=record.offset)
         self.offsets.put(key, value, producer_id=record.producer_id, offset=record.offset)
-        if self.is_live and key.group not in self.groups:
+        if self.is_live and key.group not in self.groups and self.consumers.get(key.group) is None:
             self._create_simple(key.group, wall_ms=value.commit_timestamp_ms)
 
     def _replay_metadata(self, group_id: str, value: GroupMetadataValue | None, offset: int) -> None:
@@ -96,17 +102,19 @@ class GroupTable:
     def rollback(self, end_offset: int) -> None:
         """Take back the durable part; groups in memory that only that part had made go or come with it."""
         self.timeline.rollback(end_offset)
+        self.consumers.rebuild()
         for group_id, group in list(self.groups.items()):
-            if not self.is_durable(group_id) and not group.members and not group.pending_members:
+            is_idle = not group.members and not group.pending_members
+            if is_idle and (self.consumers.get(group_id) is not None or not self.is_durable(group_id)):
                 self._drop(group_id)
         self.rebuild_missing()
 
     def rebuild_missing(self) -> None:
         for group_id, value in self.metadata.items():
-            if group_id not in self.groups:
+            if group_id not in self.groups and self.consumers.get(group_id) is None:
                 self.groups[group_id] = ClassicGroup.from_record(group_id, value)
         for group_id in self.offsets.group_ids():
-            if group_id not in self.groups:
+            if group_id not in self.groups and self.consumers.get(group_id) is None:
                 self._create_simple(group_id, wall_ms=-1)
 
     def create(self, group_id: str, *, wall_ms: int) -> ClassicGroup:
@@ -131,6 +139,10 @@ class GroupTable:
 
     def known_groups(self) -> Iterator[ClassicGroup]:
         return (group for group_id, group in self.groups.items() if self.is_known(group_id))
+
+    def superseded(self) -> list[str]:
+        """Classic groups with members where a rollback has brought a consumer group back."""
+        return [group_id for group_id in self.groups if self.consumers.get(group_id) is not None]
 
     def static_member_id(self, group_id: str, group_instance_id: str) -> str | None:
         """The member id of a static member as the log, committed or not yet, has it."""

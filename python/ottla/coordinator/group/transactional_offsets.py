@@ -8,8 +8,12 @@ Source: Kafka's `OffsetMetadataManager.commitTransactionalOffset` and `ClassicGr
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable, Mapping
+
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import GroupState
+from ottla.coordinator.group.consumer_offsets import check_commit
 from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.offsets import utf16_length
 from ottla.coordinator.group.rebalance import Rebalancing
@@ -28,8 +32,15 @@ from ottla.protocol.messages.txn_offset_commit import (
 class TransactionalOffsets:
     """Serves TxnOffsetCommit. Its state is the table's."""
 
-    def __init__(self, table: GroupTable, rebalancing: Rebalancing) -> None:
+    def __init__(
+        self, table: GroupTable, rebalancing: Rebalancing, topic_ids: Callable[[], Mapping[str, uuid.UUID]]
+    ) -> None:
+        """
+        Args:
+            topic_ids: Those of the topics that exist now, by name.
+        """
         self._table = table
+        self._topic_ids = topic_ids
         self._rebalancing = rebalancing
 
     def commit(self, request: TxnOffsetCommitRequest, caller: Caller, producer: Producer, now: Instant) -> Outcome:
@@ -65,6 +76,17 @@ class TransactionalOffsets:
     def _check(self, request: TxnOffsetCommitRequest) -> ErrorCode:
         if not request.group_id:
             return ErrorCode.INVALID_GROUP_ID
+        consumers = self._table.consumers.get(request.group_id)
+        if consumers is not None:
+            topic_ids = self._topic_ids()
+            return check_commit(
+                consumers,
+                [(topic_ids.get(t.name), p.partition_index) for t in request.topics for p in t.partitions],
+                member_id=request.member_id,
+                instance_id=request.group_instance_id,
+                epoch=request.generation_id,
+                api_version=None,
+            )
         group = self._table.groups.get(request.group_id)
         if group is None:
             # Without a generation: a client that only keeps its offsets here.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import uuid
 from pathlib import Path
@@ -12,15 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.coordinator.group import records
-from ottla.coordinator.group.records import (
-    GroupMetadataKey,
-    GroupMetadataValue,
-    MalformedRecord,
-    OffsetCommitKey,
-    OffsetCommitValue,
-    RecordKind,
-)
+from ottla.coordinator.group import consumer_records, records
+from ottla.coordinator.group.consumer_records import KEYS, ConsumerKey
+from ottla.coordinator.group.record_schema import MalformedRecord, RecordKind
+from ottla.coordinator.group.records import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue
 from ottla.coordinator.group.subscription import subscribed_topics
 from ottla.coordinator.shard import CoordinatorRecord
 from tests.unit.coordinator.group.context import GroupContext
@@ -102,9 +98,46 @@ def test_group_metadata_is_kafkas_byte_for_byte(
 
 
 def test_records_of_other_groups_are_recognised() -> None:
-    others = set(RecordKind) - {RecordKind.OFFSET_COMMIT, RecordKind.GROUP_METADATA}
+    others = set(RecordKind) - {RecordKind.OFFSET_COMMIT, RecordKind.GROUP_METADATA} - KEYS.keys()
     kinds = {records.decode_key(key) for key, *_ in of_kind(*others)}
-    assert {RecordKind.CONSUMER_GROUP_METADATA, RecordKind.SHARE_GROUP_METADATA} <= kinds <= others
+    assert {RecordKind.SHARE_GROUP_METADATA} <= kinds <= others
+
+
+@pytest.mark.parametrize(("key", "value", "kafka_key", "kafka_value"), of_kind(*map(RecordKind, KEYS)))
+def test_records_of_consumer_groups_are_kafkas_byte_for_byte(
+    key: bytes, value: bytes | None, kafka_key: Any, kafka_value: Any
+) -> None:
+    content = records.decode(key, value)
+    assert not isinstance(content, int)
+    assert isinstance(content.key, ConsumerKey)
+    assert consumer_records.record(content.key, content.value) == (key, value, content)  # type: ignore[arg-type]
+    assert comparable(content.key) == list(kafka_key.values())
+    if content.value is not None:
+        assert comparable(content.value) == as_kafka_reads(kafka_value["data"])
+
+
+def comparable(entity: Any) -> list[Any]:
+    """The values of an entity in the order of its fields, nested ones likewise; those that are left out at the end."""
+    found = []
+    for f in dataclasses.fields(entity):
+        value = getattr(entity, f.name)
+        if isinstance(value, tuple):
+            value = [comparable(item) if dataclasses.is_dataclass(item) else item for item in value]
+        elif dataclasses.is_dataclass(value):
+            value = comparable(value)
+        elif isinstance(value, uuid.UUID):
+            value = base64.urlsafe_b64encode(value.bytes).decode().rstrip("=")
+        elif isinstance(value, bytes):
+            value = base64.b64encode(value).decode()
+        if "tag" not in f.metadata or value != f.default:
+            found.append(value)
+    return found
+
+
+def as_kafka_reads(data: Any) -> Any:
+    if isinstance(data, dict):
+        return [as_kafka_reads(value) for value in data.values()]
+    return [as_kafka_reads(item) for item in data] if isinstance(data, list) else data
 
 
 def test_values_of_older_kafkas_are_read() -> None:
@@ -148,6 +181,7 @@ def test_offset_commits_survive_the_round_trip(
 def test_broken_bytes_are_malformed_and_nothing_worse(noise: bytes, golden: Any, data: st.DataObject) -> None:
     def attempt(key: bytes, value: bytes) -> None:
         for decode, given_bytes in (
+            (lambda key: records.decode(key, value), key),
             (records.decode_key, key),
             (records.decode_offset_commit_value, value),
             (records.decode_group_metadata_value, value),

@@ -1,0 +1,68 @@
+"""How long members of consumer groups may be silent, and how long they may take to give partitions up.
+
+Nothing here is durable: whoever takes a group over gives every member a whole session, and a whole time for what it
+was asked to give up. A deadline may outlive its member; whoever it wakes looks whether there still is one.
+"""
+
+from __future__ import annotations
+
+from ottla.coordinator.group.config import GroupConfig
+from ottla.coordinator.group.consumer import ConsumerMember, MemberState
+from ottla.coordinator.group.consumer_table import ConsumerTable
+from ottla.coordinator.group.events import (
+    ConsumerSessionEnds,
+    RevocationOverdue,
+    RolledBack,
+    TimerEvent,
+)
+from ottla.coordinator.shard import Instant
+from ottla.coordinator.timers import Deadline, Timers
+
+
+class ConsumerSessions:
+    """The deadlines of the members of all consumer groups of a shard."""
+
+    def __init__(self, timers: Timers[TimerEvent]) -> None:
+        self._timers = timers
+        self._sessions: dict[tuple[str, str], Deadline[TimerEvent]] = {}
+        self._revocations: dict[tuple[str, str], Deadline[TimerEvent]] = {}
+        self._adoption: Deadline[TimerEvent] = Deadline(RolledBack())
+
+    def renew(self, group_id: str, member_id: str, now: Instant, *, timeout_ms: int) -> None:
+        """The member was heard of."""
+        at = (group_id, member_id)
+        session = self._sessions.get(at)
+        if session is None:
+            session = self._sessions[at] = Deadline(ConsumerSessionEnds(group_id, member_id))
+        self._timers.schedule(session, now.now_ms + timeout_ms)
+
+    def await_revocation(self, group_id: str, member: ConsumerMember, now: Instant) -> None:
+        """Give a member that was just asked to give partitions up its time for it; forget about it otherwise."""
+        at = (group_id, member.member_id)
+        running = self._revocations.pop(at, None)
+        if running is not None:
+            self._timers.cancel(running)
+        if member.state is MemberState.UNREVOKED_PARTITIONS and not member.is_classic:
+            event = RevocationOverdue(group_id, member.member_id, member.member_epoch)
+            deadline: Deadline[TimerEvent] = Deadline(event)
+            self._revocations[at] = deadline
+            self._timers.schedule(deadline, now.now_ms + member.metadata.rebalance_timeout_ms)
+
+    def on_session_ended(self, event: ConsumerSessionEnds) -> None:
+        self._sessions.pop((event.group_id, event.member_id), None)
+
+    def on_revocation_overdue(self, event: RevocationOverdue) -> None:
+        self._revocations.pop((event.group_id, event.member_id), None)
+
+    def on_rolled_back(self) -> None:
+        """Members may be there of which nothing is known here: have `adopt` called soon."""
+        self._timers.schedule(self._adoption, 0)
+
+    def adopt(self, consumers: ConsumerTable, config: GroupConfig, now: Instant) -> None:
+        """Give a session to every member that has none."""
+        for group in consumers:
+            timeout_ms = config.consumer_group(group.group_id).session_timeout_ms
+            for member_id, member in group.members.items():
+                if (group.group_id, member_id) not in self._sessions:
+                    self.renew(group.group_id, member_id, now, timeout_ms=timeout_ms)
+                    self.await_revocation(group.group_id, member, now)

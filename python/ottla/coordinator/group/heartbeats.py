@@ -1,0 +1,486 @@
+"""ConsumerGroupHeartbeat: joining, staying in and leaving a consumer group (KIP-848).
+
+A heartbeat takes four steps, each with records of its own: who the member is and what it subscribes to; the group's
+epoch, if that or the topics changed; the targets, if the epoch did; one step of the member towards its target.
+
+Source: Kafka's `GroupMetadataManager` (consumerGroupHeartbeat, consumerGroupLeave and what they call) and
+`GroupCoordinatorService` (what a request must have).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from ottla.coordinator.group import consumer_records, expressions, records
+from ottla.coordinator.group.assignors import ASSIGNORS
+from ottla.coordinator.group.assignors.model import MemberSpec, Target
+from ottla.coordinator.group.classic import GroupState
+from ottla.coordinator.group.consumer import (
+    LEAVE_EPOCH,
+    STATIC_LEAVE_EPOCH,
+    ConsumerGroup,
+    ConsumerMember,
+    Refused,
+    Wishes,
+    target_value,
+)
+from ottla.coordinator.group.consumer_records import (
+    ConsumerGroupKey,
+    ConsumerKey,
+    ConsumerValue,
+    CurrentAssignmentKey,
+    GroupEpochValue,
+    MemberMetadataKey,
+    PartitionMetadataKey,
+    RegularExpressionKey,
+    RegularExpressionValue,
+    TargetMemberKey,
+    TargetMetadataKey,
+    TargetMetadataValue,
+)
+from ottla.coordinator.group.consumer_sessions import ConsumerSessions
+from ottla.coordinator.group.membership import Caller
+from ottla.coordinator.group.rebalance import Rebalancing
+from ottla.coordinator.group.reconciliation import Goal, Owned, reconcile
+from ottla.coordinator.group.table import GroupTable
+from ottla.coordinator.group.topic_metadata import Topics
+from ottla.coordinator.shard import CoordinatorRecord, Instant, Outcome, Reply
+from ottla.errors import ErrorCode
+from ottla.protocol.messages.consumer_group_heartbeat import (
+    Assignment as WireAssignment,
+)
+from ottla.protocol.messages.consumer_group_heartbeat import (
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse,
+    ConsumerGroupHeartbeatResponseTopicPartitions,
+)
+
+CLIENT_MADE_MEMBER_ID_VERSION_MIN = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class _Step:
+    """A heartbeat while it is served."""
+
+    group: ConsumerGroup
+    old: ConsumerMember
+    """The member before; a blank one if it is new."""
+    now: Instant
+    records: list[CoordinatorRecord]
+    new: ConsumerMember = field(init=False)
+    replaced: ConsumerMember | None = None
+    """The static member that had the instance id, if it was another one."""
+    wishes: Wishes = field(init=False)
+    """What members want, this one included."""
+    resolved: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Topics of expressions that have just been looked for."""
+    subscription_changed: bool = False
+
+    def put(self, key: ConsumerKey, value: ConsumerValue | None) -> None:
+        self.records.append(consumer_records.record(key, value))
+
+    def topics_of(self, regex: str | None) -> tuple[str, ...]:
+        if regex is None:
+            return ()
+        found = self.resolved.get(regex)
+        return self.group.topics_of(regex) if found is None else found
+
+    def subscribed(self) -> set[str]:
+        return set(self.wishes.names).union(*(self.topics_of(regex) for regex in self.wishes.regexes))
+
+
+class ConsumerHeartbeats:
+    """Serves members of consumer groups. Its state is the table's."""
+
+    def __init__(self, table: GroupTable, rebalancing: Rebalancing, sessions: ConsumerSessions) -> None:
+        self._table = table
+        self._rebalancing = rebalancing
+        self._sessions = sessions
+        self.topics = Topics()
+
+    def follow(self, topics: Topics) -> None:
+        """The cluster's topics are these from now on."""
+        changed = topics.changed_since(self.topics)
+        self.topics = topics
+        if changed:
+            for group in self._table.consumers:
+                if any(group.is_subscribed_to(topic) for topic in changed):
+                    group.checked_at_epoch = None
+
+    def heartbeat(self, request: ConsumerGroupHeartbeatRequest, caller: Caller, now: Instant) -> Outcome:
+        """Serve one request. The reply waits until what it tells of is committed."""
+        written: list[CoordinatorRecord] = []
+        try:
+            self._check_request(request, caller.api_version)
+            if request.member_epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH):
+                response = self._leave(request, written)
+            else:
+                response = self._beat(request, caller, now, written)
+        except Refused as refused:
+            response = ConsumerGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
+            return Outcome().reply(caller.token, response)
+        return Outcome().write(written, Reply(caller.token, response))
+
+    def _check_request(self, request: ConsumerGroupHeartbeatRequest, api_version: int) -> None:
+        epoch = request.member_epoch
+        must_name_member = api_version >= CLIENT_MADE_MEMBER_ID_VERSION_MIN or epoch > 0 or epoch == LEAVE_EPOCH
+        wrong = None
+        if must_name_member and not request.member_id.strip():
+            wrong = "There is no member id."
+        elif not request.group_id.strip():
+            wrong = "There is no group id."
+        elif request.instance_id is not None and not request.instance_id.strip():
+            wrong = "The instance id is empty."
+        elif request.rack_id is not None and not request.rack_id.strip():
+            wrong = "The rack id is empty."
+        elif epoch == 0 and request.rebalance_timeout_ms == -1:
+            wrong = "A member that joins has to give its rebalance timeout."
+        elif epoch == 0 and (request.topic_partitions is None or request.topic_partitions):
+            wrong = "A member that joins has no partitions."
+        elif epoch == 0 and request.subscribed_topic_names is None and request.subscribed_topic_regex is None:
+            wrong = "A member that joins has to subscribe, if only to nothing."
+        elif epoch == STATIC_LEAVE_EPOCH and request.instance_id is None:
+            wrong = "Only a member with an instance id can leave for a while."
+        elif epoch < STATIC_LEAVE_EPOCH:
+            wrong = f"There is no member epoch {epoch}."
+        if wrong is not None:
+            raise Refused(ErrorCode.INVALID_REQUEST, wrong)
+        assignors = self._rebalancing.config.consumer_assignors
+        if request.server_assignor is not None and request.server_assignor not in assignors:
+            raise Refused(ErrorCode.UNSUPPORTED_ASSIGNOR, f"The assignors here are {', '.join(assignors)}.")
+
+    # Staying
+
+    def _beat(
+        self,
+        request: ConsumerGroupHeartbeatRequest,
+        caller: Caller,
+        now: Instant,
+        written: list[CoordinatorRecord],
+    ) -> ConsumerGroupHeartbeatResponse:
+        joins = request.member_epoch == 0
+        group = self._group_for(request.group_id, written) if joins else self._known_group(request.group_id)
+        member_id = request.member_id or caller.unique_id
+        self._check_room(group, member_id)
+        owned = _owned(request)
+        step = self._identify(group, member_id, request, owned, now, written)
+        step.new = _described(step.old, request, caller)
+        step.wishes = group.wishes.copy().count(step.replaced or step.old, -1).count(step.new, 1)
+        if step.new.metadata != step.old.metadata:
+            step.put(*step.new.metadata_record(group.group_id))
+        regex_changed = self._resolve(step)
+        names_changed = step.new.metadata.subscribed_topic_names != step.old.metadata.subscribed_topic_names
+        step.subscription_changed = names_changed or step.new.regex != step.old.regex
+        epoch = self._next_epoch(step, is_due=names_changed or regex_changed)
+        target_epoch, target = self._targets(step, epoch)
+        self._reconcile(step, target_epoch, target, owned)
+        timeouts = self._rebalancing.config.consumer_group(group.group_id)
+        self._sessions.renew(group.group_id, member_id, now, timeout_ms=timeouts.session_timeout_ms)
+        is_full = (
+            request.rebalance_timeout_ms != -1
+            and (request.subscribed_topic_names is not None or request.subscribed_topic_regex is not None)
+            and request.topic_partitions is not None
+        )
+        tells = joins or is_full or step.new.assigned != step.old.assigned
+        return ConsumerGroupHeartbeatResponse(
+            member_id=member_id,
+            member_epoch=step.new.member_epoch,
+            heartbeat_interval_ms=timeouts.heartbeat_interval_ms,
+            assignment=_wire_assignment(step.new) if tells else None,
+        )
+
+    def _known_group(self, group_id: str) -> ConsumerGroup:
+        group = self._table.consumers.get(group_id)
+        if group is None:
+            raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"There is no consumer group {group_id}.")
+        return group
+
+    def _group_for(self, group_id: str, written: list[CoordinatorRecord]) -> ConsumerGroup:
+        """The group that a new member joins. An empty classic one makes way for it."""
+        classic = self._table.groups.get(group_id)
+        if classic is not None:
+            if classic.state is not GroupState.EMPTY:
+                raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"{group_id} is a classic group.")
+            if group_id in self._table.metadata:
+                written.append(records.group_metadata_tombstone(group_id))
+        return self._table.consumers.get_or_blank(group_id)
+
+    def _check_room(self, group: ConsumerGroup, member_id: str) -> None:
+        limit = self._rebalancing.config.consumer_group_max_size
+        if len(group.members) >= limit and member_id not in group.members:
+            raise Refused(ErrorCode.GROUP_MAX_SIZE_REACHED, f"The group has {limit} members, which is the most.")
+
+    def _identify(
+        self,
+        group: ConsumerGroup,
+        member_id: str,
+        request: ConsumerGroupHeartbeatRequest,
+        owned: Owned | None,
+        now: Instant,
+        written: list[CoordinatorRecord],
+    ) -> _Step:
+        """Find or make the member, or take over a static one's place."""
+        joins = request.member_epoch == 0
+        instance_id = request.instance_id
+        if instance_id is None:
+            member = group.members.get(member_id)
+            if member is None and not joins:
+                raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"{member_id} is no member of {group.group_id}.")
+        else:
+            member = group.static_member(instance_id)
+            if not joins:
+                self._check_static(member, member_id, instance_id)
+            elif member is not None:
+                if member.member_epoch != STATIC_LEAVE_EPOCH:
+                    raise Refused(ErrorCode.UNRELEASED_INSTANCE_ID, f"{instance_id} is in use by {member.member_id}.")
+                return self._replace_static(group, member, member_id, now, written)
+            else:
+                member = group.members.get(member_id)
+        if member is not None:
+            _check_epoch(member, request.member_epoch, owned)
+        old = member or ConsumerMember(member_id=member_id)
+        return _Step(group=group, old=old, now=now, records=written)
+
+    @staticmethod
+    def _check_static(member: ConsumerMember | None, member_id: str, instance_id: str) -> None:
+        if member is None:
+            raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"{instance_id} is not an instance id of the group.")
+        if member.member_id != member_id:
+            raise Refused(ErrorCode.FENCED_INSTANCE_ID, f"{instance_id} now is {member.member_id}'s.")
+
+    @staticmethod
+    def _replace_static(
+        group: ConsumerGroup, member: ConsumerMember, member_id: str, now: Instant, written: list[CoordinatorRecord]
+    ) -> _Step:
+        """A static member is back under another id: it takes over all that it had."""
+        step = _Step(
+            group=group,
+            old=replace(member, member_id=member_id, member_epoch=0, previous_member_epoch=0),
+            now=now,
+            records=written,
+            replaced=member,
+        )
+        _remove(step.records, group.group_id, member.member_id)
+        step.put(*step.old.metadata_record(group.group_id))
+        target_key = TargetMemberKey(group=group.group_id, member=member_id)
+        step.put(target_key, target_value(group.target_of(member.member_id)))
+        step.put(*step.old.assignment_record(group.group_id))
+        return step
+
+    def _resolve(self, step: _Step) -> bool:
+        """Find the topics of expressions that need it; returns whether the subscriptions changed thereby."""
+        group, old, new = step.group, step.old.regex, step.new.regex
+        is_changed = old != new
+        if is_changed and old is not None and old not in step.wishes.regexes:
+            step.put(RegularExpressionKey(group=group.group_id, regular_expression=old), None)
+        if not step.wishes.regexes:
+            return is_changed
+        if is_changed and new is not None:
+            expressions.check(new)
+        wanted = expressions.due(
+            {regex: group.regexes.get(regex) for regex in step.wishes.regexes},
+            self.topics,
+            wall_ms=step.now.wall_ms,
+            refresh_interval_ms=self._rebalancing.config.consumer_regex_refresh_interval_ms,
+        )
+        for regex, topics in expressions.resolve(wanted, self.topics.image.topic_ids).items():
+            is_changed = is_changed or topics != group.topics_of(regex)
+            step.resolved[regex] = topics
+            step.put(
+                RegularExpressionKey(group=group.group_id, regular_expression=regex),
+                RegularExpressionValue(topics=topics, version=self.topics.image.offset, timestamp_ms=step.now.wall_ms),
+            )
+        return is_changed
+
+    def _next_epoch(self, step: _Step, *, is_due: bool) -> int:
+        """The group's epoch: a new one if subscriptions changed (`is_due`) or the topics did."""
+        group = step.group
+        epoch = group.epoch
+        if not is_due and group.checked_at_epoch is not None and epoch >= group.checked_at_epoch:
+            return epoch
+        metadata_hash = self.topics.hash_of(step.subscribed())
+        if is_due or metadata_hash != group.metadata_hash:
+            epoch += 1
+            step.put(ConsumerGroupKey(group=group.group_id), GroupEpochValue(epoch=epoch, metadata_hash=metadata_hash))
+        # Should the record be lost, the group's epoch is below this one, and the next heartbeat looks again.
+        group.checked_at_epoch = epoch
+        if group.has_legacy_metadata:
+            step.put(PartitionMetadataKey(group=group.group_id), None)
+        return epoch
+
+    def _targets(self, step: _Step, epoch: int) -> tuple[int, Target]:
+        """The epoch of the targets and the member's, computed anew for a new group epoch."""
+        group, new, now = step.group, step.new, step.now
+        group_id = group.group_id
+        inherits = step.replaced.member_id if step.replaced is not None else new.member_id
+        interval_ms = self._rebalancing.config.consumer_group(group_id).assignment_interval_ms
+        earliest_ms = group.assigned_wall_ms + interval_ms if group.assigned_wall_ms and interval_ms else now.wall_ms
+        if group.assignment_epoch >= epoch or now.wall_ms < earliest_ms:
+            return group.assignment_epoch, group.target_of(inherits)
+        members = dict(group.members.items())
+        if step.replaced is not None:
+            members.pop(step.replaced.member_id, None)
+        members[new.member_id] = new
+        subscriptions: dict[tuple[tuple[str, ...], str | None], frozenset[uuid.UUID]] = {}
+        specs = {}
+        for member_id, member in members.items():
+            names = member.metadata.subscribed_topic_names
+            subscribed = subscriptions.get((names, member.regex))
+            if subscribed is None:
+                subscribed = self.topics.ids_of({*names, *step.topics_of(member.regex)})
+                subscriptions[names, member.regex] = subscribed
+            specs[member_id] = MemberSpec(
+                subscribed=subscribed,
+                current=group.target_of(inherits if member_id == new.member_id else member_id),
+                instance_id=member.instance_id,
+                rack_id=member.metadata.rack_id,
+            )
+        config = self._rebalancing.config
+        found = ASSIGNORS[step.wishes.assignor(config.consumer_assignors[0])](specs, self.topics)
+        for member_id, target in found.items():
+            if group.targets.get(member_id) != target:
+                step.put(TargetMemberKey(group=group_id, member=member_id), target_value(target))
+        step.put(
+            TargetMetadataKey(group=group_id),
+            TargetMetadataValue(assignment_epoch=epoch, assignment_timestamp_ms=now.wall_ms),
+        )
+        return epoch, found[new.member_id]
+
+    def _reconcile(self, step: _Step, target_epoch: int, target: Target, owned: Owned | None) -> None:
+        """Take the member a step towards its target."""
+        before, group = step.new, step.group
+        if not step.subscription_changed and before.is_reconciled(target_epoch):
+            return
+        mine = {None, before.member_id, None if step.replaced is None else step.replaced.member_id}
+        goal = Goal(
+            epoch=target_epoch,
+            target=target,
+            subscribed=self.topics.ids_of({*before.metadata.subscribed_topic_names, *step.topics_of(before.regex)}),
+            subscription_changed=step.subscription_changed,
+            owned=owned,
+            is_taken=lambda topic_id, partition: group.owners.get((topic_id, partition)) not in mine,
+        )
+        step.new = reconcile(before, goal)
+        if step.new != before:
+            step.put(*step.new.assignment_record(group.group_id))
+            self._sessions.await_revocation(group.group_id, step.new, step.now)
+
+    # Leaving
+
+    def _leave(
+        self, request: ConsumerGroupHeartbeatRequest, written: list[CoordinatorRecord]
+    ) -> ConsumerGroupHeartbeatResponse:
+        group = self._known_group(request.group_id)
+        if request.instance_id is None:
+            member = group.members.get(request.member_id)
+            if member is None:
+                raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"{request.member_id} is no member of {group.group_id}.")
+        else:
+            member = group.static_member(request.instance_id)
+            self._check_static(member, request.member_id, request.instance_id)
+            assert member is not None
+        if request.member_epoch == STATIC_LEAVE_EPOCH:
+            # Its partitions stay its own, from epoch 0 on, so that it may commit for them under its next id.
+            away = replace(
+                member,
+                member_epoch=STATIC_LEAVE_EPOCH,
+                assigned={t: dict.fromkeys(epochs, 0) for t, epochs in member.assigned.items()},
+                revoking={},
+            )
+            written.append(consumer_records.record(*away.assignment_record(group.group_id)))
+        else:
+            written += self.removal(group, [member])
+        return ConsumerGroupHeartbeatResponse(member_id=request.member_id, member_epoch=request.member_epoch)
+
+    def removal(self, group: ConsumerGroup, members: Iterable[ConsumerMember]) -> list[CoordinatorRecord]:
+        """The records that take members out of a group, with an epoch for new targets."""
+        written: list[CoordinatorRecord] = []
+        wishes = group.wishes.copy()
+        for member in members:
+            _remove(written, group.group_id, member.member_id)
+            wishes.count(member, -1)
+        for regex in group.wishes.regexes - wishes.regexes:
+            if regex not in wishes.regexes:
+                key = RegularExpressionKey(group=group.group_id, regular_expression=regex)
+                written.append(consumer_records.record(key, None))
+        subscribed = set(wishes.names).union(*(group.topics_of(regex) for regex in wishes.regexes))
+        value = GroupEpochValue(epoch=group.epoch + 1, metadata_hash=self.topics.hash_of(subscribed))
+        written.append(consumer_records.record(ConsumerGroupKey(group=group.group_id), value))
+        return written
+
+    # Time
+
+    def on_session_ends(self, group_id: str, member_id: str, out: Outcome) -> None:
+        """A member was not heard of in time."""
+        group = self._table.consumers.get(group_id)
+        member = None if group is None else group.members.get(member_id)
+        if group is not None and member is not None:
+            out.write(self.removal(group, [member]))
+
+    def on_revocation_overdue(self, group_id: str, member_id: str, member_epoch: int, out: Outcome) -> None:
+        """A member did not give up in time what it was asked to."""
+        group = self._table.consumers.get(group_id)
+        member = None if group is None else group.members.get(member_id)
+        if group is not None and member is not None and member.member_epoch == member_epoch:
+            out.write(self.removal(group, [member]))
+
+
+def _remove(written: list[CoordinatorRecord], group_id: str, member_id: str) -> None:
+    for kind in (CurrentAssignmentKey, TargetMemberKey, MemberMetadataKey):
+        written.append(consumer_records.record(kind(group=group_id, member=member_id), None))
+
+
+def _check_epoch(member: ConsumerMember, epoch: int, owned: Owned | None) -> None:
+    """An earlier epoch is accepted from a member that may have missed the answer with the new one."""
+    if epoch in (0, member.member_epoch):
+        return
+    is_retry = (
+        epoch == member.previous_member_epoch
+        and epoch < member.member_epoch
+        and owned is not None
+        and all(p in member.assigned.get(topic_id, ()) for topic_id, parts in owned.items() for p in parts)
+    )
+    if not is_retry:
+        raise Refused(
+            ErrorCode.FENCED_MEMBER_EPOCH,
+            f"The member is at epoch {member.member_epoch}, not {epoch}. It has to start over with nothing.",
+        )
+
+
+def _described(member: ConsumerMember, request: ConsumerGroupHeartbeatRequest, caller: Caller) -> ConsumerMember:
+    """The member with what the request says of it; what the request leaves out stays."""
+    before = member.metadata
+    names = request.subscribed_topic_names
+    has_timeout = request.rebalance_timeout_ms != -1
+    metadata = replace(
+        before,
+        instance_id=before.instance_id if request.instance_id is None else request.instance_id,
+        rack_id=before.rack_id if request.rack_id is None else request.rack_id,
+        client_id=caller.client_id,
+        client_host=caller.client_host,
+        subscribed_topic_names=before.subscribed_topic_names if names is None else tuple(sorted(set(names))),
+        subscribed_topic_regex=(
+            before.subscribed_topic_regex if request.subscribed_topic_regex is None else request.subscribed_topic_regex
+        ),
+        rebalance_timeout_ms=request.rebalance_timeout_ms if has_timeout else before.rebalance_timeout_ms,
+        server_assignor=before.server_assignor if request.server_assignor is None else request.server_assignor,
+        classic_member_metadata=None,
+    )
+    return replace(member, metadata=metadata)
+
+
+def _owned(request: ConsumerGroupHeartbeatRequest) -> Owned | None:
+    if request.topic_partitions is None:
+        return None
+    return {t.topic_id: t.partitions for t in request.topic_partitions if t.topic_id is not None}
+
+
+def _wire_assignment(member: ConsumerMember) -> WireAssignment:
+    return WireAssignment(
+        topic_partitions=tuple(
+            ConsumerGroupHeartbeatResponseTopicPartitions(topic_id=topic_id, partitions=tuple(sorted(epochs)))
+            for topic_id, epochs in member.assigned.items()
+        )
+    )
