@@ -30,7 +30,8 @@ class Client(Consumer):
     """A consumer that may lose answers, and may be slow to let go."""
 
     incarnation: int = 0
-    revoking: bool = False
+    must_repeat: bool = False
+    """An answer did not come: what it told of itself then may not have arrived."""
     regex: str | None = None
 
 
@@ -42,6 +43,7 @@ class ConsumerGroupModel(RuleBasedStateMachine):
             consumer_group_max_size=size_max,
         )
         self.counts = {"t1": 3, "u1": 2}
+        self.generations: dict[str, int] = {}
         self.group = ConsumerContext(config=config, topics=self.counts)
         self.clients = [
             Client(self.group, "a", topics=("t1",)),
@@ -62,15 +64,16 @@ class ConsumerGroupModel(RuleBasedStateMachine):
 
     def receive(self, client: Client, token: int) -> None:
         reply = self.group.replies.pop(token, None)
-        if reply is None or reply.error is not ErrorCode.NONE:
-            return  # the answer is parked, or was a failure: the client comes again
+        client.must_repeat = reply is None or reply.error is not ErrorCode.NONE
+        if reply is None or client.must_repeat:
+            return
         response = reply.response
         assert response.error_code is not ErrorCode.UNKNOWN_SERVER_ERROR  # type: ignore[attr-defined]
         client.take(response)  # type: ignore[arg-type]
 
     def poll(self, client: Client, *, lets_go: bool = True, is_lost: bool = False, changes: bool = False) -> None:
         before = copy.deepcopy((client.epoch, client.owned))
-        if client.epoch == 0 or changes:
+        if client.epoch == 0 or changes or client.must_repeat:
             subscription: dict[str, Any] = {"subscribed_topic_names": client.topics or None}
             if client.regex is not None:
                 subscription |= {"subscribed_topic_regex": client.regex, "subscribed_topic_names": ()}
@@ -83,6 +86,7 @@ class ConsumerGroupModel(RuleBasedStateMachine):
             token = self.send(client, client.epoch, owned=client.owned)
         if is_lost:
             self.group.replies.pop(token, None)
+            client.must_repeat = True
             return
         self.receive(client, token)
         if not lets_go and client.epoch and client.epoch == before[0]:
@@ -130,8 +134,10 @@ class ConsumerGroupModel(RuleBasedStateMachine):
 
     @rule(counts=st.dictionaries(st.sampled_from(TOPICS), st.integers(1, 4)))
     def change_topics(self, counts: dict[str, int]) -> None:
+        for name in self.counts.keys() - counts.keys():
+            self.generations[name] = self.generations.get(name, 0) + 1
         self.counts = {name: max(count, self.counts.get(name, 0)) for name, count in counts.items()}
-        self.group.set_topics(self.counts)
+        self.group.set_topics(self.counts, generation=self.generations)
         for client in self.clients:
             client.owned = {name: parts for name, parts in client.owned.items() if name in self.counts}
 

@@ -48,11 +48,10 @@ class ConsumerSessions:
             self._revocations[at] = deadline
             self._timers.schedule(deadline, now.now_ms + member.metadata.rebalance_timeout_ms)
 
-    def on_session_ended(self, event: ConsumerSessionEnds) -> None:
-        self._sessions.pop((event.group_id, event.member_id), None)
-
-    def on_revocation_overdue(self, event: RevocationOverdue) -> None:
-        self._revocations.pop((event.group_id, event.member_id), None)
+    def on_due(self, event: ConsumerSessionEnds | RevocationOverdue) -> None:
+        """A deadline has passed: whoever is heard of again gets a new one."""
+        kept = self._sessions if isinstance(event, ConsumerSessionEnds) else self._revocations
+        kept.pop((event.group_id, event.member_id), None)
 
     def on_rolled_back(self) -> None:
         """Members may be there of which nothing is known here: have `adopt` called soon."""

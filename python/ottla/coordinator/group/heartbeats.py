@@ -41,6 +41,7 @@ from ottla.coordinator.group.consumer_records import (
     TargetMetadataValue,
 )
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
+from ottla.coordinator.group.events import ConsumerSessionEnds, RevocationOverdue
 from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.reconciliation import Goal, Owned, reconcile
@@ -412,19 +413,20 @@ class ConsumerHeartbeats:
 
     # Time
 
-    def on_session_ends(self, group_id: str, member_id: str, out: Outcome) -> None:
-        """A member was not heard of in time."""
-        group = self._table.consumers.get(group_id)
-        member = None if group is None else group.members.get(member_id)
-        if group is not None and member is not None:
-            out.write(self.removal(group, [member]))
+    def on_overdue(self, events: Iterable[ConsumerSessionEnds | RevocationOverdue], out: Outcome) -> None:
+        """Members were not heard of in time, or did not give up in time what they were asked to.
 
-    def on_revocation_overdue(self, group_id: str, member_id: str, member_epoch: int, out: Outcome) -> None:
-        """A member did not give up in time what it was asked to."""
-        group = self._table.consumers.get(group_id)
-        member = None if group is None else group.members.get(member_id)
-        if group is not None and member is not None and member.member_epoch == member_epoch:
-            out.write(self.removal(group, [member]))
+        All that is due at one moment: what is decided for one member is not yet replayed when the next is looked at.
+        """
+        fenced: dict[str, dict[str, ConsumerMember]] = {}
+        for event in events:
+            group = self._table.consumers.get(event.group_id)
+            member = None if group is None else group.members.get(event.member_id)
+            if member is None or (isinstance(event, RevocationOverdue) and event.member_epoch != member.member_epoch):
+                continue
+            fenced.setdefault(event.group_id, {})[event.member_id] = member
+        for group_id, members in fenced.items():
+            out.write(self.removal(self._table.consumers.get_or_blank(group_id), members.values()))
 
 
 def _remove(written: list[CoordinatorRecord], group_id: str, member_id: str) -> None:

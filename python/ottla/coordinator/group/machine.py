@@ -116,6 +116,7 @@ class GroupMachine:
 
     def on_tick(self, now: Instant) -> Outcome:
         out = Outcome()
+        overdue: list[ConsumerSessionEnds | RevocationOverdue] = []
         while (event := self._timers.pop_due(now.now_ms)) is not None:
             match event:
                 case SessionEnds(group_id, member_id):
@@ -124,12 +125,9 @@ class GroupMachine:
                     self._rebalancing.on_join_phase_ends(self.table.groups[group_id], now, out)
                 case SyncPhaseEnds(group_id):
                     self._rebalancing.on_sync_phase_ends(self.table.groups[group_id], now, out)
-                case ConsumerSessionEnds(group_id, member_id):
-                    self._sessions.on_session_ended(event)
-                    self.heartbeats.on_session_ends(group_id, member_id, out)
-                case RevocationOverdue(group_id, member_id, member_epoch):
-                    self._sessions.on_revocation_overdue(event)
-                    self.heartbeats.on_revocation_overdue(group_id, member_id, member_epoch, out)
+                case ConsumerSessionEnds() | RevocationOverdue():
+                    self._sessions.on_due(event)
+                    overdue.append(event)
                 case RolledBack():
                     self.membership.after_rollback(out)
                     self._sessions.adopt(self.table.consumers, self._rebalancing.config, now)
@@ -138,6 +136,7 @@ class GroupMachine:
                     out.add(self.directory.expire(now))
                 case _:
                     assert_never(event)
+        self.heartbeats.on_overdue(overdue, out)
         return out
 
     def next_deadline_ms(self) -> int | None:

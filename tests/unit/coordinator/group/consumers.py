@@ -33,13 +33,21 @@ def image(
     *,
     offset: int = 1,
     racks: Mapping[int, str] | None = None,
-    generation: int = 0,
+    generation: int | Mapping[str, int] = 0,
 ) -> MetadataImage:
-    """Topics by name with their numbers of partitions; replica i mod 3 of each partition is on broker i."""
+    """Topics by name with their numbers of partitions; replica i mod 3 of each partition is on broker i.
+
+    Args:
+        generation: How often a topic was deleted and made again.
+    """
+
+    def id_of(name: str) -> uuid.UUID:
+        return topic_id(name, generation if isinstance(generation, int) else generation.get(name, 0))
+
     topics = {
-        topic_id(name, generation): TopicImage(
+        id_of(name): TopicImage(
             name=name,
-            topic_id=topic_id(name, generation),
+            topic_id=id_of(name),
             partitions={
                 i: PartitionRegistration(
                     replicas=(i % 3,), isr=(i % 3,), leader=i % 3, leader_epoch=0, partition_epoch=0

@@ -94,6 +94,17 @@ def test_a_silent_member_is_out_after_its_session() -> None:
     assert b.poll() is ErrorCode.UNKNOWN_MEMBER_ID
 
 
+def test_members_that_fall_silent_together_go_together() -> None:
+    group = ConsumerContext()
+    group.enter("a", None, subscribed_topic_regex="t.*")
+    group.enter("b", None, subscribed_topic_regex="t.*")
+    group.advance(45_000)
+    assert (group.list(), group.describe_consumers().group_epoch) == ({GROUP: "Empty"}, 4)
+    consumers = group.machine.table.consumers.get(GROUP)
+    assert consumers is not None
+    assert (len(consumers.regexes), consumers.metadata_hash) == (0, 0)
+
+
 def test_who_does_not_let_go_in_time_is_fenced() -> None:
     group = ConsumerContext()
     a, b = Consumer(group, "a"), Consumer(group, "b")
