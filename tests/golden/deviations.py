@@ -21,13 +21,14 @@ class Deviation:
 
 
 KAFKA_FAILS: Final = "Kafka fails inside (UNKNOWN_SERVER_ERROR, or a closed connection) where the request is at fault"
-NOT_YET: Final = "only classic groups are served so far"
+NOT_YET: Final = "streams groups are not served so far"
 
 DEVIATIONS: Final = (
     Deviation("configs/broker_changes", "/2/.*|/3/.*", "log.cleaner.threads is kept for tools and has no effect"),
     Deviation("configs/broker_changes", "/14/1", "Kafka forbids it where eligible leader replicas are on"),
     Deviation("configs/broker_configs", "/group.coordinator.rebalance.protocols/.*", NOT_YET),
     Deviation("configs/broker_configs", r"/ottla\..*", "keys of our own"),
+    Deviation("consumer_groups/member_commits", "/read by nobody with an epoch/groups/0/error_code", KAFKA_FAILS),
     Deviation("configs/incremental_changes", "/./unknown operation/0/responses/0/error_code", KAFKA_FAILS),
     Deviation(
         "offsets/delete_records", "/./offsets after/2/0/.*", "Kafka finds a record that is below the log's start"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -14,14 +14,17 @@ from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.broker.metadata_publisher import Published
 from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
-from ottla.coordinator.group.config import GroupConfig
+from ottla.coordinator.group.config import ConsumerGroupConfig, GroupConfig
 from ottla.errors import ErrorCode, KafkaError
-from ottla.metadata.image import MetadataImage
+from ottla.metadata.image import EMPTY_IMAGE, MetadataImage
 from ottla.protocol.messages.create_topics import CreateTopicsRequest, CreateTopicsResponse
 
 if TYPE_CHECKING:
     from ottla.coordinator.group.machine import GroupMachine
+    from ottla.coordinator.group.topic_metadata import Topics
 
+GROUP_RESOURCE: Final = 32
+"""The type of a group's configuration."""
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 """By the numbers of `offsets.topic.compression.codec`."""
 
@@ -48,7 +51,10 @@ class GroupCoordinator:
         """
         self._plane = plane
         self._config = config
-        self._group_config = group_config(config)
+        self._image = image
+        self._group_config = group_config(config, EMPTY_IMAGE)
+        self._topics: Topics | None = None
+        """The topics as the machines see them; None as long as there is no machine."""
         self._is_alone = is_alone
         self.runtime: CoordinatorRuntime[GroupMachine] = CoordinatorRuntime(
             CONSUMER_OFFSETS,
@@ -67,8 +73,16 @@ class GroupCoordinator:
     def _new_machine(self) -> GroupMachine:
         # Imported here, as it takes a fifth of what a whole start takes: a fresh broker has no groups.
         from ottla.coordinator.group.machine import GroupMachine
+        from ottla.coordinator.group.topic_metadata import Topics
 
-        return GroupMachine(self._group_config)
+        if self._topics is None:
+            self._topics = Topics(self._image())
+        return GroupMachine(self._group_config, self._topics)
+
+    @property
+    def serves_consumer_groups(self) -> bool:
+        """Whether the configuration allows the protocol of KIP-848."""
+        return "consumer" in self._config.names("group.coordinator.rebalance.protocols")
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.runtime.run(task_status=task_status)
@@ -84,8 +98,10 @@ class GroupCoordinator:
 
     def on_published(self, published: Published) -> None:
         """Follow the metadata, once its partitions are served: lead, resign, forget what is deleted, take settings."""
-        self._configure(published.config)
         before, after = published.delta.base, published.image
+        has_group_configs = any(resource.type == GROUP_RESOURCE for resource in published.delta.changed_configs)
+        self._configure(published.config, after, has_group_configs=has_group_configs)
+        self._follow_topics(after)
         if before.topics is after.topics and not published.is_retry:
             return
         codec = CODECS[self._config.integer("offsets.topic.compression.codec")]
@@ -95,14 +111,22 @@ class GroupCoordinator:
             for partition in self.runtime.partitions():
                 self.runtime.command(partition, lambda machine, _: machine.on_topics_deleted(deleted))
 
-    def _configure(self, config: BrokerConfig) -> None:
-        if config is self._config:
+    def _configure(self, config: BrokerConfig, image: MetadataImage, *, has_group_configs: bool) -> None:
+        if config is self._config and not has_group_configs:
             return
         self._config = config
-        changed = group_config(config)
+        changed = group_config(config, image)
         if changed != self._group_config:
             self._group_config = changed
             self.runtime.for_each_machine(lambda machine: machine.configure(changed))
+
+    def _follow_topics(self, image: MetadataImage) -> None:
+        """Let the groups know of topics that came, went or changed."""
+        before = self._topics
+        if before is None or (image.topics is before.image.topics and image.brokers is before.image.brokers):
+            return
+        topics = self._topics = type(before)(image, before)
+        self.runtime.for_each_machine(lambda machine: machine.follow(topics))
 
     # Finding the way
 
@@ -142,8 +166,28 @@ class GroupCoordinator:
         )
 
 
-def group_config(config: BrokerConfig) -> GroupConfig:
-    """The machine's settings out of the broker's."""
+_CONSUMER_KEYS: Final = {
+    "session_timeout_ms": (
+        "group.consumer.session.timeout.ms",
+        "group.consumer.min.session.timeout.ms",
+        "group.consumer.max.session.timeout.ms",
+    ),
+    "heartbeat_interval_ms": (
+        "group.consumer.heartbeat.interval.ms",
+        "group.consumer.min.heartbeat.interval.ms",
+        "group.consumer.max.heartbeat.interval.ms",
+    ),
+    "assignment_interval_ms": (
+        "group.consumer.assignment.interval.ms",
+        "group.consumer.min.assignment.interval.ms",
+        "group.consumer.max.assignment.interval.ms",
+    ),
+}
+"""What may be set for one group: its field, the broker's key, and the keys of what the broker allows groups to set."""
+
+
+def group_config(config: BrokerConfig, image: MetadataImage) -> GroupConfig:
+    """The machine's settings out of the broker's and those of single groups."""
     return GroupConfig(
         group_min_session_timeout_ms=config.integer("group.min.session.timeout.ms"),
         group_max_session_timeout_ms=config.integer("group.max.session.timeout.ms"),
@@ -152,4 +196,27 @@ def group_config(config: BrokerConfig) -> GroupConfig:
         offset_metadata_max_bytes=config.integer("offset.metadata.max.bytes"),
         offsets_retention_ms=config.integer("offsets.retention.minutes") * 60_000,
         offsets_retention_check_interval_ms=config.integer("offsets.retention.check.interval.ms"),
+        consumer_defaults=ConsumerGroupConfig(
+            **{field: config.integer(key) for field, (key, _, _) in _CONSUMER_KEYS.items()}
+        ),
+        consumer_overrides={
+            resource.name: _consumer_group_config(config, texts)
+            for resource, texts in image.configs.items()
+            if resource.type == GROUP_RESOURCE
+        },
+        consumer_group_max_size=config.integer("group.consumer.max.size"),
+        consumer_assignors=config.names("group.consumer.assignors"),
+        consumer_regex_refresh_interval_ms=config.integer("group.consumer.regex.refresh.interval.ms"),
     )
+
+
+def _consumer_group_config(config: BrokerConfig, texts: Mapping[str, str]) -> ConsumerGroupConfig:
+    """A group's settings. The bounds may have been moved since they were set: they count."""
+    fields = {}
+    for field, (key, low, high) in _CONSUMER_KEYS.items():
+        text = texts.get(key.removeprefix("group."))
+        value = config.integer(key)
+        if text is not None:
+            value = min(max(int(text), config.integer(low)), config.integer(high))
+        fields[field] = value
+    return ConsumerGroupConfig(**fields)

@@ -30,11 +30,11 @@ UNKNOWN_TOPIC = uuid.UUID(int=77)
 
 
 class Group:
-    """One consumer group, and the topic `consumed` with four partitions."""
+    """One consumer group, and the topic `modern` with four partitions."""
 
     def __init__(self, lab: Lab, stem: str) -> None:
-        self.lab, self.group = lab, lab.name(stem)
-        self.topic = lab.topic("consumed", partitions=4)
+        self.lab, self.group = lab, lab.name(f"modern-{stem}")
+        self.topic = lab.topic("modern", partitions=4)
         self.topic_id = lab.topic_id(self.topic)
 
     def call(self, member_id: str, epoch: int, *, version: int = 1, **fields: Any) -> Any:
@@ -184,7 +184,7 @@ def static_members(lab: Lab) -> Answer:
 @probe()
 def subscriptions(lab: Lab) -> Answer:
     group = Group(lab, "subscriptions")
-    other = lab.topic("consumed-too", partitions=1)
+    other = lab.topic("modern-too", partitions=1)
     answers = {
         "to nothing": group.enter("a", subscribed_topic_names=()),
         "to what is not there": group.beat("a", 1, subscribed_topic_names=(lab.name("nowhere"),), owned=()),
@@ -257,7 +257,7 @@ def administration(lab: Lab) -> Answer:
 
     def listed(states: tuple[str, ...] = (), types: tuple[str, ...] = ()) -> Answer:
         answer = lab.plain(lab.call(ApiKey.LIST_GROUPS, ListGroupsRequest(states_filter=states, types_filter=types)))
-        return [entry for entry in answer.get("groups", []) if entry["group_id"] == lab.plain(name)]
+        return [entry for entry in answer.get("groups", []) if entry.get("group_id") == lab.plain(name)]
 
     def delete_offsets(topic: str) -> Answer:
         wanted = OffsetDeleteRequestTopic(name=topic, partitions=(OffsetDeleteRequestPartition(partition_index=0),))
@@ -293,7 +293,7 @@ def both_protocols(lab: Lab) -> Answer:
     """An empty group changes its kind. (One that is in use does too, if its members allow it.)"""
     group = Group(lab, "both")
     name = group.group
-    member = stable(lab, "both")
+    member = stable(lab, "modern-both")
     as_consumer_group = group.describe()
     member.leave()
     answers = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ottla.broker.context import RequestContext
 from ottla.coordinator.group.machine import GroupMachine
 from ottla.coordinator.group.membership import Caller
-from ottla.coordinator.group.offsets import commit_error, fetch_error
+from ottla.coordinator.group.offsets import commit_error
 from ottla.coordinator.shard import Instant, Outcome
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
@@ -70,13 +70,14 @@ def _coordinator(context: RequestContext) -> GroupCoordinator:
     return cast("GroupCoordinator", context.broker.coordinator)
 
 
-def _caller(context: RequestContext, token: int, *, unique_id: str = "") -> Caller:
+def caller_of(context: RequestContext, token: int) -> Caller:
+    """Who asks, for the machine."""
     return Caller(
         token=token,
         api_version=context.version,
         client_id=context.client_id or "",
         client_host=f"/{context.connection.peer[0]}",
-        unique_id=unique_id,
+        unique_id=str(uuid.uuid4()),
     )
 
 
@@ -87,7 +88,7 @@ async def _ask(
     coordinator = _coordinator(context)
     partition = coordinator.partition_for(group_id)
     return await coordinator.runtime.ask(
-        partition, lambda machine, token, now: decide(machine, _caller(context, token), now)
+        partition, lambda machine, token, now: decide(machine, caller_of(context, token), now)
     )
 
 
@@ -95,16 +96,11 @@ async def _ask(
 
 
 async def handle_join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
-    unique_id = str(uuid.uuid4())
-    coordinator = _coordinator(context)
     try:
         response = cast(
             JoinGroupResponse,
-            await coordinator.runtime.ask(
-                coordinator.partition_for(request.group_id),
-                lambda machine, token, now: machine.membership.join(
-                    request, _caller(context, token, unique_id=unique_id), now
-                ),
+            await _ask(
+                context, request.group_id, lambda machine, caller, now: machine.membership.join(request, caller, now)
             ),
         )
     except KafkaError as error:
@@ -268,9 +264,9 @@ async def _fetch(
         else:
             answered = coordinator.runtime.look(partition, lambda machine, _: machine.offsets.fetch(asked))
     except KafkaError as failure:
-        return fetch_error(asked, failure.code)
+        return _fetch_error(context, asked, failure.code)
     found = cast(OffsetFetchResponseGroup, answered)
-    if context.version >= _TOPIC_IDS_VERSION:
+    if context.version >= _TOPIC_IDS_VERSION and found.error_code is ErrorCode.NONE:
         topic_ids = context.broker.metadata.image.topic_ids
         topics = [replace(t, topic_id=topic_ids[t.name]) for t in found.topics if t.name in topic_ids]
         found = replace(found, topics=(*topics, *unknown))
@@ -304,6 +300,16 @@ def _fetched_error(wanted: OffsetFetchRequestTopics, error: ErrorCode) -> Offset
             OffsetFetchResponsePartitions(partition_index=p, committed_offset=-1, metadata="", error_code=error)
             for p in wanted.partition_indexes
         ),
+    )
+
+
+def _fetch_error(context: RequestContext, asked: OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchResponseGroup:
+    """The group's error. Version 1 puts it into the topics, which are repeated for that."""
+    topics = asked.topics if context.version < 2 else None
+    return OffsetFetchResponseGroup(
+        group_id=asked.group_id,
+        error_code=error,
+        topics=tuple(_fetched_error(t, ErrorCode.NONE) for t in topics or ()),
     )
 
 

@@ -54,7 +54,9 @@ def _key(
     )
 
 
-def _int(name: str, default: int, documentation: str, *, low: int, synonym: bool = True) -> ConfigKey:
+def _int(
+    name: str, default: int, documentation: str, *, low: int, synonym: bool = True, honoured: bool = False
+) -> ConfigKey:
     return _key(
         name,
         ConfigType.INT,
@@ -62,7 +64,7 @@ def _int(name: str, default: int, documentation: str, *, low: int, synonym: bool
         documentation,
         valid=at_least(low),
         synonym=f"group.{name}" if synonym else None,
-        honoured=False,
+        honoured=honoured,
     )
 
 
@@ -73,18 +75,21 @@ GROUP_KEYS: Final[Mapping[str, ConfigKey]] = by_name(
             1000,
             "Shortest time between two computations of this consumer group's assignment.",
             low=0,
+            honoured=True,
         ),
         _int(
             "consumer.heartbeat.interval.ms",
             5000,
             "How often a member of this consumer group sends a heartbeat.",
             low=1,
+            honoured=True,
         ),
         _int(
             "consumer.session.timeout.ms",
             45_000,
             "Silence in milliseconds after which a member of this consumer group is taken for dead.",
             low=1,
+            honoured=True,
         ),
         _int(
             "share.assignment.interval.ms",

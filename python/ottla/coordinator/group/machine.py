@@ -34,6 +34,7 @@ from ottla.coordinator.group.transactional_offsets import TransactionalOffsets
 from ottla.coordinator.shard import Instant, LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timers import Deadline, Timers
 from ottla.errors import ErrorCode
+from ottla.protocol.messages.consumer_group_describe import DescribedGroup
 
 
 class GroupMachine:
@@ -62,6 +63,11 @@ class GroupMachine:
     def follow(self, topics: Topics) -> None:
         """The cluster's topics are these from now on."""
         self.heartbeats.follow(topics)
+
+    def describe_consumers(self, group_id: str) -> DescribedGroup:
+        """Describe a consumer group as it is committed."""
+        default = self._rebalancing.config.consumer_assignors[0]
+        return self.directory.describe_consumers(group_id, self.heartbeats.topics, default_assignor=default)
 
     def replay(self, record: LoadedRecord) -> None:
         self.table.replay(record)

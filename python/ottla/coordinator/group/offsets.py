@@ -127,7 +127,7 @@ class Offsets:
         store = self._table.offsets
         error = self._check_fetch(request, self._table.consumers.get_committed(request.group_id), is_committed=True)
         if error is not ErrorCode.NONE:
-            return fetch_error(request, error)
+            return OffsetFetchResponseGroup(group_id=request.group_id, error_code=error)
         if request.topics is None:
             found: dict[str, list[OffsetFetchResponsePartitions]] = {}
             for (topic, partition), value in store.committed_items(request.group_id):
@@ -154,7 +154,8 @@ class Offsets:
         store = self._table.offsets
         error = self._check_fetch(request, self._table.consumers.get(request.group_id), is_committed=False)
         if error is not ErrorCode.NONE:
-            return Outcome().write((), Reply(caller.token, fetch_error(request, error)))
+            refused = OffsetFetchResponseGroup(group_id=request.group_id, error_code=error)
+            return Outcome().write((), Reply(caller.token, refused))
         pending = store.pending_partitions(request.group_id)
         wanted: Iterable[OffsetFetchRequestTopics]
         if request.topics is None:
@@ -274,22 +275,6 @@ class Offsets:
             else:
                 is_all_gone = False
         return is_all_gone
-
-
-def fetch_error(request: OffsetFetchRequestGroup, error: ErrorCode) -> OffsetFetchResponseGroup:
-    """The group's error. The topics are repeated without one: version 1 puts the group's into them."""
-    topics = tuple(
-        OffsetFetchResponseTopics(
-            name=topic.name,
-            topic_id=topic.topic_id,
-            partitions=tuple(
-                OffsetFetchResponsePartitions(partition_index=p, committed_offset=-1, metadata="")
-                for p in topic.partition_indexes
-            ),
-        )
-        for topic in request.topics or ()
-    )
-    return OffsetFetchResponseGroup(group_id=request.group_id, error_code=error, topics=topics)
 
 
 def commit_error(request: OffsetCommitRequest, error: ErrorCode) -> OffsetCommitResponse:

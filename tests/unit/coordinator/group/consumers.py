@@ -133,9 +133,7 @@ class ConsumerContext(GroupContext):
         }
 
     def describe_consumers(self, group_id: str = GROUP) -> DescribedGroup:
-        return self.machine.directory.describe_consumers(
-            group_id, self.machine.heartbeats.topics, default_assignor="uniform"
-        )
+        return self.machine.describe_consumers(group_id)
 
     def durable(self) -> Any:
         """The committed state, consumer groups included."""

@@ -60,7 +60,7 @@ DEVIATIONS: Final = (
     Deviation(
         name="group.coordinator.rebalance.protocols",
         kafka="classic,consumer,streams",
-        reason="Only classic groups are served so far.",
+        reason="Streams groups are not served so far.",
     ),
     Deviation(name="node.id", kafka=None, reason="A single broker runs without a configuration file."),
     Deviation(name="process.roles", kafka=None, reason="A single broker runs without a configuration file."),

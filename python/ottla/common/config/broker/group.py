@@ -33,12 +33,12 @@ GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(524288),
         mode=CLUSTER_WIDE,
     ),
-    unused(
+    key(
         "group.coordinator.rebalance.protocols",
         LIST,
-        "classic",
+        "classic,consumer",
         MEDIUM,
-        "The kinds of groups that are served.",
+        "The kinds of groups that are served; classic ones always are.",
         valid=unique_list("consumer", "classic", "share", "streams"),
     ),
     unused("group.coordinator.threads", INT, "4", HIGH, "Threads that run the group coordinators.", valid=at_least(1)),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from ottla.common.config.broker.row import CLUSTER_WIDE, HIGH, INT, LIST, MEDIUM, SHORT, STRING, internal, unused
+from ottla.common.config.broker.row import CLUSTER_WIDE, HIGH, INT, LIST, MEDIUM, SHORT, STRING, internal, key, unused
 from ottla.common.config.definition import ConfigKey, at_least, between, one_of_any_case, unique_list
 
 MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
-    unused(
+    key(
         "group.consumer.assignment.interval.ms",
         INT,
         "1000",
@@ -17,7 +17,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(0),
         mode=CLUSTER_WIDE,
     ),
-    unused(
+    key(
         "group.consumer.assignors",
         LIST,
         "uniform,range",
@@ -25,7 +25,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Assignors for consumer groups, the default first.",
         valid=unique_list(),
     ),
-    unused(
+    key(
         "group.consumer.heartbeat.interval.ms",
         INT,
         "5000",
@@ -33,7 +33,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "How often a member of a consumer group sends a heartbeat.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "group.consumer.max.assignment.interval.ms",
         INT,
         "15000",
@@ -41,7 +41,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Largest value that a group may set for consumer.assignment.interval.ms.",
         valid=at_least(0),
     ),
-    unused(
+    key(
         "group.consumer.max.heartbeat.interval.ms",
         INT,
         "15000",
@@ -49,7 +49,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Largest value that a group may set for consumer.heartbeat.interval.ms.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "group.consumer.max.session.timeout.ms",
         INT,
         "60000",
@@ -57,9 +57,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Largest value that a group may set for consumer.session.timeout.ms.",
         valid=at_least(1),
     ),
-    unused(
-        "group.consumer.max.size", INT, "2147483647", MEDIUM, "Most members of a consumer group.", valid=at_least(1)
-    ),
+    key("group.consumer.max.size", INT, "2147483647", MEDIUM, "Most members of a consumer group.", valid=at_least(1)),
     unused(
         "group.consumer.migration.policy",
         STRING,
@@ -68,7 +66,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Which ways a group may move between the classic and the consumer protocol.",
         valid=one_of_any_case("DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"),
     ),
-    unused(
+    key(
         "group.consumer.min.assignment.interval.ms",
         INT,
         "0",
@@ -76,7 +74,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Smallest value that a group may set for consumer.assignment.interval.ms.",
         valid=at_least(0),
     ),
-    unused(
+    key(
         "group.consumer.min.heartbeat.interval.ms",
         INT,
         "5000",
@@ -84,7 +82,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Smallest value that a group may set for consumer.heartbeat.interval.ms.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "group.consumer.min.session.timeout.ms",
         INT,
         "45000",
@@ -92,8 +90,8 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Smallest value that a group may set for consumer.session.timeout.ms.",
         valid=at_least(1),
     ),
-    internal("group.consumer.regex.refresh.interval.ms", INT, "600000", valid=at_least(10000)),
-    unused(
+    internal("group.consumer.regex.refresh.interval.ms", INT, "600000", valid=at_least(10000), honoured=True),
+    key(
         "group.consumer.session.timeout.ms",
         INT,
         "45000",

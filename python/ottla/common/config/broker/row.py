@@ -69,6 +69,7 @@ def internal(
     *,
     valid: Valid = ANYTHING,
     mode: UpdateMode = UpdateMode.READ_ONLY,
+    honoured: bool = False,
 ) -> ConfigKey:
     """A key for Kafka's own tests: accepted, never shown."""
-    return ConfigKey(name=name, type=kind, default=default, valid=valid, mode=mode, honoured=False, internal=True)
+    return ConfigKey(name=name, type=kind, default=default, valid=valid, mode=mode, honoured=honoured, internal=True)
