@@ -143,7 +143,7 @@ class Appender(Client):
 
     def found(self, wire: Wire) -> list[tuple[int, int]]:
         """(offset, number) of every record."""
-        found = []
+        found: list[tuple[int, int]] = []
         offset = 0
         while True:
             data = wire.fetch(self.name, offset)

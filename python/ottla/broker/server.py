@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -279,6 +279,11 @@ class Server:
         broker.metadata.follow(lambda published: limits.configure(published.config))
         dispatch = Dispatcher(broker)
 
+        def start(handle: Callable[..., Awaitable[None]], *arguments: object) -> None:
+            """Nothing is begun any more while those that are at work are cancelled: the nursery is about to close."""
+            if not self._stop.is_set():
+                nursery.start_soon(handle, *arguments)
+
         def on_closed(connection: Connection) -> None:
             del self.connections[connection.session_id]
             limits.give_back(connection.peer[0])
@@ -292,7 +297,7 @@ class Server:
                     peer=peer,
                     listener_name=name,
                     dispatch=dispatch,
-                    start=nursery.start_soon,
+                    start=start,
                     on_closed=on_closed,
                 )
                 broker.metrics.connections_accepted += 1
