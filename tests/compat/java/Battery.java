@@ -35,7 +35,7 @@ public final class Battery {
     public static void main(String[] args) throws Exception {
         connect(args[0]);
         if (args.length > 1) {
-            report("survives a kill", Survival::run);
+            report("survives a kill", () -> Survival.run());
         } else {
             for (String codec : List.of("none", "gzip", "snappy", "lz4", "zstd"))
                 report("round trip " + codec, () -> roundTrip(codec));
@@ -70,7 +70,7 @@ public final class Battery {
         } catch (Throwable error) {
             outcome = error.toString();
             for (StackTraceElement frame : error.getStackTrace())
-                if (frame.getFileName() != null && frame.getFileName().matches("(Battery|Survival|Transactions).java"))
+                if (frame.getFileName() != null && frame.getFileName().matches("(Battery|Survival|Transactions|ConsumerGroups).java"))
                     outcome += " at " + frame.getFileName() + ":" + frame.getLineNumber();
         }
         System.out.println(name + "\t" + outcome.replaceAll("\\s+", " "));
@@ -114,6 +114,7 @@ public final class Battery {
         Map<String, Object> all = new HashMap<>(Map.of(
             "bootstrap.servers", bootstrap, "auto.offset.reset", "earliest", "enable.auto.commit", false,
             "session.timeout.ms", 6000, "heartbeat.interval.ms", 500, "group.id", group));
+        if (List.of(settings).contains("group.protocol")) all.keySet().removeAll(List.of("session.timeout.ms", "heartbeat.interval.ms"));
         for (int i = 0; i < settings.length; i += 2) all.put((String) settings[i], settings[i + 1]);
         return new KafkaConsumer<>(all, new StringDeserializer(), new StringDeserializer());
     }

@@ -8,13 +8,14 @@ import org.apache.kafka.clients.producer.*;
 final class Survival {
     private static final int COUNT = 20_000;
 
-    static void run() throws Exception {
+    /** Runs with a consumer that has these settings beside the usual ones. */
+    static void run(Object... consumerSettings) throws Exception {
         String topic = Battery.topic("killed", 1), group = Battery.name("surviving");
         Queue<Object> outcomes = new ConcurrentLinkedQueue<>();
         List<String> seen = new ArrayList<>();
         Object[] settings = {"delivery.timeout.ms", 60_000, "reconnect.backoff.max.ms", 500};
         try (Producer<String, String> producer = Battery.producer(settings);
-             Consumer<String, String> consumer = Battery.consumer(group, "reconnect.backoff.max.ms", 500)) {
+             Consumer<String, String> consumer = Battery.consumer(group, with(consumerSettings, "reconnect.backoff.max.ms", 500))) {
             consumer.subscribe(List.of(topic));
             for (int i = 0; i < COUNT; i++) {
                 String value = "value " + i;
@@ -36,6 +37,12 @@ final class Survival {
         }
         Battery.expect(Battery.numbered(0, COUNT), new ArrayList<>(outcomes));
         Battery.expect(Battery.numbered(0, COUNT), seen);
+    }
+
+    private static Object[] with(Object[] settings, Object... more) {
+        List<Object> all = new ArrayList<>(Arrays.asList(settings));
+        all.addAll(Arrays.asList(more));
+        return all.toArray();
     }
 
     private Survival() {}
