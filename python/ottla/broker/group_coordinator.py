@@ -14,7 +14,7 @@ from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.broker.metadata_publisher import Published
 from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
-from ottla.coordinator.group.config import ConsumerGroupConfig, GroupConfig
+from ottla.coordinator.group.config import ConsumerGroupConfig, GroupConfig, MigrationPolicy
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import EMPTY_IMAGE, MetadataImage
 from ottla.protocol.messages.create_topics import CreateTopicsRequest, CreateTopicsResponse
@@ -206,6 +206,7 @@ def group_config(config: BrokerConfig, image: MetadataImage) -> GroupConfig:
         },
         consumer_group_max_size=config.integer("group.consumer.max.size"),
         consumer_assignors=config.names("group.consumer.assignors"),
+        migration_policy=MigrationPolicy(config.string("group.consumer.migration.policy").lower()),
         consumer_regex_refresh_interval_ms=config.integer("group.consumer.regex.refresh.interval.ms"),
     )
 

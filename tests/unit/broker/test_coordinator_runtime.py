@@ -13,8 +13,8 @@ import trio.testing
 
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.coordinator.group import records
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.machine import GroupMachine
-from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.records import OffsetCommitValue
 from ottla.coordinator.shard import Outcome
 from ottla.errors import ErrorCode, KafkaError

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ottla.broker.context import RequestContext
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.machine import GroupMachine
-from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.offsets import commit_error
 from ottla.coordinator.shard import Instant, Outcome
 from ottla.errors import ErrorCode, KafkaError

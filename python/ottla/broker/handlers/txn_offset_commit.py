@@ -17,7 +17,7 @@ from ottla.broker.transaction_verifier import (
     transaction_error,
 )
 from ottla.common.topics import CONSUMER_OFFSETS
-from ottla.coordinator.group.membership import Caller
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.transactional_offsets import txn_commit_error
 from ottla.coordinator.shard import Producer
 from ottla.errors import ErrorCode, KafkaError

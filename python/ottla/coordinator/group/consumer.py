@@ -311,6 +311,14 @@ class ConsumerGroup:
     def target_of(self, member_id: str) -> Target:
         return self.targets.get(member_id) or {}
 
+    def is_waiting(self, member: ConsumerMember) -> bool:
+        """Whether somebody else still has what is in a member's target."""
+        return any(
+            self.owners.get((topic_id, partition)) not in (None, member.member_id)
+            for topic_id, partitions in self.target_of(member.member_id).items()
+            for partition in partitions
+        )
+
     def static_member(self, instance_id: str) -> ConsumerMember | None:
         member_id = self.static_members.get(instance_id)
         return None if member_id is None else self.members.get(member_id)

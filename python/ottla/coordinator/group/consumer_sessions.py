@@ -10,7 +10,9 @@ from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.consumer import ConsumerMember, MemberState
 from ottla.coordinator.group.consumer_table import ConsumerTable
 from ottla.coordinator.group.events import (
+    ClassicStepOverdue,
     ConsumerSessionEnds,
+    MemberOverdue,
     RevocationOverdue,
     RolledBack,
     TimerEvent,
@@ -26,6 +28,7 @@ class ConsumerSessions:
         self._timers = timers
         self._sessions: dict[tuple[str, str], Deadline[TimerEvent]] = {}
         self._revocations: dict[tuple[str, str], Deadline[TimerEvent]] = {}
+        self._classic_steps: dict[tuple[str, str], Deadline[TimerEvent]] = {}
         self._adoption: Deadline[TimerEvent] = Deadline(RolledBack())
 
     def renew(self, group_id: str, member_id: str, now: Instant, *, timeout_ms: int) -> None:
@@ -48,10 +51,30 @@ class ConsumerSessions:
             self._revocations[at] = deadline
             self._timers.schedule(deadline, now.now_ms + member.metadata.rebalance_timeout_ms)
 
-    def on_due(self, event: ConsumerSessionEnds | RevocationOverdue) -> None:
+    def await_classic_step(self, group_id: str, member: ConsumerMember, now: Instant, *, is_new: bool) -> None:
+        """Give a member by the classic protocol its time to join again, or after a join (`is_new`) to sync."""
+        at = (group_id, member.member_id)
+        if is_new:
+            self.forget_classic_step(*at)
+        if at not in self._classic_steps:
+            deadline: Deadline[TimerEvent] = Deadline(ClassicStepOverdue(*at))
+            self._classic_steps[at] = deadline
+            self._timers.schedule(deadline, now.now_ms + member.metadata.rebalance_timeout_ms)
+
+    def forget_classic_step(self, group_id: str, member_id: str) -> None:
+        running = self._classic_steps.pop((group_id, member_id), None)
+        if running is not None:
+            self._timers.cancel(running)
+
+    def on_due(self, event: MemberOverdue) -> None:
         """A deadline has passed: whoever is heard of again gets a new one."""
-        kept = self._sessions if isinstance(event, ConsumerSessionEnds) else self._revocations
-        kept.pop((event.group_id, event.member_id), None)
+        match event:
+            case ConsumerSessionEnds():
+                self._sessions.pop((event.group_id, event.member_id), None)
+            case RevocationOverdue():
+                self._revocations.pop((event.group_id, event.member_id), None)
+            case ClassicStepOverdue():
+                self._classic_steps.pop((event.group_id, event.member_id), None)
 
     def on_rolled_back(self) -> None:
         """Members may be there of which nothing is known here: have `adopt` called soon."""
@@ -60,8 +83,10 @@ class ConsumerSessions:
     def adopt(self, consumers: ConsumerTable, config: GroupConfig, now: Instant) -> None:
         """Give a session to every member that has none."""
         for group in consumers:
-            timeout_ms = config.consumer_group(group.group_id).session_timeout_ms
             for member_id, member in group.members.items():
                 if (group.group_id, member_id) not in self._sessions:
+                    classic = member.metadata.classic_member_metadata
+                    timeout_ms = config.consumer_group(group.group_id).session_timeout_ms
+                    timeout_ms = timeout_ms if classic is None else classic.session_timeout_ms
                     self.renew(group.group_id, member_id, now, timeout_ms=timeout_ms)
                     self.await_revocation(group.group_id, member, now)

@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ottla.coordinator.group import records
 from ottla.coordinator.group.assignors.model import Target
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic import ClassicGroup, GroupState, Member
 from ottla.coordinator.group.consumer import ConsumerMember
 from ottla.coordinator.group.consumer_table import tombstones_of
-from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.offsets import Offsets
 from ottla.coordinator.group.subscription import CONSUMER_PROTOCOL_TYPE
 from ottla.coordinator.group.table import GroupTable

@@ -43,13 +43,19 @@ class RevocationOverdue(NamedTuple):
     """What it was then. If it has moved on, all is well."""
 
 
+class ClassicStepOverdue(NamedTuple):
+    """A member of a consumer group that speaks the classic protocol was to join again, or to sync."""
+
+    group_id: str
+    member_id: str
+
+
 class RolledBack(NamedTuple):
     """Records were taken back a moment ago: look after what they had made go."""
 
 
-TimerEvent: TypeAlias = (
-    SessionEnds | JoinPhaseEnds | SyncPhaseEnds | ExpiryCheckDue | ConsumerSessionEnds | RevocationOverdue | RolledBack
-)
+MemberOverdue: TypeAlias = ConsumerSessionEnds | RevocationOverdue | ClassicStepOverdue
+TimerEvent: TypeAlias = SessionEnds | JoinPhaseEnds | SyncPhaseEnds | ExpiryCheckDue | MemberOverdue | RolledBack
 
 
 class GroupCreated(NamedTuple):
@@ -79,4 +85,10 @@ class StaticMemberReplaced(NamedTuple):
     """The client knows JoinGroup 9: as leader it can be told that no assignment is wanted of it (KIP-814)."""
 
 
-WriteEvent: TypeAlias = GroupCreated | AssignmentStored | StaticMemberReplaced
+class GroupDowngraded(NamedTuple):
+    """A consumer group whose members all speak the classic protocol has become a classic group."""
+
+    group_id: str
+
+
+WriteEvent: TypeAlias = GroupCreated | AssignmentStored | StaticMemberReplaced | GroupDowngraded

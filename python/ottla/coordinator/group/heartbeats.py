@@ -10,13 +10,14 @@ Source: Kafka's `GroupMetadataManager` (consumerGroupHeartbeat, consumerGroupLea
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from ottla.coordinator.group import consumer_records, expressions, records
 from ottla.coordinator.group.assignors import ASSIGNORS
 from ottla.coordinator.group.assignors.model import MemberSpec, Target
-from ottla.coordinator.group.classic import GroupState
+from ottla.coordinator.group.caller import Caller
+from ottla.coordinator.group.classic import ClassicGroup, GroupState
 from ottla.coordinator.group.consumer import (
     LEAVE_EPOCH,
     STATIC_LEAVE_EPOCH,
@@ -41,8 +42,9 @@ from ottla.coordinator.group.consumer_records import (
     TargetMetadataValue,
 )
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
-from ottla.coordinator.group.events import ConsumerSessionEnds, RevocationOverdue
-from ottla.coordinator.group.membership import Caller
+from ottla.coordinator.group.consumer_table import tombstones_of
+from ottla.coordinator.group.events import GroupDowngraded, MemberOverdue, RevocationOverdue
+from ottla.coordinator.group.migration import as_replayed, downgrade, upgrade
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.reconciliation import Goal, Owned, reconcile
 from ottla.coordinator.group.table import GroupTable
@@ -62,7 +64,7 @@ CLIENT_MADE_MEMBER_ID_VERSION_MIN = 1
 
 
 @dataclass(slots=True, kw_only=True)
-class _Step:
+class Step:
     """A heartbeat while it is served."""
 
     group: ConsumerGroup
@@ -112,17 +114,17 @@ class ConsumerHeartbeats:
 
     def heartbeat(self, request: ConsumerGroupHeartbeatRequest, caller: Caller, now: Instant) -> Outcome:
         """Serve one request. The reply waits until what it tells of is committed."""
-        written: list[CoordinatorRecord] = []
+        out = Outcome()
         try:
             self._check_request(request, caller.api_version)
             if request.member_epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH):
-                response = self._leave(request, written)
+                self._leave(request, caller, now, out)
             else:
-                response = self._beat(request, caller, now, written)
+                self._beat(request, caller, now, out)
         except Refused as refused:
             response = ConsumerGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
             return Outcome().reply(caller.token, response)
-        return Outcome().write(written, Reply(caller.token, response))
+        return out
 
     def _check_request(self, request: ConsumerGroupHeartbeatRequest, api_version: int) -> None:
         epoch = request.member_epoch
@@ -154,20 +156,46 @@ class ConsumerHeartbeats:
 
     # Staying
 
-    def _beat(
-        self,
-        request: ConsumerGroupHeartbeatRequest,
-        caller: Caller,
-        now: Instant,
-        written: list[CoordinatorRecord],
-    ) -> ConsumerGroupHeartbeatResponse:
+    def _beat(self, request: ConsumerGroupHeartbeatRequest, caller: Caller, now: Instant, out: Outcome) -> None:
+        written: list[CoordinatorRecord] = []
         joins = request.member_epoch == 0
-        group = self._group_for(request.group_id, written) if joins else self._known_group(request.group_id)
+        classic = self._table.groups.get(request.group_id) if joins else None
+        if classic is not None:
+            group = self._from_classic(classic, written)
+        elif joins:
+            group = self._table.consumers.get_or_blank(request.group_id)
+        else:
+            group = self._known_group(request.group_id)
         member_id = request.member_id or caller.unique_id
-        self._check_room(group, member_id)
+        self.check_room(group, member_id)
         owned = _owned(request)
         step = self._identify(group, member_id, request, owned, now, written)
         step.new = _described(step.old, request, caller)
+        self.take(step, owned)
+        timeouts = self._rebalancing.config.consumer_group(group.group_id)
+        self._sessions.renew(group.group_id, member_id, now, timeout_ms=timeouts.session_timeout_ms)
+        is_full = (
+            request.rebalance_timeout_ms != -1
+            and (request.subscribed_topic_names is not None or request.subscribed_topic_regex is not None)
+            and request.topic_partitions is not None
+        )
+        tells = joins or is_full or step.new.assigned != step.old.assigned
+        response = ConsumerGroupHeartbeatResponse(
+            member_id=member_id,
+            member_epoch=step.new.member_epoch,
+            heartbeat_interval_ms=timeouts.heartbeat_interval_ms,
+            assignment=_wire_assignment(step.new) if tells else None,
+        )
+        out.write(written, Reply(caller.token, response))
+        if classic is not None:
+            # Its members find out by their next request; those that wait are sent to join again.
+            self._table.release(classic, ErrorCode.REBALANCE_IN_PROGRESS, out)
+            for member in classic.members.values():
+                self._sessions.renew(group.group_id, member.member_id, now, timeout_ms=member.session_timeout_ms)
+
+    def take(self, step: Step, owned: Owned | None) -> None:
+        """Carry out a heartbeat of `step.new`, as the member describes itself now."""
+        group = step.group
         step.wishes = group.wishes.copy().count(step.replaced or step.old, -1).count(step.new, 1)
         if step.new.metadata != step.old.metadata:
             step.put(*step.new.metadata_record(group.group_id))
@@ -177,20 +205,6 @@ class ConsumerHeartbeats:
         epoch = self._next_epoch(step, is_due=names_changed or regex_changed)
         target_epoch, target = self._targets(step, epoch)
         self._reconcile(step, target_epoch, target, owned)
-        timeouts = self._rebalancing.config.consumer_group(group.group_id)
-        self._sessions.renew(group.group_id, member_id, now, timeout_ms=timeouts.session_timeout_ms)
-        is_full = (
-            request.rebalance_timeout_ms != -1
-            and (request.subscribed_topic_names is not None or request.subscribed_topic_regex is not None)
-            and request.topic_partitions is not None
-        )
-        tells = joins or is_full or step.new.assigned != step.old.assigned
-        return ConsumerGroupHeartbeatResponse(
-            member_id=member_id,
-            member_epoch=step.new.member_epoch,
-            heartbeat_interval_ms=timeouts.heartbeat_interval_ms,
-            assignment=_wire_assignment(step.new) if tells else None,
-        )
 
     def _known_group(self, group_id: str) -> ConsumerGroup:
         group = self._table.consumers.get(group_id)
@@ -198,17 +212,23 @@ class ConsumerHeartbeats:
             raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"There is no consumer group {group_id}.")
         return group
 
-    def _group_for(self, group_id: str, written: list[CoordinatorRecord]) -> ConsumerGroup:
-        """The group that a new member joins. An empty classic one makes way for it."""
-        classic = self._table.groups.get(group_id)
-        if classic is not None:
-            if classic.state is not GroupState.EMPTY:
-                raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"{group_id} is a classic group.")
+    def _from_classic(self, classic: ClassicGroup, written: list[CoordinatorRecord]) -> ConsumerGroup:
+        """The group that a new member joins where a classic one is: that one, made over with its members."""
+        group_id = classic.group_id
+        if classic.state is GroupState.EMPTY:
             if group_id in self._table.metadata:
                 written.append(records.group_metadata_tombstone(group_id))
-        return self._table.consumers.get_or_blank(group_id)
+            return self._table.consumers.get_or_blank(group_id)
+        config = self._rebalancing.config
+        if not config.migration_policy.may_upgrade:
+            raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"{group_id} is a classic group, and may not change that.")
+        if len(classic.members) > config.consumer_group_max_size:
+            raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"{group_id} has too many members for a consumer group.")
+        written += upgrade(classic, self.topics)
+        return as_replayed(group_id, written)
 
-    def _check_room(self, group: ConsumerGroup, member_id: str) -> None:
+    def check_room(self, group: ConsumerGroup, member_id: str) -> None:
+        """Raises: Refused (GROUP_MAX_SIZE_REACHED)."""
         limit = self._rebalancing.config.consumer_group_max_size
         if len(group.members) >= limit and member_id not in group.members:
             raise Refused(ErrorCode.GROUP_MAX_SIZE_REACHED, f"The group has {limit} members, which is the most.")
@@ -221,7 +241,7 @@ class ConsumerHeartbeats:
         owned: Owned | None,
         now: Instant,
         written: list[CoordinatorRecord],
-    ) -> _Step:
+    ) -> Step:
         """Find or make the member, or take over a static one's place."""
         joins = request.member_epoch == 0
         instance_id = request.instance_id
@@ -232,31 +252,32 @@ class ConsumerHeartbeats:
         else:
             member = group.static_member(instance_id)
             if not joins:
-                self._check_static(member, member_id, instance_id)
+                self.check_static(member, member_id, instance_id)
             elif member is not None:
-                if member.member_epoch != STATIC_LEAVE_EPOCH:
+                if not member.is_classic and member.member_epoch != STATIC_LEAVE_EPOCH:
                     raise Refused(ErrorCode.UNRELEASED_INSTANCE_ID, f"{instance_id} is in use by {member.member_id}.")
-                return self._replace_static(group, member, member_id, now, written)
+                return self.replace_static(group, member, member_id, now, written)
             else:
                 member = group.members.get(member_id)
         if member is not None:
             _check_epoch(member, request.member_epoch, owned)
         old = member or ConsumerMember(member_id=member_id)
-        return _Step(group=group, old=old, now=now, records=written)
+        return Step(group=group, old=old, now=now, records=written)
 
     @staticmethod
-    def _check_static(member: ConsumerMember | None, member_id: str, instance_id: str) -> None:
+    def check_static(member: ConsumerMember | None, member_id: str, instance_id: str) -> None:
+        """Raises: Refused (UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID)."""
         if member is None:
             raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"{instance_id} is not an instance id of the group.")
         if member.member_id != member_id:
             raise Refused(ErrorCode.FENCED_INSTANCE_ID, f"{instance_id} now is {member.member_id}'s.")
 
     @staticmethod
-    def _replace_static(
+    def replace_static(
         group: ConsumerGroup, member: ConsumerMember, member_id: str, now: Instant, written: list[CoordinatorRecord]
-    ) -> _Step:
+    ) -> Step:
         """A static member is back under another id: it takes over all that it had."""
-        step = _Step(
+        step = Step(
             group=group,
             old=replace(member, member_id=member_id, member_epoch=0, previous_member_epoch=0),
             now=now,
@@ -270,7 +291,7 @@ class ConsumerHeartbeats:
         step.put(*step.old.assignment_record(group.group_id))
         return step
 
-    def _resolve(self, step: _Step) -> bool:
+    def _resolve(self, step: Step) -> bool:
         """Find the topics of expressions that need it; returns whether the subscriptions changed thereby."""
         group, old, new = step.group, step.old.regex, step.new.regex
         is_changed = old != new
@@ -295,7 +316,7 @@ class ConsumerHeartbeats:
             )
         return is_changed
 
-    def _next_epoch(self, step: _Step, *, is_due: bool) -> int:
+    def _next_epoch(self, step: Step, *, is_due: bool) -> int:
         """The group's epoch: a new one if subscriptions changed (`is_due`) or the topics did."""
         group = step.group
         epoch = group.epoch
@@ -311,7 +332,7 @@ class ConsumerHeartbeats:
             step.put(PartitionMetadataKey(group=group.group_id), None)
         return epoch
 
-    def _targets(self, step: _Step, epoch: int) -> tuple[int, Target]:
+    def _targets(self, step: Step, epoch: int) -> tuple[int, Target]:
         """The epoch of the targets and the member's, computed anew for a new group epoch."""
         group, new, now = step.group, step.new, step.now
         group_id = group.group_id
@@ -349,7 +370,7 @@ class ConsumerHeartbeats:
         )
         return epoch, found[new.member_id]
 
-    def _reconcile(self, step: _Step, target_epoch: int, target: Target, owned: Owned | None) -> None:
+    def _reconcile(self, step: Step, target_epoch: int, target: Target, owned: Owned | None) -> None:
         """Take the member a step towards its target."""
         before, group = step.new, step.group
         if not step.subscription_changed and before.is_reconciled(target_epoch):
@@ -370,9 +391,7 @@ class ConsumerHeartbeats:
 
     # Leaving
 
-    def _leave(
-        self, request: ConsumerGroupHeartbeatRequest, written: list[CoordinatorRecord]
-    ) -> ConsumerGroupHeartbeatResponse:
+    def _leave(self, request: ConsumerGroupHeartbeatRequest, caller: Caller, now: Instant, out: Outcome) -> None:
         group = self._known_group(request.group_id)
         if request.instance_id is None:
             member = group.members.get(request.member_id)
@@ -380,8 +399,10 @@ class ConsumerHeartbeats:
                 raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"{request.member_id} is no member of {group.group_id}.")
         else:
             member = group.static_member(request.instance_id)
-            self._check_static(member, request.member_id, request.instance_id)
+            self.check_static(member, request.member_id, request.instance_id)
             assert member is not None
+        response = ConsumerGroupHeartbeatResponse(member_id=request.member_id, member_epoch=request.member_epoch)
+        reply = Reply(caller.token, response)
         if request.member_epoch == STATIC_LEAVE_EPOCH:
             # Its partitions stay its own, from epoch 0 on, so that it may commit for them under its next id.
             away = replace(
@@ -390,10 +411,24 @@ class ConsumerHeartbeats:
                 assigned={t: dict.fromkeys(epochs, 0) for t, epochs in member.assigned.items()},
                 revoking={},
             )
-            written.append(consumer_records.record(*away.assignment_record(group.group_id)))
+            out.write([consumer_records.record(*away.assignment_record(group.group_id))], reply)
         else:
-            written += self.removal(group, [member])
-        return ConsumerGroupHeartbeatResponse(member_id=request.member_id, member_epoch=request.member_epoch)
+            self.put_out(group, [member], now, out, reply)
+
+    def put_out(
+        self, group: ConsumerGroup, members: Collection[ConsumerMember], now: Instant, out: Outcome, *replies: Reply
+    ) -> None:
+        """Take members out. A group with only members by the classic protocol left is a classic group again."""
+        config = self._rebalancing.config
+        stay = len(group.members) - len(members)
+        stay_classic = group.classic_count - sum(member.is_classic for member in members)
+        if not stay or stay_classic < stay or stay > config.group_max_size or not config.migration_policy.may_downgrade:
+            out.write(self.removal(group, members), *replies)
+            return
+        leaving = {member.member_id for member in members}
+        classic = downgrade(group, leaving, self.topics, wall_ms=now.wall_ms)
+        written = [*tombstones_of(group), records.group_metadata(group.group_id, classic)]
+        out.write(written, *replies, then=GroupDowngraded(group.group_id))
 
     def removal(self, group: ConsumerGroup, members: Iterable[ConsumerMember]) -> list[CoordinatorRecord]:
         """The records that take members out of a group, with an epoch for new targets."""
@@ -413,8 +448,8 @@ class ConsumerHeartbeats:
 
     # Time
 
-    def on_overdue(self, events: Iterable[ConsumerSessionEnds | RevocationOverdue], out: Outcome) -> None:
-        """Members were not heard of in time, or did not give up in time what they were asked to.
+    def on_overdue(self, events: Iterable[MemberOverdue], now: Instant, out: Outcome) -> None:
+        """Members were not heard of in time, or did not do in time what they were asked to.
 
         All that is due at one moment: what is decided for one member is not yet replayed when the next is looked at.
         """
@@ -426,7 +461,7 @@ class ConsumerHeartbeats:
                 continue
             fenced.setdefault(event.group_id, {})[event.member_id] = member
         for group_id, members in fenced.items():
-            out.write(self.removal(self._table.consumers.get_or_blank(group_id), members.values()))
+            self.put_out(self._table.consumers.get_or_blank(group_id), members.values(), now, out)
 
 
 def _remove(written: list[CoordinatorRecord], group_id: str, member_id: str) -> None:

@@ -6,15 +6,19 @@ import uuid
 from collections.abc import Mapping
 from typing import assert_never
 
+from ottla.coordinator.group.classic_members import ClassicMembers
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
 from ottla.coordinator.group.directory import Directory
 from ottla.coordinator.group.events import (
     AssignmentStored,
+    ClassicStepOverdue,
     ConsumerSessionEnds,
     ExpiryCheckDue,
     GroupCreated,
+    GroupDowngraded,
     JoinPhaseEnds,
+    MemberOverdue,
     RevocationOverdue,
     RolledBack,
     SessionEnds,
@@ -46,10 +50,11 @@ class GroupMachine:
         self._timers: Timers[TimerEvent] = Timers()
         self._rebalancing = Rebalancing(self._timers, config)
         self._expiry: Deadline[TimerEvent] = Deadline(ExpiryCheckDue())
-        self.membership = Membership(self.table, self._rebalancing, self._timers)
         self._sessions = ConsumerSessions(self._timers)
         self.heartbeats = ConsumerHeartbeats(self.table, self._rebalancing, self._sessions)
         self.heartbeats.follow(topics or Topics())
+        classic_members = ClassicMembers(self.heartbeats, self._rebalancing, self._sessions)
+        self.membership = Membership(self.table, self._rebalancing, classic_members, self._timers)
         self.offsets = Offsets(self.table, self._rebalancing)
         self.transactional_offsets = TransactionalOffsets(
             self.table, self._rebalancing, lambda: self.heartbeats.topics.image.topic_ids
@@ -122,7 +127,7 @@ class GroupMachine:
 
     def on_tick(self, now: Instant) -> Outcome:
         out = Outcome()
-        overdue: list[ConsumerSessionEnds | RevocationOverdue] = []
+        overdue: list[MemberOverdue] = []
         while (event := self._timers.pop_due(now.now_ms)) is not None:
             match event:
                 case SessionEnds(group_id, member_id):
@@ -131,18 +136,18 @@ class GroupMachine:
                     self._rebalancing.on_join_phase_ends(self.table.groups[group_id], now, out)
                 case SyncPhaseEnds(group_id):
                     self._rebalancing.on_sync_phase_ends(self.table.groups[group_id], now, out)
-                case ConsumerSessionEnds() | RevocationOverdue():
+                case ConsumerSessionEnds() | RevocationOverdue() | ClassicStepOverdue():
                     self._sessions.on_due(event)
                     overdue.append(event)
                 case RolledBack():
-                    self.membership.after_rollback(out)
+                    self.membership.after_rollback(now, out)
                     self._sessions.adopt(self.table.consumers, self._rebalancing.config, now)
                 case ExpiryCheckDue():
                     self._schedule_expiry(now)
                     out.add(self.directory.expire(now))
                 case _:
                     assert_never(event)
-        self.heartbeats.on_overdue(overdue, out)
+        self.heartbeats.on_overdue(overdue, now, out)
         return out
 
     def next_deadline_ms(self) -> int | None:
@@ -154,5 +159,5 @@ class GroupMachine:
 
 
 def _write_event(then: object) -> WriteEvent:
-    assert isinstance(then, GroupCreated | AssignmentStored | StaticMemberReplaced)
+    assert isinstance(then, GroupCreated | AssignmentStored | StaticMemberReplaced | GroupDowngraded)
     return then

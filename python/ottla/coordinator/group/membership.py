@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ottla.coordinator.group import records
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic import ClassicGroup, GroupState, Member
+from ottla.coordinator.group.classic_members import ClassicMembers
 from ottla.coordinator.group.consumer_table import tombstones_of
 from ottla.coordinator.group.events import (
     AssignmentStored,
     GroupCreated,
+    GroupDowngraded,
     SessionEnds,
     StaticMemberReplaced,
     TimerEvent,
@@ -29,20 +32,6 @@ from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRespon
 
 MEMBER_ID_REQUIRED_VERSION_MIN = 4
 SKIP_ASSIGNMENT_VERSION_MIN = 9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who asks, and how the reply finds the way back."""
-
-    token: int
-    """Names the reply; unique among the shard's requests."""
-    api_version: int
-    client_id: str
-    client_host: str
-    """As Kafka writes it: a slash and the address."""
-    unique_id: str
-    """A fresh UUID in text, which becomes a part of a new member's id."""
 
 
 @dataclass(slots=True)
@@ -66,8 +55,19 @@ def _refused(caller: Caller, member_id: str, error: ErrorCode) -> Outcome:
 class Membership:
     """Serves members. Its state is the table's."""
 
-    def __init__(self, table: GroupTable, rebalancing: Rebalancing, timers: Timers[TimerEvent]) -> None:
+    def __init__(
+        self,
+        table: GroupTable,
+        rebalancing: Rebalancing,
+        classic_members: ClassicMembers,
+        timers: Timers[TimerEvent],
+    ) -> None:
+        """
+        Args:
+            classic_members: Serves those that are in consumer groups.
+        """
         self._table = table
+        self._classic_members = classic_members
         self._rebalancing = rebalancing
         self._timers = timers
 
@@ -86,7 +86,7 @@ class Membership:
         consumers = self._table.consumers.get(request.group_id)
         if consumers is not None:
             if len(consumers.members):
-                return _refused(caller, request.member_id, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
+                return self._classic_members.join(consumers, request, caller, now)
             # An empty consumer group makes way for a classic one.
             converted = tombstones_of(consumers)
         group = self._table.groups.get(request.group_id)
@@ -267,6 +267,9 @@ class Membership:
         out = Outcome()
         if not request.group_id:
             return out.reply(caller.token, SyncGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID))
+        consumers = self._table.consumers.get(request.group_id)
+        if consumers is not None:
+            return self._classic_members.sync(consumers, request, caller, now)
         group = self._table.groups.get(request.group_id)
         if group is None or group.state is GroupState.EMPTY:
             return out.reply(caller.token, SyncGroupResponse(error_code=ErrorCode.UNKNOWN_MEMBER_ID))
@@ -315,6 +318,9 @@ class Membership:
         """Renew a member's session. The reply rests on nothing durable and is made by the caller."""
         if not group_id:
             return ErrorCode.INVALID_GROUP_ID
+        consumers = self._table.consumers.get(group_id)
+        if consumers is not None:
+            return self._classic_members.heartbeat(consumers, member_id, group_instance_id, generation_id, now)
         group = self._table.groups.get(group_id)
         if group is None:
             return ErrorCode.UNKNOWN_MEMBER_ID
@@ -336,12 +342,16 @@ class Membership:
         if not request.group_id:
             return Outcome().reply(caller.token, LeaveGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID))
         out = Outcome()
-        group = self._table.groups.get(request.group_id)
-        errors = [
-            ErrorCode.UNKNOWN_MEMBER_ID if group is None else self._leave_one(group, identity, out)
-            for identity in identities
-        ]
+        consumers = self._table.consumers.get(request.group_id)
+        group = self._table.groups.get(request.group_id) if consumers is None else None
         changes = Outcome()
+        if consumers is not None:
+            errors, changes = self._classic_members.leave(consumers, identities, now)
+        else:
+            errors = [
+                ErrorCode.UNKNOWN_MEMBER_ID if group is None else self._leave_one(group, identity, out)
+                for identity in identities
+            ]
         if group is not None and ErrorCode.NONE in errors:
             if group.state in (GroupState.STABLE, GroupState.COMPLETING_REBALANCE):
                 self._rebalancing.prepare_or_complete(group, now, changes)
@@ -386,6 +396,8 @@ class Membership:
         out = Outcome()
         group = self._table.groups.get(event.group_id)
         match event:
+            case GroupDowngraded() if group is not None:
+                self._take_over(group, now, out)
             case AssignmentStored() if group is not None and self._is_current(group, event):
                 self._rebalancing.propagate(group, event.assignments, ErrorCode.NONE, now, out)
                 group.transition_to(GroupState.STABLE, wall_ms=now.wall_ms)
@@ -408,6 +420,8 @@ class Membership:
                 is_superseded = self._table.consumers.get(event.group_id) is not None
                 if is_superseded or not self._table.is_durable(event.group_id):
                     self._table.forget(event.group_id, error, out)
+            case GroupDowngraded():
+                self._take_over(group, now, out)
             case AssignmentStored():
                 if self._is_current(group, event):
                     self._rebalancing.propagate(group, {}, error, now, out)
@@ -431,10 +445,21 @@ class Membership:
                     if ends_ms is not None:
                         self._timers.schedule(member.session, ends_ms)
 
-    def after_rollback(self, out: Outcome) -> None:
-        """Classic groups that should have replaced consumer groups did not: their members have to look again."""
+    def _take_over(self, group: ClassicGroup, now: Instant, out: Outcome) -> None:
+        """A consumer group has become a classic one: its members have to join again."""
+        if group.state is GroupState.STABLE:
+            for member in group.members.values():
+                self._rebalancing.renew_session(member, now)
+            self._rebalancing.prepare(group, now, out)
+
+    def after_rollback(self, now: Instant, out: Outcome) -> None:
+        """Look after groups that have another kind than a moment ago."""
         for group_id in self._table.superseded():
             self._table.forget(group_id, ErrorCode.NOT_COORDINATOR, out)
+        for group in self._table.groups.values():
+            for member in group.members.values():
+                if member.session.at_ms is None and not member.is_excused:
+                    self._rebalancing.renew_session(member, now)
 
     @staticmethod
     def _is_current(group: ClassicGroup, event: AssignmentStored) -> bool:

@@ -11,10 +11,10 @@ import uuid
 from collections.abc import Iterable, Mapping
 
 from ottla.coordinator.group import records
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic import ClassicGroup, GroupState
 from ottla.coordinator.group.consumer import ConsumerGroup
 from ottla.coordinator.group.consumer_offsets import check_commit, check_fetch
-from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.records import OffsetCommitValue
 from ottla.coordinator.group.table import GroupTable

@@ -86,6 +86,8 @@ class GroupTable:
     def _replay_metadata(self, group_id: str, value: GroupMetadataValue | None, offset: int) -> None:
         if value is not None:
             self.metadata.put(group_id, value, offset=offset)
+            if self.is_live and group_id not in self.groups:
+                self.groups[group_id] = ClassicGroup.from_record(group_id, value)  # it was a consumer group
             return
         self.metadata.remove(group_id, offset=offset)
         if self.is_live:
@@ -152,7 +154,12 @@ class GroupTable:
 
     def forget(self, group_id: str, error: ErrorCode, out: Outcome) -> None:
         """Drop a group from memory, answering everything parked with `error`."""
-        group = self.groups[group_id]
+        self.release(self.groups[group_id], error, out)
+        self._drop(group_id)
+
+    @staticmethod
+    def release(group: ClassicGroup, error: ErrorCode, out: Outcome) -> None:
+        """Answer everything that a group has parked with `error`."""
         for member in group.members.values():
             token = group.unpark_join(member)
             if token is not None:
@@ -160,7 +167,6 @@ class GroupTable:
             token, member.sync_token = member.sync_token, None
             if token is not None:
                 out.reply(token, SyncGroupResponse(error_code=error))
-        self._drop(group_id)
 
     def _drop(self, group_id: str) -> None:
         self._simple.discard(group_id)

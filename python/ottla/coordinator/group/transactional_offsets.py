@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Callable, Mapping
 
 from ottla.coordinator.group import records
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic import GroupState
 from ottla.coordinator.group.consumer_offsets import check_commit
-from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.group.offsets import utf16_length
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.records import OffsetCommitValue

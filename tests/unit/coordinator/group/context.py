@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.machine import GroupMachine
-from ottla.coordinator.group.membership import Caller
 from ottla.coordinator.shard import CoordinatorRecord, Instant, LoadedRecord, Outcome, Reply, Shard
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse

@@ -58,7 +58,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(1),
     ),
     key("group.consumer.max.size", INT, "2147483647", MEDIUM, "Most members of a consumer group.", valid=at_least(1)),
-    unused(
+    key(
         "group.consumer.migration.policy",
         STRING,
         "bidirectional",
