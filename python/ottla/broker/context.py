@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ottla.broker.metrics import Metrics
     from ottla.broker.producer_ids import ProducerIds
     from ottla.broker.quorum_runtime import QuorumStatus
+    from ottla.broker.share_coordinator import ShareCoordinator
     from ottla.broker.transaction_coordinator import TransactionCoordinator
     from ottla.broker.transaction_markers import TransactionMarkers
     from ottla.common.endpoints import Endpoint
@@ -49,6 +50,7 @@ class Broker:
     producer_ids: ProducerIds
     transactions: TransactionCoordinator
     transaction_markers: TransactionMarkers
+    share_coordinator: ShareCoordinator
     metrics: Metrics
     listeners: dict[str, Endpoint]
     """What is listened on, by listener name, with the ports that were bound."""

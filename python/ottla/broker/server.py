@@ -37,6 +37,7 @@ from ottla.broker.poller import poll_data_plane
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
 from ottla.broker.roles import check_roles, client_listeners
+from ottla.broker.share_coordinator import ShareCoordinator
 from ottla.broker.strays import set_strays_aside
 from ottla.broker.transaction_coordinator import TransactionCoordinator
 from ottla.broker.transaction_markers import TransactionMarkers
@@ -162,9 +163,19 @@ class Server:
             is_alone=True,
         )
 
+        share_coordinator = ShareCoordinator(
+            plane,
+            node_id=identity.node_id,
+            image=lambda: publisher.image,
+            create_topics=controller.handle,
+            config=config,
+            is_alone=True,
+        )
+
         def on_high_watermark(topic: str, partition: int) -> None:
             coordinator.on_high_watermark(topic, partition)
             transactions.on_high_watermark(topic, partition)
+            share_coordinator.on_high_watermark(topic, partition)
             markers.on_high_watermark(topic, partition)
 
         def on_news(session_id: int, is_over: bool, owed: list[Request]) -> None:
@@ -180,6 +191,7 @@ class Server:
         )
         publisher.follow(coordinator.on_published)
         publisher.follow(transactions.on_published)
+        publisher.follow(share_coordinator.on_published)
         publisher.follow(markers.on_published)
         publisher.follow(lambda published: verifier.configure(published.config))
         broker = Broker(
@@ -195,6 +207,7 @@ class Server:
             producer_ids=producer_ids,
             transactions=transactions,
             transaction_markers=markers,
+            share_coordinator=share_coordinator,
             metrics=Metrics(),
             listeners=listeners,
             advertised=advertised,
@@ -204,6 +217,7 @@ class Server:
                 services.start_soon(poll_data_plane, plane, self.connections, on_high_watermark, verifier.start)
                 await services.start(coordinator.run)
                 await services.start(transactions.run)
+                await services.start(share_coordinator.run)
                 await services.start(controller.run)
                 # All of the metadata log is known now, so what it does not name is not merely unread.
                 await trio.to_thread.run_sync(set_strays_aside, plane, publisher.topic)
@@ -215,6 +229,7 @@ class Server:
                 with trio.move_on_after(LOADING_PATIENCE_S):
                     await coordinator.wait_loaded()
                     await transactions.wait_loaded()
+                    await share_coordinator.wait_loaded()
                 services.start_soon(maintain_logs, plane, lambda: MaintenanceSettings.of(publisher.broker_config))
                 http = self._open_http(broker, services, resources)
                 async with trio.open_nursery() as connections:

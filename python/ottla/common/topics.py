@@ -10,7 +10,8 @@ from ottla.errors import ErrorCode, KafkaError
 NAME_LENGTH_MAX: Final = 249
 CONSUMER_OFFSETS: Final = "__consumer_offsets"
 TRANSACTION_STATE: Final = "__transaction_state"
-INTERNAL_TOPICS: Final = frozenset({CONSUMER_OFFSETS, TRANSACTION_STATE, "__share_group_state"})
+SHARE_GROUP_STATE: Final = "__share_group_state"
+INTERNAL_TOPICS: Final = frozenset({CONSUMER_OFFSETS, TRANSACTION_STATE, SHARE_GROUP_STATE})
 METADATA_TOPIC: Final = "__cluster_metadata"
 
 _LEGAL: Final = re.compile(r"[a-zA-Z0-9._-]+")

@@ -1,4 +1,4 @@
-"""FindCoordinator: which broker a group or a transactional id belongs to.
+"""FindCoordinator: which broker a group, a transactional id or a share partition belongs to.
 
 Source: Kafka's `KafkaApis.getCoordinator` (KIP-699 for batches of keys).
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ottla.broker.context import RequestContext
+from ottla.coordinator.share.state import is_share_partition_key
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
 from ottla.protocol.versions import ApiKey
@@ -15,6 +16,7 @@ from ottla.protocol.versions import ApiKey
 KEY_TYPE_GROUP: Final = 0
 KEY_TYPE_TRANSACTION: Final = 1
 KEY_TYPE_SHARE: Final = 2
+"""Keys are those of `SharePartition.coordinator_key`."""
 _BATCHED_KEYS_VERSION: Final = 4
 _SHARE_KEYS_VERSION: Final = 6
 
@@ -43,10 +45,13 @@ async def _find(context: RequestContext, key_type: int, key: str) -> Coordinator
     coordinators: dict[int, Any] = {
         KEY_TYPE_GROUP: context.broker.coordinator,
         KEY_TYPE_TRANSACTION: context.broker.transactions,
+        KEY_TYPE_SHARE: context.broker.share_coordinator,
     }
     coordinator = coordinators.get(key_type)
     if coordinator is None:
         return nobody(ErrorCode.INVALID_REQUEST, f"there is no coordinator for keys of type {key_type}")
+    if key_type == KEY_TYPE_SHARE and not is_share_partition_key(key):
+        return nobody(ErrorCode.INVALID_REQUEST, "the key of a share partition is group:topic id:partition")
     try:
         await coordinator.ensure_topic()
         leader = coordinator.leader_of(coordinator.partition_for(key))

@@ -373,7 +373,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(524288),
         mode=CLUSTER_WIDE,
     ),
-    internal("share.coordinator.cold.partition.snapshot.interval.ms", INT, "300000", valid=at_least(1)),
+    internal("share.coordinator.cold.partition.snapshot.interval.ms", INT, "300000", valid=at_least(1), honoured=True),
     unused(
         "share.coordinator.load.buffer.size",
         INT,
@@ -382,7 +382,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Bytes read at a time when a share coordinator loads its state.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "share.coordinator.snapshot.update.records.per.snapshot",
         INT,
         "500",
@@ -390,14 +390,14 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Updates of a share partition's state after which it is written in full.",
         valid=between(0, 500),
     ),
-    unused(
+    key(
         "share.coordinator.state.topic.compression.codec",
         INT,
         "0",
         HIGH,
         "Codec number of the batches in the share state topic; 0 is none.",
     ),
-    unused(
+    key(
         "share.coordinator.state.topic.min.isr",
         SHORT,
         "2",
@@ -405,7 +405,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "In-sync replicas that a write to the share state topic needs.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "share.coordinator.state.topic.num.partitions",
         INT,
         "50",
@@ -413,8 +413,8 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Partitions of the share state topic; cannot change once it exists.",
         valid=at_least(1),
     ),
-    internal("share.coordinator.state.topic.prune.interval.ms", INT, "300000", valid=at_least(1)),
-    unused(
+    internal("share.coordinator.state.topic.prune.interval.ms", INT, "300000", valid=at_least(1), honoured=True),
+    key(
         "share.coordinator.state.topic.replication.factor",
         SHORT,
         "3",
@@ -422,7 +422,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Replicas of the share state topic.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "share.coordinator.state.topic.segment.bytes",
         INT,
         "104857600",
@@ -433,7 +433,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
     unused(
         "share.coordinator.threads", INT, "1", MEDIUM, "Threads that run the share coordinators.", valid=at_least(1)
     ),
-    unused(
+    key(
         "share.coordinator.write.timeout.ms",
         INT,
         "5000",
