@@ -17,6 +17,11 @@ KEY_TYPE_GROUP: Final = 0
 KEY_TYPE_TRANSACTION: Final = 1
 KEY_TYPE_SHARE: Final = 2
 """Keys are those of `SharePartition.coordinator_key`."""
+_COORDINATORS: Final = {
+    KEY_TYPE_GROUP: "coordinator",
+    KEY_TYPE_TRANSACTION: "transactions",
+    KEY_TYPE_SHARE: "share_coordinator",
+}
 _BATCHED_KEYS_VERSION: Final = 4
 _SHARE_KEYS_VERSION: Final = 6
 
@@ -42,16 +47,11 @@ async def _find(context: RequestContext, key_type: int, key: str) -> Coordinator
 
     if key_type == KEY_TYPE_SHARE and _BATCHED_KEYS_VERSION <= context.version < _SHARE_KEYS_VERSION:
         return nobody(ErrorCode.INVALID_REQUEST)
-    coordinators: dict[int, Any] = {
-        KEY_TYPE_GROUP: context.broker.coordinator,
-        KEY_TYPE_TRANSACTION: context.broker.transactions,
-        KEY_TYPE_SHARE: context.broker.share_coordinator,
-    }
-    coordinator = coordinators.get(key_type)
-    if coordinator is None:
+    if key_type not in _COORDINATORS:
         return nobody(ErrorCode.INVALID_REQUEST, f"there is no coordinator for keys of type {key_type}")
     if key_type == KEY_TYPE_SHARE and not is_share_partition_key(key):
         return nobody(ErrorCode.INVALID_REQUEST, "the key of a share partition is group:topic id:partition")
+    coordinator: Any = getattr(context.broker, _COORDINATORS[key_type])
     try:
         await coordinator.ensure_topic()
         leader = coordinator.leader_of(coordinator.partition_for(key))
