@@ -23,6 +23,8 @@ class Deviation:
 KAFKA_FAILS: Final = "Kafka fails inside (UNKNOWN_SERVER_ERROR, or a closed connection) where the request is at fault"
 NOT_YET: Final = "streams groups are not served so far"
 
+NOT_ON: Final = "a new cluster begins without share.version"
+
 DEVIATIONS: Final = (
     Deviation("configs/broker_changes", "/2/.*|/3/.*", "log.cleaner.threads is kept for tools and has no effect"),
     Deviation("configs/broker_changes", "/14/1", "Kafka forbids it where eligible leader replicas are on"),
@@ -48,4 +50,7 @@ DEVIATIONS: Final = (
         "/4/nothing/error_code",
         "an empty zstd payload is a damaged one, as with the other codecs",
     ),
+    Deviation("defaults/share_group_heartbeat", "/1/error_code", NOT_ON),
+    Deviation("defaults/alter_share_group_offsets", "/0/error_.*", NOT_ON),
+    Deviation("defaults/delete_share_group_offsets", "/0/error_.*", NOT_ON),
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ottla.broker.producer_ids import ProducerIds
     from ottla.broker.quorum_runtime import QuorumStatus
     from ottla.broker.share_coordinator import ShareCoordinator
+    from ottla.broker.share_groups import ShareGroups
     from ottla.broker.transaction_coordinator import TransactionCoordinator
     from ottla.broker.transaction_markers import TransactionMarkers
     from ottla.common.endpoints import Endpoint
@@ -51,6 +52,7 @@ class Broker:
     transactions: TransactionCoordinator
     transaction_markers: TransactionMarkers
     share_coordinator: ShareCoordinator
+    share_groups: ShareGroups
     metrics: Metrics
     listeners: dict[str, Endpoint]
     """What is listened on, by listener name, with the ports that were bound."""

@@ -14,12 +14,13 @@ from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.broker.metadata_publisher import Published
 from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
-from ottla.coordinator.group.config import ConsumerGroupConfig, GroupConfig, MigrationPolicy
+from ottla.coordinator.group.config import ConsumerGroupConfig, GroupConfig, MigrationPolicy, ShareGroupConfig
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import EMPTY_IMAGE, MetadataImage
 from ottla.protocol.messages.create_topics import CreateTopicsRequest, CreateTopicsResponse
 
 if TYPE_CHECKING:
+    from ottla.coordinator.group.events import StatesInitializing
     from ottla.coordinator.group.machine import GroupMachine
     from ottla.coordinator.group.topic_metadata import Topics
 
@@ -56,10 +57,13 @@ class GroupCoordinator:
         self._topics: Topics | None = None
         """The topics as the machines see them; None as long as there is no machine."""
         self._is_alone = is_alone
+        self.initialize_states: Callable[[int, StatesInitializing], None] | None = None
+        """Has the share coordinator begin states for a partition's share groups; None: there are no share groups."""
         self.runtime: CoordinatorRuntime[GroupMachine] = CoordinatorRuntime(
             CONSUMER_OFFSETS,
             self._new_machine,
             write_timeout_ms=config.integer("offsets.commit.timeout.ms"),
+            on_decided=self._hand_out,
         )
         self.topic = CoordinatedTopic(
             CONSUMER_OFFSETS,
@@ -78,6 +82,11 @@ class GroupCoordinator:
         if self._topics is None:
             self._topics = Topics(self._image())
         return GroupMachine(self._group_config, self._topics)
+
+    def _hand_out(self, partition: int, machine: GroupMachine) -> None:
+        for initializing in machine.share_heartbeats.take_initializations():
+            if self.initialize_states is not None:
+                self.initialize_states(partition, initializing)
 
     @property
     def serves_consumer_groups(self) -> bool:
@@ -183,11 +192,29 @@ _CONSUMER_KEYS: Final = {
         "group.consumer.max.assignment.interval.ms",
     ),
 }
+_SHARE_KEYS: Final = {
+    "session_timeout_ms": (
+        "group.share.session.timeout.ms",
+        "group.share.min.session.timeout.ms",
+        "group.share.max.session.timeout.ms",
+    ),
+    "heartbeat_interval_ms": (
+        "group.share.heartbeat.interval.ms",
+        "group.share.min.heartbeat.interval.ms",
+        "group.share.max.heartbeat.interval.ms",
+    ),
+    "assignment_interval_ms": (
+        "group.share.assignment.interval.ms",
+        "group.share.min.assignment.interval.ms",
+        "group.share.max.assignment.interval.ms",
+    ),
+}
 """What may be set for one group: its field, the broker's key, and the keys of what the broker allows groups to set."""
 
 
 def group_config(config: BrokerConfig, image: MetadataImage) -> GroupConfig:
     """The machine's settings out of the broker's and those of single groups."""
+    of_groups = {resource.name: texts for resource, texts in image.configs.items() if resource.type == GROUP_RESOURCE}
     return GroupConfig(
         group_min_session_timeout_ms=config.integer("group.min.session.timeout.ms"),
         group_max_session_timeout_ms=config.integer("group.max.session.timeout.ms"),
@@ -196,28 +223,32 @@ def group_config(config: BrokerConfig, image: MetadataImage) -> GroupConfig:
         offset_metadata_max_bytes=config.integer("offset.metadata.max.bytes"),
         offsets_retention_ms=config.integer("offsets.retention.minutes") * 60_000,
         offsets_retention_check_interval_ms=config.integer("offsets.retention.check.interval.ms"),
-        consumer_defaults=ConsumerGroupConfig(
-            **{field: config.integer(key) for field, (key, _, _) in _CONSUMER_KEYS.items()}
-        ),
+        consumer_defaults=ConsumerGroupConfig(**_settings(config, _CONSUMER_KEYS, {})),
         consumer_overrides={
-            resource.name: _consumer_group_config(config, texts)
-            for resource, texts in image.configs.items()
-            if resource.type == GROUP_RESOURCE
+            name: ConsumerGroupConfig(**_settings(config, _CONSUMER_KEYS, texts)) for name, texts in of_groups.items()
         },
         consumer_group_max_size=config.integer("group.consumer.max.size"),
         consumer_assignors=config.names("group.consumer.assignors"),
         migration_policy=MigrationPolicy(config.string("group.consumer.migration.policy").lower()),
         consumer_regex_refresh_interval_ms=config.integer("group.consumer.regex.refresh.interval.ms"),
+        share_defaults=ShareGroupConfig(**_settings(config, _SHARE_KEYS, {})),
+        share_overrides={
+            name: ShareGroupConfig(**_settings(config, _SHARE_KEYS, texts)) for name, texts in of_groups.items()
+        },
+        share_group_max_size=config.integer("group.share.max.size"),
+        share_initialize_retry_interval_ms=config.integer("group.share.initialize.retry.interval.ms"),
     )
 
 
-def _consumer_group_config(config: BrokerConfig, texts: Mapping[str, str]) -> ConsumerGroupConfig:
-    """A group's settings. The bounds may have been moved since they were set: they count."""
+def _settings(
+    config: BrokerConfig, keys: Mapping[str, tuple[str, str, str]], texts: Mapping[str, str]
+) -> dict[str, int]:
+    """A group's settings by field. The bounds may have been moved since they were set: they count."""
     fields = {}
-    for field, (key, low, high) in _CONSUMER_KEYS.items():
+    for field, (key, low, high) in keys.items():
         text = texts.get(key.removeprefix("group."))
         value = config.integer(key)
         if text is not None:
             value = min(max(int(text), config.integer(low)), config.integer(high))
         fields[field] = value
-    return ConsumerGroupConfig(**fields)
+    return fields

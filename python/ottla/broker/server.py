@@ -38,6 +38,7 @@ from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
 from ottla.broker.roles import check_roles, client_listeners
 from ottla.broker.share_coordinator import ShareCoordinator
+from ottla.broker.share_groups import ShareGroups
 from ottla.broker.strays import set_strays_aside
 from ottla.broker.transaction_coordinator import TransactionCoordinator
 from ottla.broker.transaction_markers import TransactionMarkers
@@ -172,6 +173,8 @@ class Server:
             is_alone=True,
         )
 
+        share_groups = ShareGroups(plane, coordinator, share_coordinator, image=lambda: publisher.image)
+
         def on_high_watermark(topic: str, partition: int) -> None:
             coordinator.on_high_watermark(topic, partition)
             transactions.on_high_watermark(topic, partition)
@@ -208,6 +211,7 @@ class Server:
             transactions=transactions,
             transaction_markers=markers,
             share_coordinator=share_coordinator,
+            share_groups=share_groups,
             metrics=Metrics(),
             listeners=listeners,
             advertised=advertised,
@@ -218,6 +222,7 @@ class Server:
                 await services.start(coordinator.run)
                 await services.start(transactions.run)
                 await services.start(share_coordinator.run)
+                await services.start(share_groups.run)
                 await services.start(controller.run)
                 # All of the metadata log is known now, so what it does not name is not merely unread.
                 await trio.to_thread.run_sync(set_strays_aside, plane, publisher.topic)

@@ -13,9 +13,16 @@ TRANSACTION_VERSION_FEATURE: Final = "transaction.version"
 GROUP_VERSION_FEATURE: Final = "group.version"
 """Whether there are consumer groups (KIP-848)."""
 
+SHARE_VERSION_FEATURE: Final = "share.version"
+"""Whether there are share groups (KIP-932)."""
+
 SUPPORTED_FEATURES: Final[Mapping[str, tuple[int, int]]] = {
     METADATA_VERSION_FEATURE: (METADATA_VERSION, METADATA_VERSION),
     TRANSACTION_VERSION_FEATURE: (0, 2),
     GROUP_VERSION_FEATURE: (0, 1),
+    SHARE_VERSION_FEATURE: (0, 1),
 }
 """Lowest and highest level of each feature that works here. Records are written at one metadata.version only."""
+
+OPT_IN_FEATURES: Final = frozenset({SHARE_VERSION_FEATURE})
+"""Features that a new cluster begins without. The others begin at their highest level."""

@@ -44,6 +44,13 @@ FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "offsets": (ApiKey.LIST_OFFSETS, ApiKey.OFFSET_FOR_LEADER_EPOCH),
     "producer_ids": (ApiKey.INIT_PRODUCER_ID,),
     "quorum": (ApiKey.DESCRIBE_QUORUM,),
+    "share_group": (
+        ApiKey.SHARE_GROUP_HEARTBEAT,
+        ApiKey.SHARE_GROUP_DESCRIBE,
+        ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS,
+        ApiKey.ALTER_SHARE_GROUP_OFFSETS,
+        ApiKey.DELETE_SHARE_GROUP_OFFSETS,
+    ),
     "share_group_state": (
         ApiKey.INITIALIZE_SHARE_GROUP_STATE,
         ApiKey.READ_SHARE_GROUP_STATE,

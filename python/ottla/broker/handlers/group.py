@@ -386,6 +386,10 @@ async def handle_delete_groups(context: RequestContext, request: DeleteGroupsReq
     results: list[DeletableGroupResult] = []
     for group_id in dict.fromkeys(request.groups_names):
         try:
+            error = await _forget_states(context, group_id)
+            if error is not ErrorCode.NONE:
+                results.append(DeletableGroupResult(group_id=group_id, error_code=error))
+                continue
             results += await _ask(
                 context,
                 group_id,
@@ -394,6 +398,15 @@ async def handle_delete_groups(context: RequestContext, request: DeleteGroupsReq
         except KafkaError as failure:
             results.append(DeletableGroupResult(group_id=group_id, error_code=failure.code))
     return DeleteGroupsResponse(results=tuple(results))
+
+
+async def _forget_states(context: RequestContext, group_id: str) -> ErrorCode:
+    """Before a share group is deleted, have the share coordinator forget where it is. Raises: KafkaError."""
+    coordinator = _coordinator(context)
+    partition = coordinator.partition_for(group_id)
+    if coordinator.runtime.look(partition, lambda machine, _: machine.table.shares.get(group_id)) is None:
+        return ErrorCode.NONE
+    return await context.broker.share_groups.forget(group_id, caller_of(context, 0))
 
 
 HANDLERS: Final = {

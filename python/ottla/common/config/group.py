@@ -96,6 +96,7 @@ GROUP_KEYS: Final[Mapping[str, ConfigKey]] = by_name(
             1000,
             "Shortest time between two computations of this share group's assignment.",
             low=0,
+            honoured=True,
         ),
         _key(
             "share.auto.offset.reset",
@@ -112,7 +113,13 @@ GROUP_KEYS: Final[Mapping[str, ConfigKey]] = by_name(
             "How often a record is delivered to this share group before it is given up.",
             low=2,
         ),
-        _int("share.heartbeat.interval.ms", 5000, "How often a member of this share group sends a heartbeat.", low=1),
+        _int(
+            "share.heartbeat.interval.ms",
+            5000,
+            "How often a member of this share group sends a heartbeat.",
+            low=1,
+            honoured=True,
+        ),
         _key(
             "share.isolation.level",
             ConfigType.STRING,
@@ -145,6 +152,7 @@ GROUP_KEYS: Final[Mapping[str, ConfigKey]] = by_name(
             45_000,
             "Silence in milliseconds after which a member of this share group is taken for dead.",
             low=1,
+            honoured=True,
         ),
         _int(
             "streams.assignment.interval.ms",

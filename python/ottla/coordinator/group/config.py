@@ -37,6 +37,16 @@ class ConsumerGroupConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShareGroupConfig:
+    """What may be set for one share group."""
+
+    session_timeout_ms: int = 45_000
+    heartbeat_interval_ms: int = 5_000
+    assignment_interval_ms: int = 1_000
+    """Shortest time between two computations of targets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupConfig:
     """Read by the machine on each use, so that a dynamic change is a new object.
 
@@ -63,6 +73,16 @@ class GroupConfig:
     """The first is the default."""
     consumer_regex_refresh_interval_ms: int = 600_000
     migration_policy: MigrationPolicy = MigrationPolicy.BIDIRECTIONAL
+    share_defaults: ShareGroupConfig = ShareGroupConfig()
+    """`group.share.*` of the names there."""
+    share_overrides: Mapping[str, ShareGroupConfig] = field(default_factory=dict)
+    """Of groups that have configs of their own."""
+    share_group_max_size: int = 200
+    share_initialize_retry_interval_ms: int = 30_000
+    """How long the share coordinator may take to begin a state before it is asked again."""
 
     def consumer_group(self, group_id: str) -> ConsumerGroupConfig:
         return self.consumer_overrides.get(group_id, self.consumer_defaults)
+
+    def share_group(self, group_id: str) -> ShareGroupConfig:
+        return self.share_overrides.get(group_id, self.share_defaults)

@@ -16,6 +16,7 @@ from ottla.coordinator.group.classic import ClassicGroup, GroupState, Member
 from ottla.coordinator.group.consumer import ConsumerMember
 from ottla.coordinator.group.consumer_table import tombstones_of
 from ottla.coordinator.group.offsets import Offsets
+from ottla.coordinator.group.share import share_tombstones_of
 from ottla.coordinator.group.subscription import CONSUMER_PROTOCOL_TYPE
 from ottla.coordinator.group.table import GroupTable
 from ottla.coordinator.group.topic_metadata import Topics
@@ -30,6 +31,8 @@ from ottla.protocol.messages.list_groups import ListedGroup
 
 CLASSIC_TYPE = "classic"
 CONSUMER_TYPE = "consumer"
+SHARE_TYPE = "share"
+SHARE_PROTOCOL_TYPE = "share"
 CLASSIC_MEMBER, CONSUMER_MEMBER = 0, 1
 GROUP_ID_NOT_FOUND_VERSION_MIN = 6
 
@@ -66,11 +69,12 @@ class Directory:
         """Describe a consumer group as it is committed. Topics that are gone are left out."""
         group = self._table.consumers.get_committed(group_id)
         if group is None:
-            is_classic = group_id in self._table.groups and self._table.is_known(group_id)
+            is_other = group_id in self._table.groups and self._table.is_known(group_id)
+            is_other = is_other or self._table.shares.get_committed(group_id) is not None
             return DescribedConsumerGroup(
                 group_id=group_id,
                 error_code=ErrorCode.GROUP_ID_NOT_FOUND,
-                error_message=f"Group {group_id} is {'not a consumer group' if is_classic else 'not found'}.",
+                error_message=f"Group {group_id} is {'not a consumer group' if is_other else 'not found'}.",
             )
         return DescribedConsumerGroup(
             group_id=group_id,
@@ -106,6 +110,15 @@ class Directory:
             )
             for consumers in self._table.consumers.committed()
         ]
+        found += [
+            ListedGroup(
+                group_id=shares.group_id,
+                protocol_type=SHARE_PROTOCOL_TYPE,
+                group_state=shares.committed_state,
+                group_type=SHARE_TYPE,
+            )
+            for shares in self._table.shares.committed()
+        ]
         return [
             group
             for group in found
@@ -120,7 +133,12 @@ class Directory:
         for group_id in dict.fromkeys(group_ids):
             group = self._table.groups.get(group_id)
             consumers = self._table.consumers.get(group_id)
-            if consumers is not None and len(consumers.members):
+            shares = self._table.shares.get(group_id)
+            if shares is not None:
+                error = ErrorCode.NON_EMPTY_GROUP if len(shares.members) else ErrorCode.NONE
+                if error is ErrorCode.NONE:
+                    tombstones += share_tombstones_of(shares)
+            elif consumers is not None and len(consumers.members):
                 error = ErrorCode.NON_EMPTY_GROUP
             elif consumers is not None:
                 error = ErrorCode.NONE
@@ -140,6 +158,7 @@ class Directory:
         """Delete offsets past their retention, and groups of which nothing is left."""
         self._table.offsets.sweep()
         self._table.consumers.sweep()
+        self._table.shares.sweep()
         out = Outcome()
         for group in self._table.groups.values():
             tombstones: list[CoordinatorRecord] = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
+from ottla.coordinator.group.share import NamedSet
 from ottla.protocol.messages.join_group import JoinGroupRequestProtocol
 
 
@@ -50,12 +52,21 @@ class ClassicStepOverdue(NamedTuple):
     member_id: str
 
 
+class ShareSessionEnds(NamedTuple):
+    """A member of a share group was not heard of in time."""
+
+    group_id: str
+    member_id: str
+
+
 class RolledBack(NamedTuple):
     """Records were taken back a moment ago: look after what they had made go."""
 
 
 MemberOverdue: TypeAlias = ConsumerSessionEnds | RevocationOverdue | ClassicStepOverdue
-TimerEvent: TypeAlias = SessionEnds | JoinPhaseEnds | SyncPhaseEnds | ExpiryCheckDue | MemberOverdue | RolledBack
+TimerEvent: TypeAlias = (
+    SessionEnds | JoinPhaseEnds | SyncPhaseEnds | ExpiryCheckDue | MemberOverdue | ShareSessionEnds | RolledBack
+)
 
 
 class GroupCreated(NamedTuple):
@@ -89,6 +100,14 @@ class GroupDowngraded(NamedTuple):
     """A consumer group whose members all speak the classic protocol has become a classic group."""
 
     group_id: str
+
+
+class StatesInitializing(NamedTuple):
+    """It was written that the states of partitions are to begin for a share group."""
+
+    group_id: str
+    state_epoch: int
+    topics: Mapping[uuid.UUID, NamedSet]
 
 
 WriteEvent: TypeAlias = GroupCreated | AssignmentStored | StaticMemberReplaced | GroupDowngraded

@@ -162,7 +162,7 @@ class ConsumerHeartbeats:
         classic = self._table.groups.get(request.group_id) if joins else None
         if classic is not None:
             group = self._from_classic(classic, written)
-        elif joins:
+        elif joins and self._table.shares.get(request.group_id) is None:
             group = self._table.consumers.get_or_blank(request.group_id)
         else:
             group = self._known_group(request.group_id)

@@ -22,6 +22,8 @@ from ottla.coordinator.group.events import (
     RevocationOverdue,
     RolledBack,
     SessionEnds,
+    ShareSessionEnds,
+    StatesInitializing,
     StaticMemberReplaced,
     SyncPhaseEnds,
     TimerEvent,
@@ -32,6 +34,8 @@ from ottla.coordinator.group.membership import Membership
 from ottla.coordinator.group.offsets import Offsets
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.record_schema import RecordKind
+from ottla.coordinator.group.share_heartbeats import ShareHeartbeats
+from ottla.coordinator.group.share_states import ShareStates
 from ottla.coordinator.group.table import GroupTable
 from ottla.coordinator.group.topic_metadata import Topics
 from ottla.coordinator.group.transactional_offsets import TransactionalOffsets
@@ -43,7 +47,7 @@ from ottla.protocol.messages.consumer_group_describe import DescribedGroup
 
 class GroupMachine:
     """Groups and offsets. Requests go to its parts: `membership` of classic groups, `heartbeats` of consumer groups,
-    `offsets` and `directory`."""
+    `share_heartbeats` and `share_states` of share groups, `offsets` and `directory`."""
 
     def __init__(self, config: GroupConfig, topics: Topics | None = None) -> None:
         self.table = GroupTable()
@@ -52,7 +56,9 @@ class GroupMachine:
         self._expiry: Deadline[TimerEvent] = Deadline(ExpiryCheckDue())
         self._sessions = ConsumerSessions(self._timers)
         self.heartbeats = ConsumerHeartbeats(self.table, self._rebalancing, self._sessions)
-        self.heartbeats.follow(topics or Topics())
+        self.share_heartbeats = ShareHeartbeats(self.table, self._rebalancing, self._timers)
+        self.share_states = ShareStates(self.table, self.share_heartbeats)
+        self.follow(topics or Topics())
         classic_members = ClassicMembers(self.heartbeats, self._rebalancing, self._sessions)
         self.membership = Membership(self.table, self._rebalancing, classic_members, self._timers)
         self.offsets = Offsets(self.table, self._rebalancing)
@@ -68,6 +74,7 @@ class GroupMachine:
     def follow(self, topics: Topics) -> None:
         """The cluster's topics are these from now on."""
         self.heartbeats.follow(topics)
+        self.share_heartbeats.follow(topics)
 
     def describe_consumers(self, group_id: str) -> DescribedGroup:
         """Describe a consumer group as it is committed."""
@@ -99,6 +106,7 @@ class GroupMachine:
                 # The limit was lowered: the rebalance keeps those that rejoin first, after they could commit.
                 self._rebalancing.prepare(group, now, out)
         self._sessions.adopt(self.table.consumers, self._rebalancing.config, now)
+        self.share_heartbeats.adopt(now)
         self._schedule_expiry(now)
         return out
 
@@ -106,6 +114,9 @@ class GroupMachine:
         """How many groups there are; and how many records of each kind that is not served here, or not readable."""
         table = self.table
         report: dict[str, object] = {"groups": len(table.groups) + sum(1 for _ in table.consumers)}
+        shares = sum(1 for _ in table.shares)
+        if shares:
+            report["share_groups"] = shares
         kinds = {kind: RecordKind(kind).name for kind in table.foreign_records if kind in list(RecordKind)}
         for kind, count in sorted(table.foreign_records.items()):
             report[f"ignored_{kinds.get(kind, f'kind_{kind}').lower()}"] = count
@@ -114,20 +125,27 @@ class GroupMachine:
         return report
 
     def on_committed(self, then: object, now: Instant) -> Outcome:
+        if isinstance(then, StatesInitializing):
+            self.share_heartbeats.on_committed(then)
+            return Outcome()
         return self.membership.on_committed(_write_event(then), now)
 
     def on_failed(self, then: object, error: ErrorCode, now: Instant) -> Outcome:
+        if isinstance(then, StatesInitializing):
+            self.share_heartbeats.on_failed(then)
+            return Outcome()
         return self.membership.on_failed(_write_event(then), error, now)
 
     def on_topics_deleted(self, deleted: Mapping[str, uuid.UUID]) -> Outcome:
-        """Topics, by name with the id they had, do not exist any more: nor shall their offsets."""
+        """Topics, by name with the id they had, do not exist any more: nor shall what groups keep of them."""
         out = Outcome()
-        tombstones = self.offsets.tombstones_of_topics(deleted)
-        return out.write_each(tombstones) if tombstones else out
+        changes = self.offsets.tombstones_of_topics(deleted) + self.share_states.on_topics_deleted(deleted.values())
+        return out.write_each(changes) if changes else out
 
     def on_tick(self, now: Instant) -> Outcome:
         out = Outcome()
         overdue: list[MemberOverdue] = []
+        sharers_overdue: list[ShareSessionEnds] = []
         while (event := self._timers.pop_due(now.now_ms)) is not None:
             match event:
                 case SessionEnds(group_id, member_id):
@@ -139,7 +157,10 @@ class GroupMachine:
                 case ConsumerSessionEnds() | RevocationOverdue() | ClassicStepOverdue():
                     self._sessions.on_due(event)
                     overdue.append(event)
+                case ShareSessionEnds():
+                    sharers_overdue.append(event)
                 case RolledBack():
+                    self.share_heartbeats.adopt(now)
                     self.membership.after_rollback(now, out)
                     self._sessions.adopt(self.table.consumers, self._rebalancing.config, now)
                 case ExpiryCheckDue():
@@ -148,6 +169,7 @@ class GroupMachine:
                 case _:
                     assert_never(event)
         self.heartbeats.on_overdue(overdue, now, out)
+        self.share_heartbeats.on_overdue(sharers_overdue, out)
         return out
 
     def next_deadline_ms(self) -> int | None:

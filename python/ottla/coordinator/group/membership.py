@@ -82,6 +82,8 @@ class Membership:
             return _refused(caller, request.member_id, ErrorCode.INVALID_GROUP_ID)
         if not config.group_min_session_timeout_ms <= request.session_timeout_ms <= config.group_max_session_timeout_ms:
             return _refused(caller, request.member_id, ErrorCode.INVALID_SESSION_TIMEOUT)
+        if self._table.shares.get(request.group_id) is not None:
+            return _refused(caller, "", ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
         converted: list[CoordinatorRecord] = []
         consumers = self._table.consumers.get(request.group_id)
         if consumers is not None:

@@ -88,6 +88,8 @@ class Offsets:
         return Outcome().write(writes, Reply(caller.token, OffsetCommitResponse(topics=tuple(topics))))
 
     def _check_commit(self, request: OffsetCommitRequest, caller: Caller) -> ErrorCode:
+        if self._table.shares.get(request.group_id) is not None:
+            return ErrorCode.GROUP_ID_NOT_FOUND  # its offsets are the share coordinator's
         generation_id = request.generation_id_or_member_epoch
         consumers = self._table.consumers.get(request.group_id)
         if consumers is not None:

@@ -1,7 +1,7 @@
 """The records of `__consumer_offsets`, in the versions that Kafka 4.3 writes.
 
-Offsets and classic groups are read here, the records of KIP-848's groups in `consumer_records`. Other kinds (share and
-streams groups) are recognised and handed back undecoded.
+Offsets and classic groups are read here, the records of KIP-848's groups in `consumer_records` and of share groups in
+`share_records`. Other kinds (streams groups) are recognised and handed back undecoded.
 
 Source: Apache Kafka's `OffsetCommitKey/Value`, `GroupMetadataKey/Value` schemas, `GroupCoordinatorRecordHelpers`
 (which version is written when), and the files of a running 4.3.1 (tests/golden/consumer_offsets).
@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
-from ottla.coordinator.group import consumer_records
+from ottla.coordinator.group import consumer_records, share_records
 from ottla.coordinator.group.consumer_records import ConsumerKey
 from ottla.coordinator.group.record_schema import (
     MalformedRecord,
@@ -24,6 +24,7 @@ from ottla.coordinator.group.record_schema import (
     short_bytes,
     version_of,
 )
+from ottla.coordinator.group.share_records import ShareKey
 from ottla.coordinator.shard import CoordinatorRecord
 from ottla.protocol.codec import entity_writer
 
@@ -172,7 +173,7 @@ class _GroupMetadataValue4(Schema):
     members: tuple[_MemberFlexible, ...] = field()
 
 
-KnownKey: TypeAlias = OffsetCommitKey | GroupMetadataKey | ConsumerKey
+KnownKey: TypeAlias = OffsetCommitKey | GroupMetadataKey | ConsumerKey | ShareKey
 Key: TypeAlias = KnownKey | int
 """A decoded key; of a kind that is not ours, its number alone."""
 
@@ -185,7 +186,7 @@ def decode_key(key: bytes) -> Key:
         return read(OffsetCommitKey, key)  # type: ignore[no-any-return]
     if kind == 2:
         return read(GroupMetadataKey, key)  # type: ignore[no-any-return]
-    schema = consumer_records.KEYS.get(kind)
+    schema: type[ConsumerKey | ShareKey] | None = consumer_records.KEYS.get(kind) or share_records.KEYS.get(kind)
     return kind if schema is None else read(schema, key)
 
 
@@ -310,6 +311,8 @@ def decode(key: bytes, value: bytes | None, *, record_offset: int = -1) -> Recor
         return RecordContent(decoded_key, decode_offset_commit_value(value, record_offset=record_offset))
     if isinstance(decoded_key, GroupMetadataKey):
         return RecordContent(decoded_key, decode_group_metadata_value(value))
+    if isinstance(decoded_key, ShareKey):
+        return RecordContent(decoded_key, share_records.decode_value(decoded_key, value))
     return RecordContent(decoded_key, consumer_records.decode_value(decoded_key, value))
 
 

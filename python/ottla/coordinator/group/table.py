@@ -17,6 +17,8 @@ from ottla.coordinator.group.consumer_table import ConsumerTable
 from ottla.coordinator.group.offset_store import OffsetStore
 from ottla.coordinator.group.record_schema import MalformedRecord, RecordContent
 from ottla.coordinator.group.records import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue
+from ottla.coordinator.group.share import ShareTable
+from ottla.coordinator.group.share_records import ShareKey, ShareValue
 from ottla.coordinator.shard import LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timeline import Timeline, TimelineDict
 from ottla.errors import ErrorCode
@@ -32,6 +34,7 @@ class GroupTable:
         self.metadata: TimelineDict[str, GroupMetadataValue] = TimelineDict(self.timeline)
         self.offsets = OffsetStore(self.timeline)
         self.consumers = ConsumerTable(self.timeline)
+        self.shares = ShareTable(self.timeline)
         self.groups: dict[str, ClassicGroup] = {}
         """Classic groups."""
         self._simple: set[str] = set()
@@ -62,6 +65,9 @@ class GroupTable:
         elif isinstance(key, GroupMetadataKey):
             assert value is None or isinstance(value, GroupMetadataValue)
             self._replay_metadata(key.group, value, record.offset)
+        elif isinstance(key, ShareKey):
+            assert value is None or isinstance(value, ShareValue)
+            self.shares.replay(key, value, offset=record.offset)
         else:
             assert isinstance(key, ConsumerKey)
             assert value is None or isinstance(value, ConsumerValue)
@@ -105,6 +111,7 @@ class GroupTable:
         """Take back the durable part; groups in memory that only that part had made go or come with it."""
         self.timeline.rollback(end_offset)
         self.consumers.rebuild()
+        self.shares.rebuild()
         for group_id, group in list(self.groups.items()):
             is_idle = not group.members and not group.pending_members
             if is_idle and (self.consumers.get(group_id) is not None or not self.is_durable(group_id)):

@@ -76,6 +76,8 @@ class TransactionalOffsets:
     def _check(self, request: TxnOffsetCommitRequest) -> ErrorCode:
         if not request.group_id:
             return ErrorCode.INVALID_GROUP_ID
+        if self._table.shares.get(request.group_id) is not None:
+            return ErrorCode.GROUP_ID_NOT_FOUND
         consumers = self._table.consumers.get(request.group_id)
         if consumers is not None:
             topic_ids = self._topic_ids()

@@ -35,7 +35,7 @@ class SharePartition(NamedTuple):
 
 def is_share_partition_key(text: str) -> bool:
     """Whether a text can be a `SharePartition.coordinator_key` (Kafka: `SharePartitionKey.validate`)."""
-    parts = text.split(":")
+    parts = text.rsplit(":", 2)  # a group's id may have colons of its own
     if len(parts) != 3 or not parts[0].strip():
         return False
     try:

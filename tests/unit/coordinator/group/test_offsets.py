@@ -250,12 +250,12 @@ def test_groups_are_listed_by_state_and_type_whatever_the_case() -> None:
 
 def test_records_of_other_kinds_are_counted_and_otherwise_left_alone() -> None:
     group = GroupContext()
-    for key in (b"\0\x0brest", b"\0\x0bmore", b"\x77\x77"):
+    for key in (b"\0\x11rest", b"\0\x11more", b"\x77\x77"):
         group.machine.replay(LoadedRecord(0, key, b"\0\0"))
     group.machine.replay(LoadedRecord(0, b"\0\1", b"\0\0"))
     assert group.machine.load_report() == {
         "groups": 0,
-        "ignored_share_group_metadata": 2,
+        "ignored_streams_group_metadata": 2,
         "ignored_kind_30583": 1,
         "malformed": 1,
     }

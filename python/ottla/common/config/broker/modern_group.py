@@ -99,7 +99,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Silence after which a member of a consumer group is taken for dead.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "group.share.assignment.interval.ms",
         INT,
         "1000",
@@ -117,7 +117,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "How often a record is delivered to a share group before it is given up.",
         valid=between(2, 10),
     ),
-    unused(
+    key(
         "group.share.heartbeat.interval.ms",
         INT,
         "5000",
@@ -125,8 +125,8 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "How often a member of a share group sends a heartbeat.",
         valid=at_least(1),
     ),
-    internal("group.share.initialize.retry.interval.ms", INT, "30000", valid=at_least(1)),
-    unused(
+    internal("group.share.initialize.retry.interval.ms", INT, "30000", valid=at_least(1), honoured=True),
+    key(
         "group.share.max.assignment.interval.ms",
         INT,
         "15000",
@@ -142,7 +142,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Largest value that a group may set for share.delivery.count.limit.",
         valid=between(5, 25),
     ),
-    unused(
+    key(
         "group.share.max.heartbeat.interval.ms",
         INT,
         "15000",
@@ -166,7 +166,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Largest value that a group may set for share.record.lock.duration.ms.",
         valid=between(30000, 3600000),
     ),
-    unused(
+    key(
         "group.share.max.session.timeout.ms",
         INT,
         "60000",
@@ -182,8 +182,8 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Share sessions that the broker remembers.",
         valid=at_least(1),
     ),
-    unused("group.share.max.size", INT, "200", MEDIUM, "Most members of a share group.", valid=between(1, 1000)),
-    unused(
+    key("group.share.max.size", INT, "200", MEDIUM, "Most members of a share group.", valid=between(1, 1000)),
+    key(
         "group.share.min.assignment.interval.ms",
         INT,
         "0",
@@ -199,7 +199,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Smallest value that a group may set for share.delivery.count.limit.",
         valid=between(2, 5),
     ),
-    unused(
+    key(
         "group.share.min.heartbeat.interval.ms",
         INT,
         "5000",
@@ -223,7 +223,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Smallest value that a group may set for share.record.lock.duration.ms.",
         valid=between(1000, 30000),
     ),
-    unused(
+    key(
         "group.share.min.session.timeout.ms",
         INT,
         "45000",
@@ -250,7 +250,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "How long a record delivered to a share group stays reserved.",
         valid=between(1000, 3600000),
     ),
-    unused(
+    key(
         "group.share.session.timeout.ms",
         INT,
         "45000",
