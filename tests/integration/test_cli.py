@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 
 from ottla.cli.main import COMMANDS, main
+from ottla.errors import ErrorCode
+from ottla.protocol.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
+from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest
+from ottla.protocol.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
+from ottla.protocol.messages.update_features import FeatureUpdateKey, UpdateFeaturesRequest
+from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerProcess, EmbeddedBroker
+from tests.integration.wire import Wire
 
 NOBODY = "127.0.0.1:1"
 
@@ -195,6 +202,40 @@ def test_a_group_is_described_reset_and_deleted(ottla: Ottla, at: EmbeddedBroker
     assert ottla("groups", "delete-offsets", "readers", "-t", "read:0").status == 0
     assert ottla("groups", "delete", "readers", "-y").out == b"Deleted readers.\n"
     assert ottla("groups", "describe", "readers").status == 1
+
+
+def test_groups_of_every_type_are_listed_and_described(ottla: Ottla, at: EmbeddedBroker) -> None:
+    ottla("topics", "create", "both", "-p", "1")
+    ottla("produce", "both", stdin=b"1\n2\n3\n")
+    find = FindCoordinatorRequest(coordinator_keys=("consumers", "sharers"))
+    update = FeatureUpdateKey(feature="share.version", max_version_level=1, upgrade_type=1)
+    consumer = ConsumerGroupHeartbeatRequest(
+        group_id="consumers",
+        member_id="c",
+        member_epoch=0,
+        rebalance_timeout_ms=30_000,
+        topic_partitions=(),
+        subscribed_topic_names=("both",),
+    )
+    sharer = ShareGroupHeartbeatRequest(
+        group_id="sharers", member_id="s", member_epoch=0, subscribed_topic_names=("both",)
+    )
+    with Wire(at.port) as wire:
+        wire.ask(ApiKey.FIND_COORDINATOR, 6, find)
+        wire.ask(ApiKey.UPDATE_FEATURES, 1, UpdateFeaturesRequest(feature_updates=(update,), timeout_ms=10_000))
+        assert wire.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, consumer).error_code is ErrorCode.NONE
+        assert wire.ask(ApiKey.SHARE_GROUP_HEARTBEAT, 1, sharer).error_code is ErrorCode.NONE
+    listed = {(g["group"], g["type"], g["state"]) for g in ottla("groups", "list", "--json").json}
+    assert listed == {("consumers", "consumer", "Stable"), ("sharers", "share", "Stable")}
+    assert [g["group"] for g in ottla("groups", "list", "--type", "share", "--json").json] == ["sharers"]
+
+    consumers = ottla("groups", "describe", "consumers", "--json").json
+    assert (consumers["type"], consumers["assignor"]) == ("consumer", "uniform")
+    (partition,) = consumers["partitions"]
+    assert (partition["committed"], partition["log_end_offset"], partition["member"]) == (None, 3, "c")
+    sharers = ottla("groups", "describe", "sharers", "--json").json
+    assert (sharers["type"], sharers["assignor"]) == ("share", "simple")
+    assert [member["member"] for member in sharers["members"]] == ["s"]
 
 
 def test_records_are_deleted_from_the_front(ottla: Ottla, at: EmbeddedBroker) -> None:

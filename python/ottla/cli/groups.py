@@ -14,7 +14,9 @@ from ottla.client import Admin, OffsetAndMetadata, TopicPartition
 from ottla.client.offsets import EARLIEST, LATEST
 from ottla.errors import ErrorCode, KafkaError
 
-app = typer.Typer(no_args_is_help=True, help="List and describe consumer groups, reset and delete their offsets.")
+app = typer.Typer(
+    no_args_is_help=True, help="List and describe groups, reset and delete the offsets of those that commit them."
+)
 Group = Annotated[str, typer.Argument(help="The group's id.")]
 
 
@@ -22,18 +24,21 @@ Group = Annotated[str, typer.Argument(help="The group's id.")]
 def list_groups(
     bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only groups in this state. Repeatable.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option("--type", help="Only groups of this type: classic, consumer, share. Repeatable.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List groups with type and state.
 
-    Example: ottla groups list --state Stable
+    Example: ottla groups list --state Stable --type share
     """
 
     async def main() -> list[dict[str, Any]]:
         async with open_admin(bootstrap_server) as admin:
             return [
                 {"group": g.group_id, "type": g.kind, "state": g.state, "protocol_type": g.protocol_type}
-                for g in await admin.groups.list_groups(states=state or ())
+                for g in await admin.groups.list_groups(states=state or (), kinds=kind or ())
             ]
 
     print_rows(run(main), ["group", "type", "state", "protocol_type"], as_json=as_json, empty="There are no groups.")
@@ -46,7 +51,7 @@ def describe(
     members: Annotated[bool, typer.Option("--members", help="Show members instead of partitions.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a group's committed offsets, lag and who reads what.
+    """Show how far a group is, its lag and who reads what. Of a share group: where it begins in each partition.
 
     Example: ottla groups describe billing
     """
@@ -56,6 +61,7 @@ def describe(
             described = await admin.groups.describe(group)
             return {
                 "group": group,
+                "type": described.kind,
                 "state": described.state,
                 "assignor": described.assignor,
                 "coordinator": described.coordinator_id,
@@ -76,7 +82,7 @@ def describe(
                         "committed": lag.committed,
                         "log_end_offset": lag.log_end_offset,
                         "lag": lag.lag,
-                        "member": lag.member.member_id if lag.member else None,
+                        "member": ", ".join(member.member_id for member in lag.members) or None,
                     }
                     for lag in await admin.groups.lag(described)
                 ],
@@ -86,7 +92,8 @@ def describe(
     if as_json:
         print_json(found)
         return
-    print(f"{group}: {found['state']}, {len(found['members'])} members, coordinator {found['coordinator']}")
+    kind, state, count = found["type"], found["state"], len(found["members"])
+    print(f"{group}: {kind} group, {state}, {count} members, coordinator {found['coordinator']}")
     if members:
         columns = ["member", "instance", "client", "host", "partitions"]
         print_rows(found["members"], columns, as_json=False, empty="There are no members.")

@@ -1,18 +1,22 @@
-"""SHELL. Consumer groups, as an administrator sees them."""
+"""SHELL. Classic, consumer and share groups, as an administrator sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ottla.client.core.assignors import MalformedSubscription, decode_assignment, decode_subscription
 from ottla.client.core.records import OffsetAndMetadata
+from ottla.client.group_descriptions import SHARE, GroupDescription, GroupMember, describe_group
 from ottla.client.network import Network
 from ottla.client.offsets import EARLIEST, LATEST, OffsetsClient
 from ottla.common.topic_partition import TopicPartition
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.messages.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
-from ottla.protocol.messages.describe_groups import DescribedGroup, DescribeGroupsRequest, DescribeGroupsResponse
+from ottla.protocol.messages.describe_share_group_offsets import (
+    DescribeShareGroupOffsetsRequest,
+    DescribeShareGroupOffsetsRequestGroup,
+    DescribeShareGroupOffsetsResponseGroup,
+)
 from ottla.protocol.messages.list_groups import ListGroupsRequest, ListGroupsResponse
 from ottla.protocol.messages.offset_delete import (
     OffsetDeleteRequest,
@@ -32,39 +36,20 @@ class GroupListing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupMember:
-    member_id: str
-    group_instance_id: str | None
-    client_id: str
-    client_host: str
-    topics: tuple[str, ...]
-    assignment: tuple[TopicPartition, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupDescription:
-    group_id: str
-    state: str
-    protocol_type: str
-    assignor: str
-    coordinator_id: int
-    members: tuple[GroupMember, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionLag:
-    """`committed` and `lag` are None where the group never committed; `member` where nobody reads it."""
+    """How far a group is in a partition. `committed` and `lag` are None where it never said so.
+
+    Of a share group `committed` is where it begins; behind it there may be records that are done with.
+    """
 
     partition: TopicPartition
     committed: int | None
     log_start_offset: int
     log_end_offset: int
-    member: GroupMember | None
-
-    @property
-    def lag(self) -> int | None:
-        """Records between the committed offset and the end, counted by offset."""
-        return None if self.committed is None else max(0, self.log_end_offset - self.committed)
+    lag: int | None
+    """Records that are not yet done with, counted by offset."""
+    members: tuple[GroupMember, ...]
+    """Who reads it: nobody or one, in a share group any number."""
 
 
 class GroupsClient:
@@ -89,54 +74,67 @@ class GroupsClient:
     async def describe(self, group_id: str) -> GroupDescription:
         """Raises KafkaError GROUP_ID_NOT_FOUND for a group that nobody knows."""
 
-        async def once() -> tuple[int, DescribedGroup]:
+        async def once() -> GroupDescription:
             node_id = await self._network.coordinator(group_id)
-            request = DescribeGroupsRequest(groups=(group_id,))
-            response: DescribeGroupsResponse = await self._network.send(node_id, ApiKey.DESCRIBE_GROUPS, request)
-            group = response.groups[0]
-            self._check(group.error_code, group_id, group.error_message)
-            return node_id, group
+            try:
+                return await describe_group(self._network, node_id, group_id)
+            except KafkaError as error:
+                self._check(error.code, group_id, error.message)
+                raise
 
-        node_id, group = await self._network.retrying(once)
-        if group.group_state == "Dead":
-            raise KafkaError(ErrorCode.GROUP_ID_NOT_FOUND, f"group {group_id!r} does not exist")
-        return GroupDescription(
-            group_id=group.group_id,
-            state=group.group_state,
-            protocol_type=group.protocol_type,
-            assignor=group.protocol_data,
-            coordinator_id=node_id,
-            members=tuple(
-                GroupMember(
-                    member_id=m.member_id,
-                    group_instance_id=m.group_instance_id,
-                    client_id=m.client_id,
-                    client_host=m.client_host,
-                    topics=_topics(m.member_metadata),
-                    assignment=_assignment(m.member_assignment),
-                )
-                for m in group.members
-            ),
-        )
+        return await self._network.retrying(once)
 
     async def lag(self, description: GroupDescription) -> list[PartitionLag]:
-        """Committed offsets beside the ends of the logs, for all partitions committed or assigned."""
-        committed = await self._offsets.committed(description.group_id, None)
-        owners = {p: m for m in description.members for p in m.assignment}
-        await self._network.refresh({p.topic for p in {*committed, *owners}})
-        known = sorted(p for p in {*committed, *owners} if self._network.view.leader(p) is not None)
+        """How far the group is beside the ends of the logs, for all partitions committed or assigned."""
+        done: dict[TopicPartition, int] = {}  # behind the committed offset
+        if description.kind == SHARE:
+            committed, done = await self._share_offsets(description.group_id)
+        else:
+            found = await self._offsets.committed(description.group_id, None)
+            committed = {p: at.offset for p, at in found.items()}
+        readers: dict[TopicPartition, list[GroupMember]] = {}
+        for member in description.members:
+            for p in member.assignment:
+                readers.setdefault(p, []).append(member)
+        await self._network.refresh({p.topic for p in {*committed, *readers}})
+        known = sorted(p for p in {*committed, *readers} if self._network.view.leader(p) is not None)
         starts = await self._offsets.list_offsets(dict.fromkeys(known, EARLIEST))
         ends = await self._offsets.list_offsets(dict.fromkeys(known, LATEST))
         return [
             PartitionLag(
                 partition=p,
-                committed=committed[p].offset if p in committed else None,
+                committed=committed.get(p),
                 log_start_offset=starts[p].offset,
                 log_end_offset=ends[p].offset,
-                member=owners.get(p),
+                lag=max(0, ends[p].offset - committed[p] - done.get(p, 0)) if p in committed else None,
+                members=tuple(readers.get(p, ())),
             )
             for p in known
         ]
+
+    async def _share_offsets(self, group_id: str) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """Where a share group begins in each partition that it has begun, and how many records behind that are done."""
+        asked = DescribeShareGroupOffsetsRequestGroup(group_id=group_id, topics=None)
+        request = DescribeShareGroupOffsetsRequest(groups=(asked,))
+
+        async def once() -> DescribeShareGroupOffsetsResponseGroup:
+            node_id = await self._network.coordinator(group_id)
+            response = await self._network.send(node_id, ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS, request)
+            group: DescribeShareGroupOffsetsResponseGroup = response.groups[0]
+            self._check(group.error_code, group_id, group.error_message)
+            return group
+
+        group = await self._network.retrying(once)
+        begun = {
+            TopicPartition(topic.topic_name, p.partition_index): p
+            for topic in group.topics
+            for p in topic.partitions
+            if p.start_offset >= 0
+        }
+        await self._network.refresh({at.topic for at in begun})
+        ends = await self._offsets.list_offsets(dict.fromkeys(begun, LATEST))
+        done = {at: ends[at].offset - p.start_offset - p.lag for at, p in begun.items() if p.lag >= 0}
+        return {at: p.start_offset for at, p in begun.items()}, done
 
     async def set_offsets(self, group_id: str, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         """Set committed offsets from outside. Raises KafkaError UNKNOWN_MEMBER_ID while members are there."""
@@ -178,18 +176,3 @@ class GroupsClient:
             self._network.forget_coordinator(group_id)
         if code is not ErrorCode.NONE:
             raise KafkaError(code, f"group {group_id!r}: {message or code.name}")
-
-
-def _topics(metadata: bytes) -> tuple[str, ...]:
-    """A foreign protocol type has metadata of its own: nothing is shown of it."""
-    try:
-        return tuple(decode_subscription(metadata)) if metadata else ()
-    except MalformedSubscription:
-        return ()
-
-
-def _assignment(data: bytes) -> tuple[TopicPartition, ...]:
-    try:
-        return tuple(decode_assignment(data))
-    except MalformedSubscription:
-        return ()
