@@ -70,6 +70,27 @@ def test_configs(tools: JavaTools, bootstrap: str, unique: Callable[[str], str])
     tools.run("configs", *where, *default, "--alter", "--delete-config", "log.cleaner.threads")
 
 
+def test_share_groups(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-share-groups lists and describes share groups, resets and deletes their offsets, and deletes them."""
+    topic, group, where = unique("tool-shared"), unique("tool-sharers"), ("--bootstrap-server", bootstrap)
+    tools.run("features", *where, "upgrade", "--feature", "share.version=1", status=None)
+    tools.run("topics", *where, "--create", "--topic", topic, "--partitions", "2")
+    tools.run("console-producer", *where, "--topic", topic, text="one\ntwo\nthree\n")
+    mine, of_topic = ("--group", group), ("--topic", topic)
+    moved = tools.run("share-groups", *where, *mine, "--reset-offsets", *of_topic, "--to-earliest", "--execute")
+    assert [row["NEW-OFFSET"] for row in table(moved)] == ["0", "0"]
+    assert group in tools.run("share-groups", *where, "--list").splitlines()
+    listed = {row["GROUP"]: row["STATE"] for row in table(tools.run("share-groups", *where, "--list", "--state"))}
+    assert listed[group] == "Empty"
+    described = table(tools.run("share-groups", *where, *mine, "--describe", "--offsets"))
+    assert {row["PARTITION"]: row["START-OFFSET"] for row in described} == {"0": "0", "1": "0"}
+    assert sum(int(row["LAG"]) for row in described) == 3
+    assert "Successful" in tools.run("share-groups", *where, *mine, "--delete-offsets", *of_topic)
+    assert "no offset information" in tools.run("share-groups", *where, *mine, "--describe", "--offsets")
+    assert "successful" in tools.run("share-groups", *where, *mine, "--delete")
+    assert group not in tools.run("share-groups", *where, "--list").splitlines()
+
+
 def test_console(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
     """kafka-console-producer and kafka-console-consumer pass keys, values and headers."""
     topic, where = unique("tool-console"), ("--bootstrap-server", bootstrap)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import Any
 
+from ottla.coordinator.partitioning import partition_of
+from ottla.coordinator.share.state import SharePartition
 from ottla.errors import ErrorCode
 from ottla.protocol.messages import (
     delete_share_group_state,
@@ -20,7 +23,10 @@ from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest
 from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerProcess
+from tests.integration.test_cli import Ottla, ottla
 from tests.integration.wire import Wire
+
+__all__ = ["ottla"]  # a fixture
 
 GROUP = "readers"
 
@@ -119,3 +125,21 @@ def test_states_outlive_the_broker(tmp_path: Path) -> None:
             assert summaries(wire, topic_id, 0).error_code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     finally:
         broker.kill()
+
+
+def test_the_log_of_states_is_dumped_in_words(ottla: Ottla, tmp_path: Path) -> None:
+    with BrokerProcess(tmp_path / "data") as broker, Wire(broker.port) as wire:
+        create(wire)
+        topic_id = topic_id_of(wire, "t")
+        find(wire, f"{GROUP}:AAAAAAAAAAAAAAAAAAAAAA:0")
+        assert initialize(wire, topic_id, 1) == [ErrorCode.NONE]
+        assert write(wire, topic_id, 0, 5, 9, start=4) is ErrorCode.NONE
+        assert delete(wire, topic_id, 0) is ErrorCode.NONE
+    partition = partition_of(SharePartition(GROUP, topic_id, 0).coordinator_key, 50)
+    segment = tmp_path / "data" / f"__share_group_state-{partition}" / "00000000000000000000.log"
+    rows = [json.loads(line) for line in ottla("dump", segment, "--records", "--json").lines]
+    told = [row for row in rows if row.get("group_id") == GROUP]
+    assert [row["type"] for row in told] == ["snapshot", "update", "snapshot"]
+    assert (told[0]["state_epoch"], told[0]["start_offset"]) == (1, -1)
+    assert told[1]["batches"] == [{"first_offset": 5, "last_offset": 9, "delivery_state": 2, "delivery_count": 1}]
+    assert told[2]["tombstone"]

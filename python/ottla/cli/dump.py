@@ -112,6 +112,8 @@ def _record_decoder(directory: str) -> Callable[[bytes | None, bytes | None], Ro
         return _offsets_record
     if directory.startswith("__transaction_state-"):
         return _transaction_record
+    if directory.startswith("__share_group_state-"):
+        return _share_state_record
     if directory.startswith("__cluster_metadata-"):
         return _metadata_record
     return lambda key, value: text_of("key", key) | text_of("value", value)
@@ -151,6 +153,27 @@ def _transaction_record(key: bytes | None, value: bytes | None) -> Row:
     del fields["last_producer_epoch"]  # not in the log
     partitions = [f"{topic}-{index}" for topic, index in sorted(decoded.transaction.partitions)]
     return row | fields | {"state": decoded.transaction.state.label, "partitions": partitions}
+
+
+def _share_state_record(key: bytes | None, value: bytes | None) -> Row:
+    from ottla.coordinator.group.record_schema import MalformedRecord
+    from ottla.coordinator.share import records as formats
+
+    try:
+        decoded = formats.decode(key or b"", value)
+    except MalformedRecord as error:
+        return text_of("key", key) | text_of("value", value) | {"malformed": str(error)}
+    if isinstance(decoded, int):
+        return {"kind": decoded} | text_of("key", key) | text_of("value", value)
+    row: Row = {"type": "snapshot" if decoded.kind == formats.SNAPSHOT else "update", **decoded.key._asdict()}
+    if decoded.state is None:
+        return row | {"value": None, "tombstone": True}
+    fields = decoded.state._asdict()
+    unwritten = {"update_count", "leader_epoch_max", "state_epoch_max", "snapshot_offset"}
+    if decoded.kind == formats.UPDATE:
+        unwritten |= {"state_epoch", "create_timestamp_ms", "write_timestamp_ms"}
+    batches = [batch._asdict() for batch in decoded.state.batches]
+    return row | {name: found for name, found in fields.items() if name not in unwritten} | {"batches": batches}
 
 
 def _metadata_record(key: bytes | None, value: bytes | None) -> Row:

@@ -4,115 +4,19 @@ from __future__ import annotations
 
 import json
 import uuid
-from base64 import urlsafe_b64decode
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from ottla.coordinator.partitioning import partition_of
-from ottla.coordinator.shard import Instant, LoadedRecord, Shard
 from ottla.coordinator.share import records
 from ottla.coordinator.share.config import ShareCoordinatorConfig
-from ottla.coordinator.share.machine import ShareCoordinatorMachine
 from ottla.coordinator.share.state import SharePartition, ShareState, StateBatch, is_share_partition_key
 from ottla.errors import ErrorCode
-from ottla.metadata.image import MetadataImage, PartitionRegistration, TopicImage
-from ottla.protocol.messages import (
-    delete_share_group_state,
-    initialize_share_group_state,
-    read_share_group_state,
-    read_share_group_state_summary,
-    write_share_group_state,
-)
+from tests.unit.coordinator.share.share_lab import KEY, NOW, TOPIC, ShareLab
 
 GOLDEN: Final = Path(__file__).parents[3] / "golden" / "share_group_state" / "kafka-4.3.1.jsonl"
-TOPIC: Final = uuid.UUID(bytes=urlsafe_b64decode("MkU3OEVBNTcwNTJENDM2Qg=="))
-KEY: Final = SharePartition("g", TOPIC, 0)
-NOW: Final = Instant(1_000, 1_700_000_000_000)
-
-
-def image_of(partitions: int = 2) -> MetadataImage:
-    led = PartitionRegistration(replicas=(1,), isr=(1,), leader=1, leader_epoch=0, partition_epoch=0)
-    topic = TopicImage(name="t", topic_id=TOPIC, partitions=dict.fromkeys(range(partitions), led))
-    return MetadataImage(topics={TOPIC: topic}, topic_ids={"t": TOPIC})
-
-
-class Lab:
-    """A machine in its shard, with a log that commits at once."""
-
-    def __init__(self, config: ShareCoordinatorConfig | None = None) -> None:
-        self.config = config or ShareCoordinatorConfig()
-        self.log: list[tuple[bytes, bytes | None]] = []
-        self.begin()
-
-    def begin(self) -> None:
-        """Start over from the log."""
-        self.machine = ShareCoordinatorMachine(self.config, image_of())
-        self.shard = Shard(self.machine, write_timeout_ms=5_000)
-        end = len(self.log)
-        loaded = [LoadedRecord(offset, key, value) for offset, (key, value) in enumerate(self.log)]
-        self.shard.load(loaded, end_offset=end, high_watermark=end)
-        self.shard.finish_loading(NOW)
-
-    def drain(self, replies: list[Any], now: Instant) -> list[Any]:
-        while (found := self.shard.next_append()) is not None:
-            base = len(self.log)
-            self.log += [(record.key, record.value) for record in found]
-            replies = replies + self.shard.on_appended(base, now)
-            replies += self.shard.on_high_watermark(len(self.log), now)
-        return replies
-
-    def ask(self, outcome: Any, now: Instant = NOW) -> Any:
-        (reply,) = self.drain(self.shard.submit(outcome, now), now)
-        assert reply.error is ErrorCode.NONE
-        return reply.response
-
-    def tick(self, now_ms: int) -> None:
-        now = Instant(now_ms, NOW.wall_ms + now_ms - NOW.now_ms)
-        assert self.drain(self.shard.on_tick(now), now) == []
-
-    def initialize(self, start_offset: int = 0, *, state_epoch: int = 0, key: SharePartition = KEY) -> Any:
-        data = initialize_share_group_state.PartitionData(
-            partition=key.partition, state_epoch=state_epoch, start_offset=start_offset
-        )
-        return self.ask(self.machine.initialize(key, data, 1, NOW))
-
-    def read(self, leader_epoch: int = -1, key: SharePartition = KEY) -> Any:
-        data = read_share_group_state.PartitionData(partition=key.partition, leader_epoch=leader_epoch)
-        return self.ask(self.machine.read(key, data, 1, NOW))
-
-    def write(
-        self,
-        *batches: tuple[int, int, int, int],
-        start_offset: int = -1,
-        state_epoch: int = 0,
-        leader_epoch: int = -1,
-        complete: int = 0,
-        key: SharePartition = KEY,
-    ) -> Any:
-        data = write_share_group_state.PartitionData(
-            partition=key.partition,
-            state_epoch=state_epoch,
-            leader_epoch=leader_epoch,
-            start_offset=start_offset,
-            delivery_complete_count=complete,
-            state_batches=tuple(
-                write_share_group_state.StateBatch(
-                    first_offset=first, last_offset=last, delivery_state=state, delivery_count=count
-                )
-                for first, last, state, count in batches
-            ),
-        )
-        return self.ask(self.machine.write(key, data, 1, NOW))
-
-    def delete(self, key: SharePartition = KEY) -> Any:
-        data = delete_share_group_state.PartitionData(partition=key.partition)
-        return self.ask(self.machine.delete(key, data, 1, NOW))
-
-    def summary(self, key: SharePartition = KEY) -> Any:
-        data = read_share_group_state_summary.PartitionData(partition=key.partition)
-        return self.ask(self.machine.summarize(key, data, 1, NOW))
 
 
 def batches_of(result: Any) -> list[tuple[int, int, int, int]]:
@@ -164,7 +68,7 @@ def test_a_share_partition_lives_where_kafka_puts_it() -> None:
 
 
 def test_a_state_is_begun_read_written_and_forgotten() -> None:
-    lab = Lab()
+    lab = ShareLab()
     assert lab.read().error_code is ErrorCode.INVALID_REQUEST
     assert lab.write().error_code is ErrorCode.INVALID_REQUEST
     assert lab.initialize(5).error_code is ErrorCode.NONE
@@ -184,7 +88,7 @@ def test_a_state_is_begun_read_written_and_forgotten() -> None:
 
 
 def test_a_leader_that_has_been_succeeded_is_fenced() -> None:
-    lab = Lab()
+    lab = ShareLab()
     lab.initialize()
     assert lab.read(leader_epoch=4).error_code is ErrorCode.NONE
     written = len(lab.log)
@@ -198,7 +102,7 @@ def test_a_leader_that_has_been_succeeded_is_fenced() -> None:
 
 
 def test_a_state_begun_anew_fences_those_of_before() -> None:
-    lab = Lab()
+    lab = ShareLab()
     lab.initialize(0, state_epoch=2)
     lab.write((0, 3, 2, 1), state_epoch=2)
     assert lab.initialize(7, state_epoch=1).error_code is ErrorCode.FENCED_STATE_EPOCH
@@ -212,7 +116,7 @@ def test_a_state_begun_anew_fences_those_of_before() -> None:
     "key", [KEY._replace(partition=2), KEY._replace(topic_id=uuid.uuid4()), KEY._replace(topic_id=None)]
 )
 def test_partitions_that_do_not_exist_have_no_state(key: SharePartition) -> None:
-    lab = Lab()
+    lab = ShareLab()
     assert lab.initialize(key=key).error_code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert lab.delete(key).error_code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     assert lab.summary(key).error_code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -220,7 +124,7 @@ def test_partitions_that_do_not_exist_have_no_state(key: SharePartition) -> None
 
 
 def test_snapshots_come_in_time_and_let_what_is_before_them_go() -> None:
-    lab = Lab(ShareCoordinatorConfig(snapshot_update_records_per_snapshot=3))
+    lab = ShareLab(ShareCoordinatorConfig(snapshot_update_records_per_snapshot=3))
     lab.initialize()
     for offset in range(10):
         lab.write((offset, offset, 2, 1), start_offset=offset)
@@ -230,13 +134,12 @@ def test_snapshots_come_in_time_and_let_what_is_before_them_go() -> None:
     assert lab.machine.take_prunable() is None
     lab.tick(NOW.now_ms + 300_000)
     assert lab.machine.take_prunable() == 8
-    del lab.log[:8]
-    lab.begin()
+    lab.prune(8)
     assert batches_of(lab.read()) == [(9, 9, 2, 1)]
 
 
 def test_a_cold_state_is_written_anew_so_that_it_holds_nothing_up() -> None:
-    lab = Lab()
+    lab = ShareLab()
     other = KEY._replace(partition=1)
     lab.initialize()
     lab.initialize(key=other)
@@ -253,7 +156,7 @@ def test_a_cold_state_is_written_anew_so_that_it_holds_nothing_up() -> None:
 
 
 def test_states_go_with_their_topics() -> None:
-    lab = Lab()
+    lab = ShareLab()
     lab.initialize()
     lab.drain(lab.shard.submit(lab.machine.on_topics_deleted({TOPIC}), NOW), NOW)
     assert lab.summary().start_offset == -1
