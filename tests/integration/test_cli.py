@@ -238,6 +238,51 @@ def test_groups_of_every_type_are_listed_and_described(ottla: Ottla, at: Embedde
     assert [member["member"] for member in sharers["members"]] == ["s"]
 
 
+def test_members_of_a_consumer_group_are_described_on_their_way_to_their_targets(
+    ottla: Ottla, at: EmbeddedBroker
+) -> None:
+    ottla("topics", "create", "halves", "-p", "2")
+    at_once = "consumer.assignment.interval.ms=0"
+    assert ottla("configs", "set", "group", "moving", at_once).status == 0
+    first, second = (
+        ConsumerGroupHeartbeatRequest(
+            group_id="moving",
+            member_id=member_id,
+            member_epoch=0,
+            rack_id=f"rack of {member_id}",
+            rebalance_timeout_ms=30_000,
+            topic_partitions=(),
+            **subscription,
+        )
+        for member_id, subscription in (
+            ("first", {"subscribed_topic_names": ("halves",)}),
+            ("second", {"subscribed_topic_names": (), "subscribed_topic_regex": "halves|none"}),
+        )
+    )
+    with Wire(at.port) as wire:
+        wire.ask(ApiKey.FIND_COORDINATOR, 6, FindCoordinatorRequest(coordinator_keys=("moving",)))
+        assert wire.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, first).error_code is ErrorCode.NONE
+        assert wire.ask(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, second).error_code is ErrorCode.NONE
+    described = ottla("groups", "describe", "moving", "--json").json
+    assert described["state"] == "Reconciling"
+    assert described["epoch"] == described["assignment_epoch"]
+    members = {member["member"]: member for member in described["members"]}
+    old, new = members["first"], members["second"]
+    assert (old["topics"], old["topic_regex"], old["rack"]) == (["halves"], None, "rack of first")
+    assert (new["topics"], new["topic_regex"], new["rack"]) == ([], "halves|none", "rack of second")
+    assert (old["by_classic_protocol"], new["by_classic_protocol"]) == (False, False)
+    assert old["partitions"] == ["halves-0", "halves-1"], "nobody told the first member to give one up"
+    assert new["partitions"] == []
+    assert old["epoch"] < described["assignment_epoch"]
+    assert sorted(old["target"] + new["target"]) == ["halves-0", "halves-1"]
+    assert len(old["target"]) == len(new["target"]) == 1
+
+    printed = ottla("groups", "describe", "moving", "--members").lines
+    epoch = described["epoch"]
+    assert printed[1].decode() == f"epoch {epoch}, assigned for epoch {epoch} by uniform"
+    assert printed[2].split() == [b"member", b"instance", b"client", b"host", b"epoch", b"partitions", b"target"]
+
+
 def test_records_are_deleted_from_the_front(ottla: Ottla, at: EmbeddedBroker) -> None:
     ottla("topics", "create", "front", "-p", "1")
     ottla("produce", "front", stdin=b"1\n2\n3\n")

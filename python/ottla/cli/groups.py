@@ -11,6 +11,7 @@ from ottla.cli.clients import open_admin
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap
 from ottla.cli.output import print_json, print_rows, run
 from ottla.client import Admin, OffsetAndMetadata, TopicPartition
+from ottla.client.group_descriptions import CLASSIC, CONSUMER
 from ottla.client.offsets import EARLIEST, LATEST
 from ottla.errors import ErrorCode, KafkaError
 
@@ -53,7 +54,10 @@ def describe(
 ) -> None:
     """Show how far a group is, its lag and who reads what. Of a share group: where it begins in each partition.
 
-    Example: ottla groups describe billing
+    Members of consumer groups (KIP-848) have a target, which the assignor wants, and partitions, which they have
+    now: those who have not arrived have an epoch below the group's assignment epoch. --json holds all of it.
+
+    Example: ottla groups describe billing --members
     """
 
     async def main() -> dict[str, Any]:
@@ -65,13 +69,21 @@ def describe(
                 "state": described.state,
                 "assignor": described.assignor,
                 "coordinator": described.coordinator_id,
+                "epoch": described.epoch,
+                "assignment_epoch": described.assignment_epoch,
                 "members": [
                     {
                         "member": m.member_id,
                         "instance": m.group_instance_id,
                         "client": m.client_id,
                         "host": m.client_host,
+                        "rack": m.rack,
+                        "topics": m.topics,
+                        "topic_regex": m.topic_regex,
+                        "epoch": m.epoch,
+                        "by_classic_protocol": m.by_classic_protocol,
                         "partitions": [str(p) for p in m.assignment],
+                        "target": None if m.target is None else [str(p) for p in m.target],
                     }
                     for m in described.members
                 ],
@@ -94,8 +106,15 @@ def describe(
         return
     kind, state, count = found["type"], found["state"], len(found["members"])
     print(f"{group}: {kind} group, {state}, {count} members, coordinator {found['coordinator']}")
+    if found["epoch"] is not None:
+        epoch, assigned = found["epoch"], found["assignment_epoch"]
+        print(f"epoch {epoch}, assigned for epoch {assigned} by {found['assignor']}")
     if members:
         columns = ["member", "instance", "client", "host", "partitions"]
+        if kind != CLASSIC:
+            columns.insert(4, "epoch")
+        if kind == CONSUMER:
+            columns.append("target")
         print_rows(found["members"], columns, as_json=False, empty="There are no members.")
     else:
         columns = ["topic", "partition", "committed", "log_end_offset", "lag", "member"]

@@ -10,7 +10,7 @@ from ottla.client.core.assignors import MalformedSubscription, decode_assignment
 from ottla.client.network import Network
 from ottla.common.topic_partition import TopicPartition
 from ottla.errors import ErrorCode, KafkaError
-from ottla.protocol.messages.consumer_group_describe import ConsumerGroupDescribeRequest
+from ottla.protocol.messages.consumer_group_describe import ConsumerGroupDescribeRequest, Member
 from ottla.protocol.messages.describe_groups import DescribedGroup, DescribeGroupsRequest
 from ottla.protocol.messages.share_group_describe import ShareGroupDescribeRequest
 from ottla.protocol.versions import ApiKey
@@ -18,6 +18,9 @@ from ottla.protocol.versions import ApiKey
 CLASSIC: Final = "classic"
 CONSUMER: Final = "consumer"
 SHARE: Final = "share"
+
+MEMBER_UNKNOWN: Final = -1
+MEMBER_CLASSIC: Final = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,16 @@ class GroupMember:
     client_host: str
     topics: tuple[str, ...]
     assignment: tuple[TopicPartition, ...]
+    """What the member has now."""
+    topic_regex: str | None = None
+    """Of consumer groups: the regular expression by which the member subscribes, beside `topics`."""
+    rack: str | None = None
+    epoch: int | None = None
+    """Of consumer and share groups: below the group's assignment epoch until the member has its target."""
+    target: tuple[TopicPartition, ...] | None = None
+    """Of consumer groups: what the member shall have; like `assignment` when it has arrived."""
+    by_classic_protocol: bool | None = None
+    """Of consumer groups: whether the member speaks the classic protocol. None where the broker does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +53,10 @@ class GroupDescription:
     assignor: str
     coordinator_id: int
     members: tuple[GroupMember, ...]
+    epoch: int | None = None
+    """Of consumer and share groups: raised by each change of members, subscriptions or topics (KIP-848)."""
+    assignment_epoch: int | None = None
+    """Of consumer and share groups: the epoch of the group that the targets were computed for."""
 
 
 async def describe_group(network: Network, node_id: int, group_id: str) -> GroupDescription:
@@ -103,6 +120,8 @@ def _modern(group: Any, kind: str, node_id: int) -> GroupDescription:
         protocol_type=kind,
         assignor=group.assignor_name,
         coordinator_id=node_id,
+        epoch=group.group_epoch,
+        assignment_epoch=group.assignment_epoch,
         members=tuple(
             GroupMember(
                 member_id=m.member_id,
@@ -111,10 +130,21 @@ def _modern(group: Any, kind: str, node_id: int) -> GroupDescription:
                 client_host=m.client_host,
                 topics=tuple(m.subscribed_topic_names),
                 assignment=tuple(_partitions(m.assignment.topic_partitions)),
+                rack=m.rack_id,
+                epoch=m.member_epoch,
+                **(_of_consumer(m) if kind == CONSUMER else {}),
             )
             for m in group.members
         ),
     )
+
+
+def _of_consumer(member: Member) -> dict[str, Any]:
+    return {
+        "topic_regex": member.subscribed_topic_regex or None,
+        "target": tuple(_partitions(member.target_assignment.topic_partitions)),
+        "by_classic_protocol": None if member.member_type == MEMBER_UNKNOWN else member.member_type == MEMBER_CLASSIC,
+    }
 
 
 def _partitions(topics: Iterable[Any]) -> Iterable[TopicPartition]:
