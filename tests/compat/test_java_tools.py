@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.compat.batteries import JAVA
 from tests.compat.test_java_clients import version
-from tests.compat.tools import JavaTools, run_alone
+from tests.compat.tools import CLASSES, JavaTools, run_alone
 
 CLIENT = ("Java tools", version)
 
@@ -149,6 +153,112 @@ def test_consumer_groups(tools: JavaTools, bootstrap: str, unique: Callable[[str
     tools.run("consumer-groups", *where, *reset, "--to-earliest", "--execute")
     tools.run("consumer-groups", *where, "--delete", "--group", group)
     assert group not in tools.run("consumer-groups", *where, "--list").split()
+
+
+@contextmanager
+def member(bootstrap: str, topic: str, group: str, protocol: str, records: int) -> Iterator[None]:
+    """A console consumer that has read `records` records; it commits when it is stopped."""
+    where = ("--bootstrap-server", bootstrap, "--topic", topic, "--group", group, "--from-beginning")
+    command = [*JAVA, CLASSES["console-consumer"], *where, "--command-property", f"group.protocol={protocol}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        guard = threading.Timer(90, process.kill)
+        guard.start()
+        try:
+            assert process.stdout is not None
+            assert all(process.stdout.readline() for _ in range(records)), "the console consumer ended early"
+            yield
+            process.terminate()
+            process.communicate()
+        finally:
+            guard.cancel()
+            process.kill()
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_consumer_groups_of_both_protocols(
+    tools: JavaTools, bootstrap: str, unique: Callable[[str], str], protocol: str
+) -> None:
+    """kafka-consumer-groups describes members and epochs, refuses changes to groups in use, resets in every way."""
+    topic, group, where = unique("tool-use"), unique(f"tool-{protocol}"), ("--bootstrap-server", bootstrap)
+    tools.run("topics", *where, "--create", "--topic", topic, "--partitions", "1")
+    tools.run("console-producer", *where, "--topic", topic, text="a\nb\nc\nd\n")
+
+    def groups(*arguments: str, status: int | None = 0) -> str:
+        return tools.run("consumer-groups", *where, *arguments, status=status)
+
+    describe, reset = ("--describe", "--group", group), ("--reset-offsets", "--group", group)
+    epoch = "-" if protocol == "classic" else "2"  # 1 for the subscription, 2 for its topics
+    with member(bootstrap, topic, group, protocol, records=4):
+        (state,) = table(groups(*describe, "--state", "--verbose").replace("COORDINATOR (ID)", "COORDINATOR ID"))
+        assignor = "range" if protocol == "classic" else "uniform"
+        assert (state["ASSIGNMENT-STRATEGY"], state["STATE"], state["#MEMBERS"]) == (assignor, "Stable", "1")
+        assert (state["GROUP-EPOCH"], state["TARGET-ASSIGNMENT-EPOCH"]) == (epoch, epoch)
+        (row,) = table(groups(*describe, "--members", "--verbose"))
+        assert (row["#PARTITIONS"], row["CURRENT-ASSIGNMENT"]) == ("1", f"{topic}:0")
+        assert (row["CURRENT-EPOCH"], row["TARGET-EPOCH"]) == (epoch, epoch)
+        assert row["TARGET-ASSIGNMENT"] == ("-" if protocol == "classic" else f"{topic}:0")
+        in_use = groups(*reset, "--topic", topic, "--to-earliest", "--execute", status=None)
+        assert "inactive, but the current state is Stable" in in_use
+        in_use = groups("--delete-offsets", "--group", group, "--topic", topic, status=None)
+        assert "GroupSubscribedToTopicException" in in_use
+        assert "GroupNotEmptyException" in groups("--delete", "--group", group, status=None)
+
+    (row,) = table(groups(*describe, "--offsets", "--verbose"))
+    assert (row["LEADER-EPOCH"], row["CURRENT-OFFSET"], row["LAG"]) == ("0", "4", "0")
+    assert f"Consumer group '{group}' has no active members." in groups(*describe, "--members", status=None)
+    for way, expected in {
+        ("--to-earliest",): "0",
+        ("--to-latest",): "4",
+        ("--shift-by", "-3"): "1",
+        ("--to-current",): "1",
+        ("--to-offset", "3"): "3",
+        ("--to-offset", "99"): "4",
+        ("--to-datetime", "2000-01-01T00:00:00.000"): "0",
+        ("--by-duration", "PT0S"): "4",
+    }.items():
+        (row,) = table(groups(*reset, "--all-topics", *way, "--execute"))
+        assert (way, row["NEW-OFFSET"]) == (way, expected)
+    exported = groups(*reset, "--topic", f"{topic}:0", "--to-offset", "2", "--dry-run", "--export")
+    assert f"{topic},0,2" in exported.replace('"', "")
+    (row,) = table(groups(*describe))
+    assert row["CURRENT-OFFSET"] == "4", "a dry run changes nothing"
+    listed = groups("--list", "--type", protocol, "--state", "Empty")
+    assert [group, protocol.capitalize(), "Empty"] in [line.split() for line in listed.splitlines()]
+    deleted = groups("--delete-offsets", "--group", group, "--topic", f"{topic}:0", "--topic", "absent", status=None)
+    assert [topic, "0", "Successful"] in [line.split() for line in deleted.splitlines()]
+    assert "UnknownTopicOrPartitionException" in deleted
+    assert "GroupIdNotFoundException" in groups("--describe", "--group", unique("absent"), status=None)
+
+
+def test_transactions(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-transactions lists and describes transactions and producers, and finds none that hangs."""
+    topic, identity, where = unique("tool-txn"), unique("tool-txn-id"), ("--bootstrap-server", bootstrap)
+    tools.run("topics", *where, "--create", "--topic", topic)
+    sending = ("--topic", topic, "--num-records", "20", "--record-size", "10", "--throughput", "-1")
+    tools.run("producer-perf-test", *where, *sending, "--transactional-id", identity)
+
+    def transactions(*arguments: str, status: int | None = 0) -> str:
+        return tools.run("transactions", *where, *arguments, status=status)
+
+    def rows(printed: str) -> list[dict[str, str]]:
+        heading, *lines = (line.split("\t") for line in printed.splitlines() if "\t" in line)
+        return [dict(zip((h.strip() for h in heading), (c.strip() for c in line), strict=False)) for line in lines]
+
+    # The producer may end before the markers of its last transaction are written.
+    for _ in range(20):
+        (listed,) = rows(transactions("list", "--transactional-id-pattern", f"{identity}.*"))
+        if listed["TransactionState"] != "PrepareCommit":
+            break
+    assert (listed["TransactionalId"], listed["TransactionState"]) == (identity, "CompleteCommit")
+    (described,) = rows(transactions("describe", "--transactional-id", identity))
+    assert (described["ProducerId"], described["TransactionState"]) == (listed["ProducerId"], "CompleteCommit")
+    (producer,) = rows(transactions("describe-producers", "--topic", topic, "--partition", "0"))
+    assert (producer["ProducerId"], producer["CurrentTransactionStartOffset"]) == (listed["ProducerId"], "None")
+    assert rows(transactions("find-hanging", "--topic", topic)) == []
+    aborting = ("abort", "--topic", topic, "--partition", "0", "--start-offset", "0")
+    assert "Could not find any open transactions" in transactions(*aborting, status=None)
+    transactions("forceTerminateTransaction", "--transactionalId", identity)
+    assert "could not be found" in transactions("describe", "--transactional-id", unique("absent"), status=None)
 
 
 def test_performance(tools: JavaTools, bootstrap: str, unique: Callable[[str], str], tmp_path: Path) -> None:

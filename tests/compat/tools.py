@@ -15,6 +15,7 @@ CLASSES = {
     "consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
     "share-groups": "org.apache.kafka.tools.consumer.group.ShareGroupCommand",
     "groups": "org.apache.kafka.tools.GroupsCommand",
+    "transactions": "org.apache.kafka.tools.TransactionsCommand",
     "get-offsets": "org.apache.kafka.tools.GetOffsetShell",
     "console-producer": "org.apache.kafka.tools.ConsoleProducer",
     "console-consumer": "org.apache.kafka.tools.consumer.ConsoleConsumer",

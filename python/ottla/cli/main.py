@@ -16,7 +16,7 @@ COMMANDS = {
     "topics": "List, create, describe, grow and delete topics.",
     "produce": "Write records from standard input or a file.",
     "consume": "Read records, alone or as a member of a group.",
-    "groups": "List and describe consumer groups, reset and delete their offsets.",
+    "groups": "List and describe groups, reset and delete their offsets.",
     "transactions": "Show transactions, find those that hang, and end them.",
     "configs": "Show and change configurations of topics, brokers and groups.",
     "cluster": "Show brokers and log directories.",
