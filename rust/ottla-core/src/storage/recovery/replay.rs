@@ -1,7 +1,7 @@
 //! Producers, transactions and leader epochs of a log that is opened: what the files say, then every batch behind.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
@@ -9,11 +9,12 @@ use super::{LoadContext, Loader, Tail, reading};
 use crate::error::{Error, Result};
 use crate::record::batch::{BatchHeader, BatchView};
 use crate::storage::epoch_cache::{self, EpochCache};
+use crate::storage::fs::OpenMode;
 use crate::storage::index::IndexEntry;
 use crate::storage::index::{IndexEntries, IndexTail};
 use crate::storage::log::{ActiveSegment, ClosedSegment, LogParts, batch_info, end_txn_marker};
 use crate::storage::producer_state::{CompletedTxn, ProducerState};
-use crate::storage::segment::{Segment, file_name, overwrite, parse_file_name, remove_if_there, write_whole};
+use crate::storage::segment::{Segment, file_name, overwrite, parse_file_name, remove_if_there};
 use crate::storage::txn_index::AbortedTxnRow;
 use crate::storage::walk::Walk;
 
@@ -184,7 +185,14 @@ impl Loader<'_> {
             }
         }
         if in_file < rows.len() {
-            write_whole(&*files.fs, &path, rows.bytes_from(0))?;
+            // Behind the rows that are there: those lie below the snapshot, so that no later start could make them again
+            // if it came to a crash while they are written anew.
+            let file = files.fs.open(&path, OpenMode::Create)?;
+            file.write_all_at(
+                &[IoSlice::new(rows.bytes_from(in_file))],
+                (in_file * AbortedTxnRow::SIZE_BYTES) as u64,
+            )?;
+            file.truncate((rows.len() * AbortedTxnRow::SIZE_BYTES) as u64)?;
         } else if rows.is_empty() && segment.base_offset() >= checked_from {
             remove_if_there(&*files.fs, &path)?;
         }
