@@ -13,6 +13,13 @@ from ottla._native_types import *  # every shape is part of this module, too
 def build_info() -> dict[str, str]:
     """What was built: version and profile. QUICK."""
 
+def keep_freed_memory() -> bool:
+    """Have the C library keep up to 16 MiB of freed memory for what is allocated next. QUICK.
+
+    It concerns the whole process, so it is for a process that is a broker. Without it the kernel clears the pages of
+    nearly each receive buffer anew. Returns False, and changes nothing, where the C library is not glibc.
+    """
+
 @final
 class DataPlane:
     """All connections, partitions and log directories of one broker, and the replies that wait for them.

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from ottla._native import QuorumDamagedError
+from ottla._native import QuorumDamagedError, keep_freed_memory
 from ottla.broker.data_dirs import InvalidDataDirectory
 from ottla.broker.event_log import EventLog, configure_logging
 from ottla.broker.server import SWITCH_INTERVAL_S, Ready, Server, the_error
@@ -61,6 +61,7 @@ def run(settings: Mapping[str, str]) -> int:
         log.warning("unknown_configurations", keys=", ".join(unknown))
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _allow_open_files()
+    keep_freed_memory()
     try:
         trio.run(serve, settings)
     except BaseException as raised:

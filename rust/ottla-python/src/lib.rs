@@ -1,6 +1,7 @@
 //! `ottla._native`: converts, calls `ottla_core`, converts.
 #![allow(missing_docs)] // the documentation of every item is in python/ottla/_native.pyi
 
+mod allocator;
 mod data_plane;
 mod errors;
 mod maintenance;
@@ -19,6 +20,8 @@ mod _native {
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
 
+    #[pymodule_export]
+    use crate::allocator::keep_freed_memory;
     #[pymodule_export]
     use crate::data_plane::DataPlane;
     #[pymodule_export]
