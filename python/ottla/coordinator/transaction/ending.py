@@ -46,6 +46,15 @@ class Ending(NamedTuple):
         )
 
 
+def is_of_next(found: Transaction, producer_id: int, epoch: int) -> bool:
+    """Whether an EndTxn is of the transaction after one whose markers are still being written.
+
+    The answer to the last EndTxn has told the client the epoch to go on with. Where it gives up before any record
+    arrived, its abort may come at once: Kafka fences it (`TransactionCoordinator.endTransaction`), here it waits.
+    """
+    return found.state in PREPARED and found.producer_id == producer_id and found.producer_epoch == epoch
+
+
 def check_end(found: Transaction, producer_id: int, epoch: int, *, commit: bool, client_version: int) -> bool:
     """Whether a client's EndTxn begins the end of a transaction; False: it repeats one that has been carried out.
 

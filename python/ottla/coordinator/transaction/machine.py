@@ -20,7 +20,7 @@ from ottla.coordinator.timeline import Timeline, TimelineDict
 from ottla.coordinator.timers import Deadline, Timers
 from ottla.coordinator.transaction import records
 from ottla.coordinator.transaction.config import TransactionConfig
-from ottla.coordinator.transaction.ending import Ending, check_end
+from ottla.coordinator.transaction.ending import Ending, check_end, is_of_next
 from ottla.coordinator.transaction.events import (
     EndingDue,
     ExpiryCheckDue,
@@ -272,6 +272,13 @@ class TransactionMachine:
         found = self._transactions.get(request.transactional_id)
         if found is None:
             raise KafkaError(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
+        if client_version >= EPOCH_BUMPS_FROM and is_of_next(found, request.producer_id, request.producer_epoch):
+
+            def decide(now: Instant) -> Outcome:
+                return self.end(request, token, now, client_version=client_version, spare_producer_id=spare)
+
+            waiting = _Waiting(token, self._patience_ends(now), decide, end_error)
+            return self._when_ended(request.transactional_id, waiting, now)
         is_new = check_end(
             found, request.producer_id, request.producer_epoch, commit=request.committed, client_version=client_version
         )

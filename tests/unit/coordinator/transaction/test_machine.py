@@ -61,6 +61,30 @@ def test_what_comes_while_a_transaction_is_being_ended_waits_for_its_end() -> No
     assert bench.state().partitions == {A, B}, "each builds on the one before"
 
 
+def test_the_end_of_the_next_transaction_waits_for_the_end_of_this_one() -> None:
+    """A client that gives up at once, before any record of its next transaction arrived, is not fenced."""
+    bench, producer = opened()
+    _, producer_id, epoch = bench.end(producer, commit=True)
+    abort = bench.send_end((producer_id, epoch), commit=False)
+    again = bench.send_end((producer_id, epoch), commit=False)
+    assert not {abort, again} & bench.replies.keys()
+    bench.complete(bench.endings[0])
+    assert bench.ended(abort) == (NONE, producer_id, epoch + 1)
+    assert bench.state().state is TransactionState.PREPARE_ABORT
+    bench.complete(bench.endings[0])
+    assert bench.ended(again) == (NONE, producer_id, epoch + 1), "a repetition"
+    assert bench.ended(bench.send_end((producer_id, epoch - 1), commit=False))[0] is ErrorCode.PRODUCER_FENCED
+
+
+def test_the_end_of_the_next_transaction_is_refused_when_this_one_takes_long() -> None:
+    bench, producer = opened(TransactionBench(config=TransactionConfig(add_partitions_to_txn_retry_backoff_max_ms=100)))
+    _, producer_id, epoch = bench.end(producer, commit=True)
+    abort = bench.send_end((producer_id, epoch), commit=False)
+    bench.advance(100)
+    assert bench.ended(abort)[0] is ErrorCode.CONCURRENT_TRANSACTIONS
+    assert bench.state().state is TransactionState.PREPARE_COMMIT
+
+
 def test_nobody_waits_longer_than_the_configured_time() -> None:
     bench, producer = opened(TransactionBench(config=TransactionConfig(add_partitions_to_txn_retry_backoff_max_ms=100)))
     _, producer_id, epoch = bench.end(producer, commit=True)
