@@ -5,12 +5,12 @@ Source: Kafka's `KafkaApis` and `TransactionCoordinator` (KIP-98, KIP-664, KIP-8
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from ottla.broker.context import RequestContext
+from ottla.common.expressions import InvalidExpression, compiled
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.transaction.transaction import NEVER_LISTED, STATE_LABELS, TopicPartition, Transaction
 from ottla.errors import ErrorCode, KafkaError
@@ -249,10 +249,10 @@ def _pattern(pattern: str | None) -> Callable[[str], bool]:
     if not pattern:
         return lambda transactional_id: True
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise KafkaError(ErrorCode.INVALID_REGULAR_EXPRESSION, str(error)) from error
-    return lambda transactional_id: compiled.fullmatch(transactional_id) is not None
+        expression = compiled(pattern)
+    except InvalidExpression as error:
+        raise KafkaError(ErrorCode.INVALID_REGULAR_EXPRESSION, str(error)) from None
+    return lambda transactional_id: expression.fullmatch(transactional_id) is not None
 
 
 HANDLERS: Final = {

@@ -1,9 +1,7 @@
 """Subscriptions by regular expression: which topics an expression means, and when to look again.
 
-Expressions come from clients, so they run on RE2, whose time is linear in the text whatever the expression; Kafka's
-RE2/J speaks the same language. A new expression is looked up at once. All of a group's are looked up together, so that
-they make one rebalance: when there are new topics, and now and then; but not more often than every ten seconds, as it
-takes a look at every topic.
+A new expression is looked up at once. All of a group's are looked up together, so that they make one rebalance: when
+there are new topics, and now and then; but not more often than every ten seconds, as it takes a look at every topic.
 
 Source: Kafka's `GroupMetadataManager.maybeUpdateRegularExpressions` and `TopicRegexResolver`.
 """
@@ -13,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from ottla.common.expressions import InvalidExpression, compiled, quiet_options
 from ottla.coordinator.group.consumer import Refused
 from ottla.coordinator.group.consumer_records import RegularExpressionValue
 from ottla.coordinator.group.topic_metadata import Topics
@@ -23,15 +22,10 @@ REFRESH_INTERVAL_MIN_MS: Final = 10_000
 
 def check(regex: str) -> None:
     """Raises: Refused (INVALID_REGULAR_EXPRESSION)."""
-    # Imported on first use, here and below: few groups subscribe so.
-    import re2
-
     try:
-        re2.compile(regex, _quiet())
-    except re2.error as error:
-        (reason,) = error.args
-        text = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
-        raise Refused(ErrorCode.INVALID_REGULAR_EXPRESSION, f"{regex!r} cannot be read: {text}.") from None
+        compiled(regex)
+    except InvalidExpression as error:
+        raise Refused(ErrorCode.INVALID_REGULAR_EXPRESSION, f"{regex!r} cannot be read: {error}.") from None
 
 
 def due(
@@ -57,10 +51,10 @@ def resolve(regexes: Sequence[str], names: Iterable[str]) -> dict[str, tuple[str
     """Those of `names` that each expression matches from end to end, sorted."""
     if not regexes:
         return {}
-    import re2
+    import re2  # on first use: few groups subscribe so
 
     # A set looks for all expressions at once, and costs a sixth of what matching by a compiled one does.
-    together = re2.Set.FullMatchSet(_quiet())
+    together = re2.Set.FullMatchSet(quiet_options())
     for regex in regexes:
         together.Add(regex)
     together.Compile()
@@ -69,11 +63,3 @@ def resolve(regexes: Sequence[str], names: Iterable[str]) -> dict[str, tuple[str
         for index in together.Match(name) or ():
             found[index].append(name)
     return {regex: tuple(sorted(matching)) for regex, matching in zip(regexes, found, strict=True)}
-
-
-def _quiet() -> object:
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    return options
