@@ -151,7 +151,7 @@ class ConsumerGroupModel(RuleBasedStateMachine):
 
     @rule(some=st.integers(1, 5))
     def commit_some(self, some: int) -> None:
-        self.group.commit(min(len(self.group.log), self.group.high_watermark + some))
+        self.group.commit_batches(some)
         self.group.holding = self.group.high_watermark < len(self.group.log)
 
     @precondition(lambda self: self.group.high_watermark < len(self.group.log))

@@ -170,7 +170,7 @@ class GroupCoordinatorModel(RuleBasedStateMachine):
 
     @rule(some=st.integers(1, 3))
     def commit_some(self, some: int) -> None:
-        self.group.commit(min(len(self.group.log), self.group.high_watermark + some))
+        self.group.commit_batches(some)
         self.group.holding = self.group.high_watermark < len(self.group.log)
         self.collect()
 

@@ -72,6 +72,8 @@ class GroupContext:
         self.high_watermark = len(self.log)
         self.append_error: ErrorCode | None = None
         self.appends = 0
+        self.batch_ends: list[int] = []
+        """Where each append ended: it is one batch, which is committed or lost as a whole."""
         self.replies: dict[int, Reply] = {}
         self.answered: set[int] = set()
         self._tokens = 0
@@ -118,8 +120,14 @@ class GroupContext:
         self.high_watermark = len(self.log) if up_to is None else up_to
         self._take(self.shard.on_high_watermark(self.high_watermark, self.now))
 
+    def commit_batches(self, count: int) -> None:
+        """Commit so many of the batches that wait, or all."""
+        waiting = [end for end in self.batch_ends if self.high_watermark < end < len(self.log)]
+        self.commit([*waiting, len(self.log)][:count][-1])
+
     def lose_uncommitted(self, error: ErrorCode = ErrorCode.KAFKA_STORAGE_ERROR) -> None:
         del self.log[self.high_watermark :]
+        self.batch_ends = [end for end in self.batch_ends if end <= self.high_watermark]
         self._take(self.shard.on_rolled_back(self.high_watermark, error, self.now))
 
     def _take(self, replies: list[Reply]) -> None:
@@ -137,6 +145,7 @@ class GroupContext:
             base_offset = len(self.log)
             self.log += records
             self.appends += 1
+            self.batch_ends.append(len(self.log))
             replies = self.shard.on_appended(base_offset, self.now)
             if not self.holding:
                 self.high_watermark = len(self.log)
