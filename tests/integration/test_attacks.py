@@ -263,9 +263,12 @@ def test_readers_that_never_read_are_closed_in_the_end(victim: BrokerProcess) ->
     frames = framed(ApiKey.FETCH, 12, FetchRequest(max_wait_ms=0, max_bytes=1 << 30, topics=topics)) * 10
     before = open_descriptors(victim)
     with contextlib.ExitStack() as stack, Innocent(victim) as innocent:
-        for _ in range(200):
-            stack.enter_context(connect(victim)).sendall(frames)
-        wait_for_descriptors(victim, before + 5, timeout_s=10)
+        readers = [stack.enter_context(connect(victim)) for _ in range(200)]
+        for reader in readers:
+            reader.sendall(frames)
+        for reader in readers:
+            assert reader.recv(1), "it has been accepted and answered: the first byte is all that it reads"
+        wait_for_descriptors(victim, before + 5)
     assert innocent.worst_s < WORST_S
     assert innocent.grown_bytes < 48 * MIB
     assert 'reason="idle"' in victim.output_path.read_text() or "reason=idle" in victim.output_path.read_text()
