@@ -160,12 +160,16 @@ class Lab:
 
 @dataclass(frozen=True)
 class Probe:
-    """A question to a broker. `each` are the variants (API versions, mostly) that are asked one after the other."""
+    """A question to a broker. `each` are the variants (API versions, mostly) that are asked one after the other.
+
+    With `is_by_version` the answer is a dictionary of dictionaries by version.
+    """
 
     area: str
     name: str
     ask: Callable[..., Answer]
     each: tuple[Any, ...] | None
+    is_by_version: bool = False
 
     def run(self, lab: Lab) -> Answer:
         try:
@@ -174,6 +178,18 @@ class Probe:
             return {str(variant): lab.plain(self.ask(lab, variant)) for variant in self.each}
         finally:
             lab.close()
+
+    def stored(self, answer: Answer) -> Answer:
+        """Join what is the same, to be read and kept."""
+        if self.is_by_version:
+            return fold({what: fold(by_version) for what, by_version in answer.items()})
+        return answer if self.each is None else fold(answer)
+
+    def loaded(self, stored: Answer) -> Answer:
+        """The answer that was `stored`."""
+        if self.is_by_version:
+            return {what: unfold(by_version) for what, by_version in unfold(stored).items()}
+        return stored if self.each is None else unfold(stored)
 
 
 _probes: dict[str, Probe] = {}
@@ -184,12 +200,16 @@ def probe(*, each: Iterable[Any] | None = None) -> Callable[[Callable[..., Answe
 
     def register(function: Callable[..., Answer]) -> Callable[..., Answer]:
         area = function.__module__.rpartition(".")[2]
-        key = f"{area}/{function.__name__}"
-        assert key not in _probes, key
-        _probes[key] = Probe(area, function.__name__, function, None if each is None else tuple(each))
+        register_probe(Probe(area, function.__name__, function, None if each is None else tuple(each)))
         return function
 
     return register
+
+
+def register_probe(found: Probe) -> None:
+    key = f"{found.area}/{found.name}"
+    assert key not in _probes, key
+    _probes[key] = found
 
 
 def all_probes() -> dict[str, Probe]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from tests.golden.lab import Answer, Lab, Probe, all_probes, fold, unfold
+from tests.golden.lab import Answer, Lab, Probe, all_probes
 
 ANSWERS = Path(__file__).parent / "answers"
 
@@ -25,8 +25,7 @@ def load(area: str) -> dict[str, Answer]:
 
 def expected(probe: Probe) -> Answer:
     """The recorded answer; that of a probe with variants as a dictionary."""
-    answer = load(probe.area)[probe.name]
-    return answer if probe.each is None else unfold(answer)
+    return probe.loaded(load(probe.area)[probe.name])
 
 
 def as_stored(answer: Answer) -> Answer:
@@ -41,8 +40,7 @@ def main(bootstrap: str, *areas: str) -> None:
     tables: dict[str, dict[str, Answer]] = {}
     for probe in all_probes().values():
         if not areas or probe.area in areas:
-            answer = probe.run(lab)
-            tables.setdefault(probe.area, {})[probe.name] = answer if probe.each is None else fold(answer)
+            tables.setdefault(probe.area, {})[probe.name] = probe.stored(probe.run(lab))
     ANSWERS.mkdir(exist_ok=True)
     for area, table in tables.items():
         (ANSWERS / f"{area}.json").write_text(json.dumps(table, indent=1, sort_keys=False) + "\n")

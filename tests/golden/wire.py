@@ -31,6 +31,9 @@ _OMITTED = {
 _TEXTS = {"error_message", "documentation", "batch_index_error_message"}
 _BROKER_IDS = {"leader_id", "node_id", "broker_id", "controller_id", "replica_id"}
 _BROKER_ID_LISTS = {"replica_nodes", "isr_nodes", "offline_replicas", "eligible_leader_replicas", "last_known_elr"}
+_MEMBER_IDS = {"member_id", "leader"}
+_SHORT_UUID = re.compile(r"[A-Za-z0-9_-]{22}")
+"""As Kafka writes the ids of classic members in consumer groups."""
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -137,11 +140,13 @@ def plain(value: Any, *, run: str, name: str = "") -> Any:
             return "<text>" if value else None
         if name == "cluster_id":
             return "<cluster>"
+        if name in _MEMBER_IDS and _SHORT_UUID.fullmatch(value):
+            return "<uuid>"
         return _UUID.sub("<uuid>", value.replace(run, "RUN"))
     if isinstance(value, uuid.UUID):
         return "<uuid>"
     if isinstance(value, bytes):
-        return summary_of_batches(value) if name == "records" else value.hex()
+        return summary_of_batches(value) if name == "records" else value.replace(run.encode(), b"RUN").hex()
     if isinstance(value, tuple | list):
         items = [plain(item, run=run, name=name) for item in value]
         return sorted(items, key=repr) if value and dataclasses.is_dataclass(value[0]) else items

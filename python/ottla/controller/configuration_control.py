@@ -167,8 +167,6 @@ class ConfigurationControl:
             raise Refused(ErrorCode.INVALID_REQUEST, "Only brokers have a configuration for all; name the resource.")
         if resource.type == ResourceType.TOPIC:
             check_topic_name(resource.name)
-            if resource.name not in self._metadata.topic_ids:
-                raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"There is no topic named {resource.name}.")
 
     def _check_broker(self, name: str) -> None:
         if not name:
@@ -195,6 +193,8 @@ class ConfigurationControl:
             else:
                 after[name] = new
         self._check_configs(resource, after, changed=[name for name, _, _ in changes])
+        if resource.type == ResourceType.TOPIC and resource.name not in self._metadata.topic_ids:
+            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"There is no topic named {resource.name}.")
         # A broker's keys are written even if unchanged: it then reads files that they name anew.
         rewrite = resource.type == ResourceType.BROKER
         records = [

@@ -52,7 +52,11 @@ class FeatureControl:
                 records[update.feature] = FeatureLevelRecord(
                     name=update.feature, feature_level=update.max_version_level
                 )
-        results = tuple(UpdatableFeatureResult(feature=update.feature) for update in request.feature_updates)
+        results = tuple(
+            # Kafka names the error here even if there is none.
+            UpdatableFeatureResult(feature=update.feature, error_message=ErrorCode.NONE.name)
+            for update in request.feature_updates
+        )
         return ControllerResult(
             response=UpdateFeaturesResponse(results=results),
             records=() if request.validate_only else list(records.values()),

@@ -83,7 +83,7 @@ class ReplicationControl:
             if counts[topic.name] > 1:
                 continue
             try:
-                partitions += max(topic.num_partitions, len(topic.assignments), 1)
+                partitions += len(topic.assignments) or max(topic.num_partitions, 1)
                 if partitions > RECORDS_MAX:
                     raise Refused(
                         ErrorCode.POLICY_VIOLATION,

@@ -16,6 +16,7 @@ from ottla.protocol.messages.produce import PartitionProduceData, ProduceRequest
 from ottla.protocol.versions import ApiKey
 from tests.golden.batch import GZIP, LZ4, SNAPPY, ZSTD, Batch, Record, values, varint
 from tests.golden.lab import Answer, Lab, probe, versions
+from tests.golden.probes.transactional_writes import Transactional
 from tests.golden.wire import CLOSED, ClosedByBroker
 
 ONE = Batch().encode()
@@ -338,6 +339,7 @@ def keys_of_a_compacted_topic(lab: Lab, policy: str) -> Answer:
 
 @probe(each=["__consumer_offsets", "__transaction_state"])
 def internal_topic(lab: Lab, topic: str) -> Answer:
+    Transactional(lab, lab.name("maker-of-the-topic")).init()
     return lab.ask(ApiKey.PRODUCE, request(lab, topic, ONE, version=12), version=12)
 
 

@@ -8,7 +8,12 @@ import trio
 
 from ottla.broker.context import RequestContext
 from ottla.errors import ErrorCode, KafkaError
-from ottla.protocol.messages.elect_leaders import ElectLeadersRequest, ElectLeadersResponse
+from ottla.protocol.messages.elect_leaders import (
+    ElectLeadersRequest,
+    ElectLeadersResponse,
+    PartitionResult,
+    ReplicaElectionResult,
+)
 from ottla.protocol.messages.list_partition_reassignments import (
     ListPartitionReassignmentsRequest,
     ListPartitionReassignmentsResponse,
@@ -24,7 +29,20 @@ async def handle_elect_leaders(context: RequestContext, request: ElectLeadersReq
             return response
         except KafkaError as error:
             failed = error
-    return ElectLeadersResponse(error_code=failed.code)
+    wanted = () if request.topic_partitions is None else request.topic_partitions
+    return ElectLeadersResponse(
+        error_code=failed.code,
+        replica_election_results=tuple(
+            ReplicaElectionResult(
+                topic=topic.topic,
+                partition_result=tuple(
+                    PartitionResult(partition_id=index, error_code=failed.code, error_message=failed.message)
+                    for index in topic.partitions
+                ),
+            )
+            for topic in wanted
+        ),
+    )
 
 
 async def handle_list_partition_reassignments(

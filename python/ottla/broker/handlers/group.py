@@ -9,11 +9,12 @@ Source: Kafka's `KafkaApis` and `GroupCoordinatorService`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ottla.broker.context import RequestContext
+from ottla.broker.handlers.entries import merged
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.machine import GroupMachine
 from ottla.coordinator.group.offsets import commit_error
@@ -105,9 +106,9 @@ async def handle_join_group(context: RequestContext, request: JoinGroupRequest) 
         )
     except KafkaError as error:
         response = JoinGroupResponse(error_code=error.code)
-    if response.protocol_name is None and context.version < _NULLABLE_PROTOCOL_NAME_VERSION:
-        return replace(response, protocol_name="")
-    return response
+    # An empty name is null where a name can be null, and the other way round.
+    is_nullable = context.version >= _NULLABLE_PROTOCOL_NAME_VERSION
+    return replace(response, protocol_name=response.protocol_name or (None if is_nullable else ""))
 
 
 async def handle_sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse:
@@ -165,7 +166,7 @@ async def handle_offset_commit(context: RequestContext, request: OffsetCommitReq
         existing = {} if topic is None else topic.partitions
         error = missing if topic is None else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         unknown = [p.partition_index for p in asked.partitions if p.partition_index not in existing]
-        if unknown or not asked.partitions:
+        if unknown or topic is None:
             refused.append(
                 OffsetCommitResponseTopic(
                     name=asked.name,
@@ -179,8 +180,12 @@ async def handle_offset_commit(context: RequestContext, request: OffsetCommitReq
         if known:
             assert topic is not None
             accepted.append(replace(asked, name=topic.name, topic_id=topic.topic_id, partitions=known))
+
+    def key(topic: OffsetCommitResponseTopic) -> object:
+        return topic.topic_id if context.version >= _TOPIC_IDS_VERSION else topic.name
+
     if not accepted:
-        return OffsetCommitResponse(topics=tuple(refused))
+        return OffsetCommitResponse(topics=merged(refused, (), key))
     passed_on = replace(request, topics=tuple(accepted))
     try:
         response = cast(
@@ -191,22 +196,7 @@ async def handle_offset_commit(context: RequestContext, request: OffsetCommitReq
         )
     except KafkaError as failure:
         response = commit_error(passed_on, failure.code)
-    return OffsetCommitResponse(topics=_merge(refused, response.topics))
-
-
-def _merge(
-    refused: Sequence[OffsetCommitResponseTopic], answered: Sequence[OffsetCommitResponseTopic]
-) -> tuple[OffsetCommitResponseTopic, ...]:
-    """One entry a topic: what was refused first, as Kafka has it."""
-    if not refused:
-        return tuple(answered)
-    merged = {(t.name or t.topic_id): t for t in refused}
-    for topic in answered:
-        before = merged.get(topic.name) or merged.get(topic.topic_id)
-        key = topic.name if before is None else (before.name or before.topic_id)
-        partitions = topic.partitions if before is None else before.partitions + topic.partitions
-        merged[key] = replace(topic, partitions=partitions)
-    return tuple(merged.values())
+    return OffsetCommitResponse(topics=merged(refused, response.topics, key))
 
 
 async def handle_offset_fetch(context: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse:
@@ -327,7 +317,7 @@ async def handle_offset_delete(context: RequestContext, request: OffsetDeleteReq
             for p in asked.partitions
             if p.partition_index not in existing
         )
-        if unknown:
+        if unknown or topic is None:
             refused.append(OffsetDeleteResponseTopic(name=asked.name, partitions=unknown))
         known = tuple(p for p in asked.partitions if p.partition_index in existing)
         if known:
@@ -339,12 +329,7 @@ async def handle_offset_delete(context: RequestContext, request: OffsetDeleteReq
     )
     if response.error_code is not ErrorCode.NONE:
         return response
-    merged = {t.name: t for t in refused}
-    for answered in response.topics:
-        before = merged.get(answered.name)
-        partitions = answered.partitions if before is None else before.partitions + answered.partitions
-        merged[answered.name] = replace(answered, partitions=partitions)
-    return replace(response, topics=tuple(merged.values()))
+    return replace(response, topics=merged(refused, response.topics, lambda topic: topic.name))
 
 
 # Administration

@@ -41,6 +41,7 @@ async def handle_delete_records(context: RequestContext, request: DeleteRecordsR
                 name=name, partitions=tuple(_delete(context, name, wanted) for wanted in partitions.values())
             )
             for name, partitions in topics.items()
+            if partitions
         )
     )
 
@@ -48,10 +49,10 @@ async def handle_delete_records(context: RequestContext, request: DeleteRecordsR
 def _delete(context: RequestContext, topic: str, wanted: DeleteRecordsPartition) -> DeleteRecordsPartitionResult:
     partition = context.broker.plane.partition(topic, wanted.partition_index)
     code, low_watermark = ErrorCode.NONE, NO_LOW_WATERMARK
-    if is_internal(topic):
-        code = ErrorCode.INVALID_TOPIC_EXCEPTION
-    elif partition is None:
+    if partition is None:
         code = context.broker.metadata.missing_error(topic, wanted.partition_index)
+    elif is_internal(topic):
+        code = ErrorCode.INVALID_TOPIC_EXCEPTION
     else:
         try:
             low_watermark = partition.delete_records(wanted.offset)
@@ -64,11 +65,12 @@ def _delete(context: RequestContext, topic: str, wanted: DeleteRecordsPartition)
 
 async def handle_describe_log_dirs(context: RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse:
     broker = context.broker
-    wanted: Mapping[str, Collection[int]]
+    wanted: dict[str, Collection[int]] = {}
     if request.topics is None:
-        wanted = {topic.name: topic.partitions.keys() for topic in broker.metadata.image.topics.values()}
+        wanted |= {topic.name: topic.partitions.keys() for topic in broker.metadata.image.topics.values()}
     else:
-        wanted = {topic.topic: topic.partitions for topic in request.topics}
+        for topic in request.topics:  # entries of one topic count together, and each partition once
+            wanted[topic.topic] = dict.fromkeys([*wanted.get(topic.topic, ()), *topic.partitions])
     found: dict[str, dict[str, list[DescribeLogDirsPartition]]] = {log_dir: {} for log_dir in broker.log_dirs}
     for name, indexes in wanted.items():
         for index in indexes:

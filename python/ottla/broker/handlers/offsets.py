@@ -61,7 +61,9 @@ async def handle_list_offsets(context: RequestContext, request: ListOffsetsReque
                 continue
             answers.append(await _list_offset(context, topic.name, wanted, request.isolation_level))
     return ListOffsetsResponse(
-        topics=tuple(ListOffsetsTopicResponse(name=name, partitions=tuple(found)) for name, found in topics.items())
+        topics=tuple(
+            ListOffsetsTopicResponse(name=name, partitions=tuple(found)) for name, found in topics.items() if found
+        )
     )
 
 

@@ -35,7 +35,10 @@ TOKENS_NEED_AUTHENTICATION: Final = ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOW
 ANONYMOUS: Final = ("User", "ANONYMOUS")
 
 _QUOTA_ENTITIES: Final = {"user", "client-id", "ip"}
-_QUOTA_MATCH_TYPES: Final = {0, 1, 2}
+MATCH_EXACT: Final = 0
+MATCH_DEFAULT: Final = 1
+MATCH_ANY: Final = 2
+_QUOTA_MATCH_TYPES: Final = {MATCH_EXACT, MATCH_DEFAULT, MATCH_ANY}
 
 
 async def handle_describe_acls(_context: RequestContext, request: DescribeAclsRequest) -> DescribeAclsResponse | Refuse:
@@ -45,12 +48,18 @@ async def handle_describe_acls(_context: RequestContext, request: DescribeAclsRe
     return DescribeAclsResponse(error_code=ErrorCode.SECURITY_DISABLED, error_message=NO_AUTHORIZER)
 
 
-async def handle_create_acls(_context: RequestContext, request: CreateAclsRequest) -> CreateAclsResponse:
+async def handle_create_acls(_context: RequestContext, request: CreateAclsRequest) -> CreateAclsResponse | Refuse:
+    for new in request.creations:
+        if UNKNOWN in (new.resource_type, new.resource_pattern_type, new.operation, new.permission_type):
+            return Refuse("CREATE_ACLS names an unknown kind")
     refused = AclCreationResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=NO_AUTHORIZER)
     return CreateAclsResponse(results=(refused,) * len(request.creations))
 
 
-async def handle_delete_acls(_context: RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse:
+async def handle_delete_acls(_context: RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse | Refuse:
+    for some in request.filters:
+        if UNKNOWN in (some.resource_type_filter, some.pattern_type_filter, some.operation, some.permission_type):
+            return Refuse("DELETE_ACLS names an unknown kind")
     refused = DeleteAclsFilterResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=NO_AUTHORIZER)
     return DeleteAclsResponse(filter_results=(refused,) * len(request.filters))
 
@@ -67,6 +76,8 @@ async def handle_describe_client_quotas(
             return _bad_quotas(ErrorCode.UNSUPPORTED_VERSION, f"entity type {kind!r} is not supported")
         if component.match_type not in _QUOTA_MATCH_TYPES:
             return _bad_quotas(ErrorCode.INVALID_REQUEST, f"match type {component.match_type} is unknown")
+        if (component.match is None) == (component.match_type == MATCH_EXACT):
+            return _bad_quotas(ErrorCode.INVALID_REQUEST, "a name goes with an exact match, and with no other")
         if kind in seen:
             return _bad_quotas(ErrorCode.INVALID_REQUEST, f"entity type {kind!r} appears more than once")
         seen.add(kind)

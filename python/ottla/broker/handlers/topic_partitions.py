@@ -26,8 +26,6 @@ async def handle_describe_topic_partitions(
     context: RequestContext, request: DescribeTopicPartitionsRequest
 ) -> DescribeTopicPartitionsResponse:
     """Describe the topics in the order of their names, from the cursor on, until the page is full."""
-    if any(not topic.name for topic in request.topics):
-        return _refused(request, ErrorCode.UNKNOWN_SERVER_ERROR)  # what Apache Kafka 4.3.1 answers
     image = context.broker.metadata.image
     names = sorted({topic.name for topic in request.topics} or image.topic_ids)
     first_index = 0
@@ -38,6 +36,8 @@ async def handle_describe_topic_partitions(
         names = [name for name in names if name >= cursor.topic_name]
         if names and names[0] == cursor.topic_name:
             first_index = cursor.partition_index
+    if any(not topic.name for topic in request.topics):
+        return _refused(request, ErrorCode.UNKNOWN_SERVER_ERROR)  # what Apache Kafka 4.3.1 answers
     found: list[DescribeTopicPartitionsResponseTopic] = []
     left = max(1, min(request.response_partition_limit, PARTITIONS_MAX))
     for name in names:

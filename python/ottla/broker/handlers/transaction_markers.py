@@ -5,9 +5,11 @@ Source: Kafka's `KafkaApis.handleWriteTxnMarkersRequest` and `handleDescribeProd
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from ottla.broker.context import RequestContext
+from ottla.common.topics import is_valid_name
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.messages.describe_producers import (
     DescribeProducersRequest,
@@ -26,34 +28,48 @@ from ottla.protocol.messages.write_txn_markers import (
 )
 from ottla.protocol.versions import ApiKey
 
+NO_PRODUCER_ID: Final = -1
+
 
 async def handle_write_txn_markers(context: RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse:
-    return WriteTxnMarkersResponse(markers=tuple([await _write(context, marker) for marker in request.markers]))
+    """As Kafka's, the answer has an entry a producer, and none for markers without partitions."""
+    told: dict[int, dict[str, dict[int, ErrorCode]]] = {}
+    for marker in request.markers:
+        for (topic, index), error in (await _write(context, marker)).items():
+            told.setdefault(marker.producer_id, {}).setdefault(topic, {})[index] = error
+    return WriteTxnMarkersResponse(
+        markers=tuple(
+            WritableTxnMarkerResult(
+                producer_id=producer_id,
+                topics=tuple(
+                    WritableTxnMarkerTopicResult(
+                        name=topic,
+                        partitions=tuple(
+                            WritableTxnMarkerPartitionResult(partition_index=index, error_code=error)
+                            for index, error in errors.items()
+                        ),
+                    )
+                    for topic, errors in topics.items()
+                ),
+            )
+            for producer_id, topics in told.items()
+        )
+    )
 
 
-async def _write(context: RequestContext, marker: WritableTxnMarker) -> WritableTxnMarkerResult:
+async def _write(context: RequestContext, marker: WritableTxnMarker) -> Mapping[tuple[str, int], ErrorCode]:
     """Write one marker; it is answered when it counts, or cannot."""
-    errors = await context.broker.transaction_markers.write(
+    partitions = [(topic.name, p) for topic in marker.topics for p in topic.partition_indexes]
+    if marker.producer_id == NO_PRODUCER_ID:
+        return dict.fromkeys(partitions, ErrorCode.INVALID_PRODUCER_ID_MAPPING)
+    return await context.broker.transaction_markers.write(
         producer_id=marker.producer_id,
         producer_epoch=marker.producer_epoch,
         commit=marker.transaction_result,
         coordinator_epoch=marker.coordinator_epoch,
         transaction_version=marker.transaction_version,
-        partitions=[(topic.name, p) for topic in marker.topics for p in topic.partition_indexes],
+        partitions=partitions,
     )
-    topics = [
-        WritableTxnMarkerTopicResult(
-            name=topic.name,
-            partitions=tuple(
-                [
-                    WritableTxnMarkerPartitionResult(partition_index=p, error_code=errors[topic.name, p])
-                    for p in topic.partition_indexes
-                ]
-            ),
-        )
-        for topic in marker.topics
-    ]
-    return WritableTxnMarkerResult(producer_id=marker.producer_id, topics=tuple(topics))
 
 
 async def handle_describe_producers(
@@ -68,8 +84,10 @@ async def handle_describe_producers(
 
 def _describe(context: RequestContext, topic: str, index: int) -> PartitionResponse:
     def failed(error: ErrorCode) -> PartitionResponse:
-        return PartitionResponse(partition_index=index, error_code=error)
+        return PartitionResponse(partition_index=index, error_code=error, error_message=error.name)
 
+    if not is_valid_name(topic):
+        return failed(ErrorCode.INVALID_TOPIC_EXCEPTION)
     if context.broker.metadata.image.partition(topic, index) is None:
         return failed(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     partition = context.broker.plane.partition(topic, index)

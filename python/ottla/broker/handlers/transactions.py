@@ -5,7 +5,7 @@ Source: Kafka's `KafkaApis` and `TransactionCoordinator` (KIP-98, KIP-664, KIP-8
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -82,7 +82,10 @@ async def handle_add_partitions_to_txn(
 async def _add(
     context: RequestContext, asked: AddPartitionsToTxnTransaction
 ) -> tuple[AddPartitionsToTxnTopicResult, ...]:
-    """Add or verify the partitions of one transaction: all that exist, or none."""
+    """Add or verify the partitions of one transaction: all that exist, or none.
+
+    Answers that tell the partitions apart name each once; Kafka collects those in a map.
+    """
     partitions = [(topic.name, index) for topic in asked.topics for index in topic.partitions]
     image = context.broker.metadata.image
     unknown = {at for at in partitions if image.partition(*at) is None}
@@ -90,7 +93,6 @@ async def _add(
         missing, rest = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.OPERATION_NOT_ATTEMPTED
         return _by_topic((at, missing if at in unknown else rest) for at in partitions)
     producer = (asked.transactional_id, asked.producer_id, asked.producer_epoch)
-    errors: Mapping[TopicPartition, ErrorCode]
     try:
         if not asked.transactional_id:
             raise KafkaError(ErrorCode.INVALID_REQUEST)
@@ -99,10 +101,24 @@ async def _add(
         else:
             rules = _NEW_RULES if context.version >= _ADD_BY_NEW_RULES_FROM_VERSION else _OLD_RULES
             error = await context.broker.transactions.add(*producer, partitions, client_version=rules)
-            errors = dict.fromkeys(partitions, error)
+            return _as_asked(asked, _known(error, context.version))
     except KafkaError as failure:
-        errors = dict.fromkeys(partitions, failure.code)
+        return _as_asked(asked, _known(failure.code, context.version))
     return _by_topic((at, _known(errors[at], context.version)) for at in partitions)
+
+
+def _as_asked(asked: AddPartitionsToTxnTransaction, error: ErrorCode) -> tuple[AddPartitionsToTxnTopicResult, ...]:
+    """One error for all: entry for entry, as they were named."""
+    return tuple(
+        AddPartitionsToTxnTopicResult(
+            name=topic.name,
+            results_by_partition=tuple(
+                AddPartitionsToTxnPartitionResult(partition_index=index, partition_error_code=error)
+                for index in topic.partitions
+            ),
+        )
+        for topic in asked.topics
+    )
 
 
 def _by_topic(

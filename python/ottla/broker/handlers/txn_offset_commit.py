@@ -10,6 +10,7 @@ from typing import Final, cast
 
 from ottla.broker.context import RequestContext
 from ottla.broker.group_coordinator import GroupCoordinator
+from ottla.broker.handlers.entries import merged
 from ottla.broker.transaction_verifier import (
     OFFSETS_ABORTABLE_FROM,
     OFFSETS_ADD_FROM,
@@ -37,7 +38,7 @@ _LOADING_KNOWN_FROM: Final = 2
 async def handle_txn_offset_commit(context: RequestContext, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse:
     accepted, refused = _sort_out(context, request)
     if not accepted.topics:
-        return refused
+        return TxnOffsetCommitResponse(topics=merged(refused, (), _name))
     try:
         response = await _commit(context, accepted)
     except KafkaError as failure:
@@ -45,17 +46,16 @@ async def handle_txn_offset_commit(context: RequestContext, request: TxnOffsetCo
         if code is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS and context.version < _LOADING_KNOWN_FROM:
             code = ErrorCode.COORDINATOR_NOT_AVAILABLE
         response = txn_commit_error(accepted, code)
-    merged = {topic.name: topic for topic in refused.topics}
-    for topic in response.topics:
-        before = merged.get(topic.name)
-        partitions = topic.partitions if before is None else before.partitions + topic.partitions
-        merged[topic.name] = replace(topic, partitions=partitions)
-    return TxnOffsetCommitResponse(topics=tuple(merged.values()))
+    return TxnOffsetCommitResponse(topics=merged(refused, response.topics, _name))
+
+
+def _name(topic: TxnOffsetCommitResponseTopic) -> str:
+    return topic.name
 
 
 def _sort_out(
     context: RequestContext, request: TxnOffsetCommitRequest
-) -> tuple[TxnOffsetCommitRequest, TxnOffsetCommitResponse]:
+) -> tuple[TxnOffsetCommitRequest, list[TxnOffsetCommitResponseTopic]]:
     """The request without partitions that do not exist, and the answer for those."""
     image = context.broker.metadata.image
     accepted: list[TxnOffsetCommitRequestTopic] = []
@@ -64,14 +64,14 @@ def _sort_out(
         topic = image.topic(asked.name)
         existing = {} if topic is None else topic.partitions
         unknown = [p.partition_index for p in asked.partitions if p.partition_index not in existing]
-        if unknown:
+        if unknown or topic is None:
             error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             partitions = [TxnOffsetCommitResponsePartition(partition_index=p, error_code=error) for p in unknown]
             refused.append(TxnOffsetCommitResponseTopic(name=asked.name, partitions=tuple(partitions)))
         known = tuple(p for p in asked.partitions if p.partition_index in existing)
         if known:
             accepted.append(replace(asked, partitions=known))
-    return replace(request, topics=tuple(accepted)), TxnOffsetCommitResponse(topics=tuple(refused))
+    return replace(request, topics=tuple(accepted)), refused
 
 
 async def _commit(context: RequestContext, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse:

@@ -41,8 +41,7 @@ class ClassicMembers:
         try:
             response = self._join(group, request, caller, now, written)
         except Refused as refused:
-            response = JoinGroupResponse(error_code=refused.code, member_id=request.member_id)
-            return Outcome().reply(caller.token, response)
+            return Outcome().reply(caller.token, JoinGroupResponse(error_code=refused.code))
         return Outcome().write(written, Reply(caller.token, response))
 
     def _join(
@@ -58,13 +57,13 @@ class ClassicMembers:
         member_id = request.member_id or caller.unique_id
         self._heartbeats.check_room(group, member_id)
         _check_protocols(group, request.protocol_type, request.protocols)
-        subscription = parse_subscription(request.protocols[0].metadata)
-        if subscription is None:
-            raise Refused(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, "The subscription cannot be read.")
         instance_id = request.group_instance_id
         is_new = not request.member_id
         if is_new and instance_id is None and caller.api_version >= MEMBER_ID_REQUIRED_VERSION_MIN:
             return JoinGroupResponse(error_code=ErrorCode.MEMBER_ID_REQUIRED, member_id=member_id)
+        subscription = parse_subscription(request.protocols[0].metadata)
+        if subscription is None:
+            raise Refused(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, "The subscription cannot be read.")
         step = self._identify(group, member_id, instance_id, now, written, is_new=is_new)
         before = step.old.metadata
         metadata = replace(

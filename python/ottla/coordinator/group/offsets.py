@@ -42,6 +42,7 @@ from ottla.protocol.messages.offset_fetch import (
 )
 
 GROUP_ID_NOT_FOUND_VERSION_MIN = 9
+_TIMESTAMP_MS_MAX = 2**63 - 1
 
 
 class Offsets:
@@ -62,7 +63,9 @@ class Offsets:
         if group is not None and group.state in (GroupState.STABLE, GroupState.PREPARING_REBALANCE):
             self._rebalancing.renew_session(group.members[request.member_id], now)
         metadata_max = self._rebalancing.config.offset_metadata_max_bytes
-        expire_timestamp_ms = -1 if request.retention_time_ms == -1 else now.wall_ms + request.retention_time_ms
+        expire_timestamp_ms = -1
+        if request.retention_time_ms != -1:
+            expire_timestamp_ms = min(now.wall_ms + request.retention_time_ms, _TIMESTAMP_MS_MAX)
         writes: list[CoordinatorRecord] = []
         topics = []
         for topic in request.topics:

@@ -51,7 +51,10 @@ impl DataPlane {
         };
         let slot_id = session.place(Slot::Owed, call.size_bytes);
         let Some(isolation) = decoded.isolation else {
-            let response = self.refuse_fetch(&decoded, UNKNOWN_SERVER_ERROR);
+            let mut response = self.refuse_fetch(&decoded, UNKNOWN_SERVER_ERROR);
+            if uses_topic_ids(version) {
+                response.partitions.clear(); // from then on the error of the whole is enough
+            }
             return self.answer_fetch(session_id, slot_id, call, response, now);
         };
         let session_request = SessionRequest {

@@ -206,7 +206,7 @@ impl DataPlane {
                     message.map(str::to_owned),
                 ));
             }
-            if !partitions.is_empty() || topic.partitions.is_empty() {
+            if !partitions.is_empty() {
                 topics.push(TopicResponse {
                     name: topic.name.to_owned(),
                     topic_id: topic.topic_id,

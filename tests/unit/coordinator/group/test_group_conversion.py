@@ -188,7 +188,9 @@ def test_a_classic_consumer_may_join_a_consumer_group() -> None:
     assert group.heartbeat(a, 3) is ErrorCode.REBALANCE_IN_PROGRESS
     assert rejoin(group, a) == (3, (2, 3))
     assert group.heartbeat(a, 3) is ErrorCode.NONE
-    assert group.join(using=protocols(range=b"?")).error_code is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+    unreadable = protocols(range=b"?")
+    assert group.join(using=unreadable).error_code is ErrorCode.MEMBER_ID_REQUIRED, "before it is read"
+    assert group.join(a, using=unreadable).error_code is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
     assert group.join(protocol_type="connect").error_code is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
     assert group.join(using=protocols(mine=subscription("topic"))).error_code is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
     assert group.sync(a, 3, protocol_name="mine").error_code is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
