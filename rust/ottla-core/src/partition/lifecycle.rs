@@ -42,7 +42,11 @@ impl Partition {
             dir: &path,
             topic_partition: &topic_partition,
             config: &config,
-            last_stop: if is_new { LastStop::Clean } else { dir.last_stop() },
+            last_stop: if is_new {
+                LastStop::Clean
+            } else {
+                dir.last_stop_of(&topic_partition)
+            },
             log_start_offset: io.cell.log_start_offset.load(Ordering::Relaxed),
             recovery_point: io.cell.recovery_point(),
             is_foreign: dir.is_foreign(&topic_partition),
@@ -53,9 +57,15 @@ impl Partition {
         } else {
             recovery::load(&context)
         };
-        // A damaged one was looked at, too: the directory need not be looked at again for its sake.
+        let (parts, report) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                dir.note_refused(&topic_partition)?;
+                return Err(error);
+            }
+        };
+        lower_recovery_point(dir, &io, parts.next_offset)?;
         dir.note_opened(&topic_partition)?;
-        let (parts, report) = loaded?;
         let mut log = make_log(dir, &topic_partition, &path, Arc::new(config), parts, io);
         if log.config.flush_messages <= 1 && log.synced_offset < log.next_offset {
             // Nobody may see what a power failure could still take away.
@@ -215,6 +225,7 @@ impl Partition {
             is_foreign: false,
             wall_ms,
         })?;
+        lower_recovery_point(&self.dir, io, parts.next_offset)?;
         let mut state = lock(&self.state);
         let generation = state.log.generation + 1;
         let io = LogIo::new(self.id, self.is_internal, generation, Arc::clone(&io.cell));
@@ -286,6 +297,15 @@ impl Partition {
         self.dir.wait_written(&io);
         self.dir.discard(&self.topic_partition)
     }
+}
+
+/// The disk has lost what was synced: what is written in its place is not, and must not count as such.
+fn lower_recovery_point(dir: &LogDir, io: &LogIo, next_offset: i64) -> Result<()> {
+    if io.cell.recovery_point() > next_offset {
+        io.cell.set_recovery_point(next_offset);
+        dir.write_checkpoints()?;
+    }
+    Ok(())
 }
 
 fn make_log(

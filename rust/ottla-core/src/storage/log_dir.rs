@@ -2,13 +2,10 @@
 //!
 //! Appends arrive as jobs and leave as completions. Nobody but the writer writes to the logs of a directory, so a stalled or
 //! failing disk holds up its own partitions and nothing else. In simulations there is no thread: the caller steps the writer.
-//!
-//! What a start must check depends on how the last run ended. `.kafka_cleanshutdown` (removed at start): nothing. The same
-//! boot of the machine: every completed write is there, only the unwritten tail of each log can be torn. Another boot: only
-//! what was synced is sure, and each log is checked from its recovery point on.
 
 mod checkpoints;
 mod completion;
+mod last_stop;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,6 +16,8 @@ use std::thread::JoinHandle;
 pub(crate) use checkpoints::CheckpointCell;
 use checkpoints::read_checkpoint;
 pub use completion::{Completion, Outcome, PartitionId};
+pub use last_stop::LastStop;
+use last_stop::{BOOT_ID_FILE, CLEAN_SHUTDOWN_FILE, take_last_stop};
 
 use super::ballast;
 use super::cache::{Cache, lock};
@@ -36,11 +35,8 @@ pub use super::meta::LogDirMeta;
 const LOCK_FILE: &str = ".lock";
 /// Its directory belongs to the quorum, which recovers it by itself; no partition is ever opened there.
 const METADATA_TOPIC: &str = "__cluster_metadata";
-const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
 /// As Kafka writes it; the broker epoch is not known here.
 const CLEAN_SHUTDOWN: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
-/// The boot of the machine in which every log of the directory was last known to be whole.
-const BOOT_ID_FILE: &str = ".boot-id";
 
 /// How to open a log directory.
 #[derive(Clone)]
@@ -72,25 +68,14 @@ impl std::fmt::Debug for LogDirOptions {
     }
 }
 
-/// How the last run ended, and so what a start must check.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LastStop {
-    /// In order, in this boot of the machine: nothing needs a look.
-    Clean,
-    /// In order, before the machine restarted: what was not synced may be missing all the same.
-    CleanEarlierBoot,
-    /// The process died: completed writes are all there.
-    ProcessDied,
-    /// The machine stopped: only what was synced is sure.
-    PowerFailed,
-}
-
 /// A log directory, locked against other processes while this lives.
 #[derive(Debug)]
 pub struct LogDir {
     path: PathBuf,
     meta: LogDirMeta,
     last_stop: LastStop,
+    /// Partitions that no run in this boot could open.
+    suspect: BTreeSet<TopicPartition>,
     /// Another program wrote to it last (Apache Kafka leaves no boot id).
     is_foreign: bool,
     pub(crate) files: Arc<Files>,
@@ -114,6 +99,8 @@ struct DirState {
     found: BTreeSet<TopicPartition>,
     /// Found and not opened yet; when none is left, the directory is known to be whole in this boot.
     unopened: BTreeSet<TopicPartition>,
+    /// Found, and could not be opened in this boot: looked at in full by each start until they can.
+    refused: BTreeSet<TopicPartition>,
     cells: BTreeMap<TopicPartition, Arc<CheckpointCell>>,
     checkpoints: BTreeMap<&'static str, OffsetCheckpoint>,
     removals: u64,
@@ -200,7 +187,7 @@ impl LogDir {
         );
         keep_space_back(&queue, path, options.reserved_bytes, is_relieved);
         let is_foreign = fs.file_size_bytes(&path.join(BOOT_ID_FILE)).is_err();
-        let last_stop = take_last_stop(&**fs, path)?;
+        let (last_stop, suspect) = take_last_stop(&**fs, path)?;
         let mut state = DirState::default();
         for entry in fs.read_dir(path).map_err(Error::storage("listing the log directory"))? {
             if entry.is_dir && entry.name.ends_with(DELETED_SUFFIX) {
@@ -238,6 +225,7 @@ impl LogDir {
             path: path.clone(),
             meta,
             last_stop,
+            suspect,
             is_foreign,
             files,
             queue,
@@ -288,11 +276,6 @@ impl LogDir {
     /// How the last run ended.
     pub fn last_stop(&self) -> LastStop {
         self.last_stop
-    }
-
-    /// Whether the last stop was clean (nothing needs a scan).
-    pub fn was_clean(&self) -> bool {
-        self.last_stop == LastStop::Clean
     }
 
     /// Completions since the last call, in order. QUICK.
@@ -410,6 +393,7 @@ impl LogDir {
             let mut state = lock(&self.state);
             state.cells.remove(topic_partition);
             state.found.remove(topic_partition);
+            state.refused.remove(topic_partition);
             state.removals += 1;
             state.removals
         };
@@ -446,27 +430,6 @@ impl LogDir {
     /// Whether the directory holds that partition.
     pub(crate) fn contains(&self, topic_partition: &TopicPartition) -> bool {
         lock(&self.state).found.contains(topic_partition)
-    }
-
-    /// A partition was opened (and recovered) or is gone.
-    pub(crate) fn note_opened(&self, topic_partition: &TopicPartition) -> Result<()> {
-        if lock(&self.state).unopened.remove(topic_partition) {
-            self.note_whole()
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Once no partition is left that might be torn, note the boot of the machine: if only the process dies from now on,
-    /// only the tails need a look.
-    fn note_whole(&self) -> Result<()> {
-        if !lock(&self.state).unopened.is_empty() {
-            return Ok(());
-        }
-        let fs = &self.files.fs;
-        let boot_id = fs.boot_id().map_err(Error::storage("reading the boot id"))?;
-        fs.replace(&self.path.join(BOOT_ID_FILE), boot_id.as_bytes(), false)
-            .map_err(Error::storage("writing the boot id"))
     }
 
     /// Everything of this log that is queued is done when this returns (carried out here if there is no thread).
@@ -507,32 +470,5 @@ fn parse_dir_name(name: &str) -> Option<TopicPartition> {
     Some(TopicPartition {
         topic: topic.into(),
         partition,
-    })
-}
-
-/// Read how the last run ended, and remove the marker: it speaks of this start only.
-fn take_last_stop(fs: &dyn LogFs, path: &Path) -> Result<LastStop> {
-    let storage = Error::storage;
-    let marker = path.join(CLEAN_SHUTDOWN_FILE);
-    let is_clean = match fs.remove_file(&marker) {
-        Ok(()) => {
-            // Else a power failure could bring it back.
-            fs.sync_dir(path)
-                .map_err(storage("removing the clean-shutdown marker"))?;
-            true
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(error) => return Err(storage("removing the clean-shutdown marker")(error)),
-    };
-    let boot_id = fs.boot_id().map_err(storage("reading the boot id"))?;
-    // Unreadable or half-written counts as another boot: that only costs a longer look.
-    let is_same_boot = fs
-        .read(&path.join(BOOT_ID_FILE))
-        .is_ok_and(|noted| noted == boot_id.as_bytes());
-    Ok(match (is_clean, is_same_boot) {
-        (true, true) => LastStop::Clean,
-        (true, false) => LastStop::CleanEarlierBoot,
-        (false, true) => LastStop::ProcessDied,
-        (false, false) => LastStop::PowerFailed,
     })
 }

@@ -77,6 +77,10 @@ pub(crate) fn load(context: &LoadContext<'_>) -> Result<(LogParts, RecoveryRepor
         has_removed: false,
     };
     let parts = loader.load()?;
+    if loader.has_removed {
+        // What comes back would be taken for a part of what is written from now on.
+        context.files.fs.sync_dir(context.dir).map_err(reading)?;
+    }
     Ok((parts, loader.report))
 }
 
@@ -122,10 +126,11 @@ impl Loader<'_> {
         let mut is_unsure = self.context.last_stop != LastStop::Clean;
         let mut tail = None;
         if self.context.last_stop == LastStop::CleanEarlierBoot {
-            // If everything was synced before the machine stopped, the stop is as good as a clean one of this boot.
+            // A clean stop syncs everything and leaves the recovery point at the end. If that is where the log ends, the stop
+            // is as good as one of this boot; a longer log was not synced, of a shorter one the disk has lost a part.
             tail = self
                 .open_last(&segments, false)?
-                .filter(|tail| tail.next_offset <= self.context.recovery_point);
+                .filter(|tail| tail.next_offset == self.context.recovery_point);
             is_unsure = tail.is_none();
         }
         // Everything from here on is walked again for producers and transactions.
@@ -323,7 +328,9 @@ impl Loader<'_> {
                 reason: format!("{reason}; {behind}"),
             });
         }
+        // Behind what is written from now on, whole batches of a torn write would be taken for its continuation.
         file.truncate(bad_at)
+            .and_then(|()| file.sync_data())
             .map_err(Error::storage("cutting off a torn write"))?;
         self.report.cut.push(CutTail {
             file: name,

@@ -97,7 +97,9 @@ pub(crate) fn cut_at(files: &Files, dir: &Arc<Path>, offset: i64) -> Result<()> 
         if let Some(position) = find_offset(&*file, from, size_bytes, offset)? {
             file.truncate(position)?;
         }
-        Ok(())
+        // What comes back would be taken for a continuation of what is written from now on.
+        file.sync_data()?;
+        files.fs.sync_dir(dir)
     };
     cut().map_err(Error::storage("cutting a log"))
 }

@@ -151,6 +151,11 @@ impl Segment {
         self.base_offset
     }
 
+    /// The partition's directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Path of one of its files.
     pub fn path(&self, suffix: &str) -> PathBuf {
         let is_swap = self.swap_names.load(Ordering::Acquire) & suffix_bit(suffix) != 0;
@@ -281,7 +286,7 @@ impl Segment {
         };
         bytes.truncate(bytes.len() / AbortedTxnRow::SIZE_BYTES * AbortedTxnRow::SIZE_BYTES);
         match IndexEntries::<AbortedTxnRow>::from_bytes(bytes) {
-            Some(rows) if rows.is_sane() => Ok(rows.iter().collect()),
+            Some(rows) if rows.is_sane(self.base_offset) => Ok(rows.iter().collect()),
             _ => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "a transaction index is damaged",
@@ -360,11 +365,11 @@ impl Segment {
             indexes.add(position as u32, header);
         }
         let indexes = indexes.finish();
-        if indexes.write(&*files.fs, self).is_err() {
-            // On a full disk readers go on all the same; what is half written must not be taken for an index.
-            remove_if_there(&*files.fs, &self.path(OffsetEntry::SUFFIX))?;
-            remove_if_there(&*files.fs, &self.path(TimeEntry::SUFFIX))?;
-        }
+        // Whole or not at all, and for sure: nobody looks at this segment again, and half of it may look like an index. On
+        // a full disk readers go on all the same.
+        let replace = |suffix, content| files.fs.replace(&self.path(suffix), content, true);
+        let _ = replace(TimeEntry::SUFFIX, indexes.times.bytes_from(0))
+            .and_then(|()| replace(OffsetEntry::SUFFIX, indexes.offsets.bytes_from(0)));
         Ok(indexes)
     }
 }
@@ -377,10 +382,10 @@ pub(crate) struct Indexes {
 }
 
 impl Indexes {
-    /// Replace both files.
+    /// Replace both files. Times first: a start goes on from the last offset entry, and needs every earlier time entry.
     pub fn write(&self, fs: &dyn LogFs, segment: &Segment) -> io::Result<()> {
-        write_whole(fs, &segment.path(OffsetEntry::SUFFIX), self.offsets.bytes_from(0))?;
-        write_whole(fs, &segment.path(TimeEntry::SUFFIX), self.times.bytes_from(0))
+        write_whole(fs, &segment.path(TimeEntry::SUFFIX), self.times.bytes_from(0))?;
+        write_whole(fs, &segment.path(OffsetEntry::SUFFIX), self.offsets.bytes_from(0))
     }
 }
 
@@ -393,13 +398,22 @@ pub(crate) fn write_whole(fs: &dyn LogFs, path: &Path, content: &[u8]) -> io::Re
 
 /// Give a file this content without making it empty first: file systems take that for a replacement that must reach the
 /// disk at once (ext4's `auto_da_alloc`), and thousands of partitions begin an epoch at every start.
+///
+/// The first byte comes last, and no file begins with the one that stands there meanwhile: what an interrupted call leaves
+/// is never taken for whole, however well the new content's beginning goes with the old one's end.
 pub(crate) fn overwrite(fs: &dyn LogFs, path: &Path, content: &[u8]) -> io::Result<()> {
     let file = fs.open(path, OpenMode::Create)?;
-    file.write_all_at(&[IoSlice::new(content)], 0)?;
-    if file.size_bytes()? > content.len() as u64 {
+    let size_bytes = file.size_bytes()?;
+    let write = |bytes: &[u8], position| file.write_all_at(&[IoSlice::new(bytes)], position);
+    let Some((first, rest)) = content.split_first().filter(|_| size_bytes > 0) else {
+        return write(content, 0);
+    };
+    write(&[u8::MAX], 0)?;
+    write(rest, 1)?;
+    if size_bytes > content.len() as u64 {
         file.truncate(content.len() as u64)?;
     }
-    Ok(())
+    write(&[*first], 0)
 }
 
 /// Remove a file that may be gone already.

@@ -48,14 +48,20 @@ impl IndexEntry for AbortedTxnRow {
 }
 
 impl IndexEntries<AbortedTxnRow> {
-    /// Whether each row is a transaction that can have been.
-    pub fn is_sane(&self) -> bool {
+    /// Whether each row is a transaction that can have ended in a segment that begins at `base_offset`, in this order. A row
+    /// of zeros, as a power failure leaves it, is none: a transaction has a record before its marker.
+    pub fn is_sane(&self, base_offset: i64) -> bool {
+        let mut before = base_offset - 1;
         self.bytes_from(0)
             .chunks_exact(AbortedTxnRow::SIZE_BYTES)
             .all(|row| row[..2] == VERSION.to_be_bytes())
-            && self
-                .iter()
+            && self.iter().all(|row| {
+                let ascends = row.last_offset > before;
+                before = row.last_offset;
                 // The last stable offset may be that of an older transaction, still open when this one ended.
-                .all(|row| row.first_offset <= row.last_offset && row.last_stable_offset <= row.last_offset + 1)
+                ascends
+                    && (0..row.last_offset).contains(&row.first_offset)
+                    && (0..=row.last_offset.saturating_add(1)).contains(&row.last_stable_offset)
+            })
     }
 }

@@ -265,6 +265,10 @@ impl WriteQueue {
                     self.remove(path);
                     Ok(())
                 }
+                Work::Settle(segment) if log.cell.recovery_point() >= state.written_offset => {
+                    self.sync_indexes(segment)
+                }
+                Work::Settle(_) => Ok(()),
                 Work::Sync => {
                     batch.sync(log, generation);
                     Ok(())

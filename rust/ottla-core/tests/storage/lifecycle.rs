@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ottla_core::error::Error;
 use ottla_core::partition::{Partition, PartitionOptions};
 use ottla_core::storage::config::LogConfig;
-use ottla_core::storage::fs::LogFs;
+use ottla_core::storage::fs::{LogFs, OpenMode};
 use ottla_core::storage::log_dir::{LastStop, LogDir, PartitionId};
 use ottla_core::storage::sim_fs::{Crash, Effect, Fault, Operation, SimFs};
 use ottla_core::types::TopicId;
@@ -176,4 +176,113 @@ fn an_error_in_the_background_takes_the_log_offline_too() {
         b"0\n1\nt 0 10\n"
     );
     assert_eq!(dir.partitions(), [topic_partition("t", 0)]);
+}
+
+const FIRST_SEGMENT: &str = "/log/t-0/00000000000000000000.log";
+/// Of a batch of one record of one byte.
+const BATCH_BYTES: usize = 69;
+
+/// A log of that many batches of a byte, closed in order; then the machine is switched off and on.
+fn stopped_before_a_boot(batches: i64) -> SimFs {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let partition = open(&dir, "t", LogConfig::default());
+    for number in 0..batches {
+        append(&partition, &[b"v"], WALL_MS + number);
+    }
+    settle(&dir, &[&partition]);
+    partition.close().unwrap();
+    dir.close().unwrap();
+    fs.restart(Crash::PowerFails);
+    fs
+}
+
+fn cut_file(fs: &SimFs, size_bytes: usize) {
+    let file = fs.open(Path::new(FIRST_SEGMENT), OpenMode::ReadWrite).unwrap();
+    file.truncate(size_bytes as u64).unwrap();
+    file.sync_data().unwrap();
+}
+
+#[test]
+fn a_clean_stop_in_an_earlier_boot_counts_only_if_the_log_ends_where_it_was_synced() {
+    let fs = stopped_before_a_boot(3);
+    let dir = open_dir(&fs);
+    assert_eq!(dir.last_stop(), LastStop::CleanEarlierBoot);
+    let partition = open(&dir, "t", LogConfig::default());
+    assert_eq!(partition.recovery_report().scanned_bytes, 0, "nothing is missing");
+    // Where the disk has lost the end, what it kept is not taken at its word either.
+    let fs = stopped_before_a_boot(3);
+    cut_file(&fs, 2 * BATCH_BYTES);
+    let dir = open_dir(&fs);
+    let partition = open(&dir, "t", LogConfig::default());
+    let report = partition.recovery_report();
+    assert!(report.scanned_bytes > 0);
+    assert!(
+        report.notes[0].contains("the log ends at 2, but everything below 3 had been synced"),
+        "{report:?}"
+    );
+    let fs = stopped_before_a_boot(3);
+    cut_file(&fs, 2 * BATCH_BYTES);
+    fs.flip_bit(Path::new(FIRST_SEGMENT), BATCH_BYTES - 1, 0).unwrap();
+    let error = try_open(&open_dir(&fs), "t", LogConfig::default()).unwrap_err();
+    assert!(matches!(error, Error::Damaged { position: 0, .. }), "{error}");
+}
+
+#[test]
+fn what_is_written_in_place_of_lost_records_does_not_count_as_synced() {
+    let fs = stopped_before_a_boot(3);
+    cut_file(&fs, 2 * BATCH_BYTES);
+    let dir = open_dir(&fs);
+    let partition = open(&dir, "t", LogConfig::default());
+    commit(&dir, &partition, &append(&partition, &[b"w"], WALL_MS));
+    assert_eq!(partition.offsets().log_end_offset, 3);
+    // Of the new record, half reaches the disk.
+    fs.sync_all(Path::new("/log")).unwrap();
+    cut_file(&fs, 3 * BATCH_BYTES - 9);
+    fs.restart(Crash::PowerFails);
+    let partition = open(&open_dir(&fs), "t", LogConfig::default());
+    assert_eq!(partition.offsets().log_end_offset, 2, "a torn write, no damage");
+}
+
+#[test]
+fn a_damaged_partition_is_refused_by_every_start_until_it_is_mended() {
+    let fs = SimFs::new(1);
+    let config = LogConfig {
+        segment_bytes: 4 * BATCH_BYTES as u32,
+        ..LogConfig::default()
+    };
+    let dir = open_dir(&fs);
+    let (damaged, whole) = (open(&dir, "t", config.clone()), open(&dir, "u", config.clone()));
+    for number in 0..10 {
+        append(&damaged, &[b"v"], WALL_MS + number);
+        append(&whole, &[b"v"], WALL_MS + number);
+    }
+    settle(&dir, &[&damaged, &whole]);
+    fs.sync_all(Path::new("/log")).unwrap();
+    fs.restart(Crash::PowerFails);
+    let middle = BATCH_BYTES + BATCH_BYTES / 2;
+    fs.flip_bit(Path::new(FIRST_SEGMENT), middle, 3).unwrap();
+    let mut scanned = Vec::new();
+    for _ in 0..3 {
+        let dir = open_dir(&fs);
+        let error = try_open(&dir, "t", config.clone()).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        scanned.push(open(&dir, "u", config.clone()).recovery_report().scanned_bytes);
+        fs.restart(Crash::ProcessDies);
+    }
+    let all = 10 * BATCH_BYTES as u64;
+    assert!(scanned[0] >= all, "{scanned:?}");
+    assert!(
+        scanned[1..].iter().all(|bytes| *bytes < all),
+        "the other is looked at in full once: {scanned:?}"
+    );
+    fs.flip_bit(Path::new(FIRST_SEGMENT), middle, 3).unwrap();
+    for is_suspect in [true, false] {
+        let dir = open_dir(&fs);
+        let partition = open(&dir, "t", config.clone());
+        let report = partition.recovery_report();
+        assert_eq!(report.scanned_bytes >= all, is_suspect, "{report:?}");
+        open(&dir, "u", config.clone());
+        fs.restart(Crash::ProcessDies);
+    }
 }

@@ -187,11 +187,10 @@ impl Log {
     }
 
     fn queue_segment_sync(&self, segment: Arc<Segment>, next_offset: i64) {
-        let (log, dir) = (Arc::clone(&self.io), self.dir.to_path_buf());
+        let log = Arc::clone(&self.io);
         self.queue.chore(Chore::SyncSegment {
             log,
             segment,
-            dir,
             next_offset,
         });
     }

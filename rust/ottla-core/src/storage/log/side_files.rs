@@ -32,6 +32,7 @@ impl Log {
             };
             self.closed.push(closed);
             self.io.cell.rolls_outstanding.fetch_add(1, Ordering::AcqRel);
+            self.submit(Work::Settle(Arc::clone(&self.active.segment)));
             self.to_sync
                 .push_back((Arc::clone(&self.active.segment), self.next_offset));
         }

@@ -1,6 +1,6 @@
 //! Producers, transactions and leader epochs of a log that is opened: what the files say, then every batch behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
@@ -52,16 +52,29 @@ impl Loader<'_> {
                 .push("leader epochs were collected from the whole log".to_owned());
             snapshot_limit = first_base;
         }
+        let unsound = self
+            .unsound_transaction_indexes(names, &segments, checked_from)
+            .map_err(reading)?;
+        snapshot_limit = unsound.first().map_or(snapshot_limit, |base| snapshot_limit.min(*base));
         let (mut producers, snapshot) = self
-            .read_snapshot(names, &segments, first_base..=snapshot_limit, next_offset)
+            .read_snapshot(
+                names,
+                &segments,
+                first_base..=snapshot_limit,
+                next_offset.min(checked_from),
+            )
             .map_err(reading)?;
         epochs.truncate_from_end(next_offset);
         let from = snapshot.unwrap_or(first_base);
         let mut aborted = self.replay_batches(&segments, &active, from..next_offset, &mut producers, |header| {
-            epochs.assign(
+            let (epoch, offset) = (
                 header.partition_leader_epoch(),
                 header.base_offset().max(log_start_offset),
             );
+            // What the file says holds until a batch contradicts it: an epoch may have begun before the first of these.
+            if epochs.epoch_of(offset) != Some(epoch) {
+                epochs.assign(epoch, offset);
+            }
         })?;
         for (segment, _) in &segments {
             let rows = aborted.remove(&segment.base_offset()).unwrap_or_default();
@@ -71,7 +84,9 @@ impl Loader<'_> {
                 closed.has_aborted = true;
             }
             let is_active = segment.base_offset() == active.base_offset();
-            self.restore_aborted(segment, &rows, checked_from, is_active.then_some(&mut active))
+            let base_offset = segment.base_offset();
+            let anew = base_offset >= checked_from || unsound.contains(&base_offset);
+            self.restore_aborted(segment, &rows, anew, is_active.then_some(&mut active))
                 .map_err(reading)?;
         }
         epochs.truncate_from_start(log_start_offset);
@@ -155,22 +170,48 @@ impl Loader<'_> {
         Ok(aborted)
     }
 
-    /// Rows of aborted transactions: a checked segment's are made anew; of the last one, those that are missing are added.
+    /// The segments, by base offset, whose transaction index cannot be right (Kafka: `TransactionIndex.sanityCheck`).
+    fn unsound_transaction_indexes(
+        &mut self,
+        names: &[String],
+        segments: &[(Arc<Segment>, u64)],
+        checked_from: i64,
+    ) -> io::Result<BTreeSet<i64>> {
+        let mut unsound = BTreeSet::new();
+        for (segment, _) in segments
+            .iter()
+            .filter(|(segment, _)| segment.base_offset() < checked_from)
+        {
+            let name = file_name(segment.base_offset(), AbortedTxnRow::SUFFIX);
+            if names.contains(&name)
+                && let Err(error) = segment.aborted_rows(self.context.files)
+            {
+                if error.kind() != io::ErrorKind::InvalidData {
+                    return Err(error);
+                }
+                self.report.notes.push(format!("{name} is damaged and was made anew"));
+                unsound.insert(segment.base_offset());
+            }
+        }
+        Ok(unsound)
+    }
+
+    /// Rows of aborted transactions: all are made `anew`, or those that are missing are added.
     fn restore_aborted(
         &self,
         segment: &Arc<Segment>,
         found: &[CompletedTxn],
-        checked_from: i64,
+        anew: bool,
         active: Option<&mut ActiveSegment>,
     ) -> io::Result<()> {
-        if found.is_empty() && active.is_none() && segment.base_offset() < checked_from {
+        if found.is_empty() && active.is_none() && !anew {
             return Ok(());
         }
         let files = self.context.files;
         let path = segment.path(AbortedTxnRow::SUFFIX);
         let mut rows = IndexEntries::<AbortedTxnRow>::default();
         let mut in_file = 0;
-        if segment.base_offset() < checked_from {
+        if !anew {
             segment.aborted_rows(files)?.into_iter().for_each(|row| rows.push(row));
             in_file = rows.len();
         }
@@ -193,7 +234,7 @@ impl Loader<'_> {
                 (in_file * AbortedTxnRow::SIZE_BYTES) as u64,
             )?;
             file.truncate((rows.len() * AbortedTxnRow::SIZE_BYTES) as u64)?;
-        } else if rows.is_empty() && segment.base_offset() >= checked_from {
+        } else if rows.is_empty() && anew {
             remove_if_there(&*files.fs, &path)?;
         }
         if let Some(active) = active {
@@ -223,14 +264,14 @@ impl Loader<'_> {
         }
     }
 
-    /// The newest good snapshot within `limits`, and its offset. Those above the log's end, bad ones, and those inside
-    /// a segment that are not the newest go.
+    /// The newest good snapshot within `limits`, and its offset. Those above `trusted_to` (they may be of records that are
+    /// lost, with others in their place), bad ones, and those inside a segment that are not the newest go.
     fn read_snapshot(
         &mut self,
         names: &[String],
         segments: &[(Arc<Segment>, u64)],
         limits: RangeInclusive<i64>,
-        next_offset: i64,
+        trusted_to: i64,
     ) -> io::Result<(ProducerState, Option<i64>)> {
         let LoadContext {
             files,
@@ -250,8 +291,9 @@ impl Loader<'_> {
             let path = dir.join(file_name(offset, "snapshot"));
             let is_of_segment = segments.iter().any(|(segment, _)| segment.base_offset() == offset);
             let is_stray = !is_of_segment && newest.is_some();
-            if offset > next_offset || is_stray {
+            if offset > trusted_to || is_stray {
                 files.fs.remove_file(&path)?;
+                self.has_removed = true;
             } else if limits.contains(&offset) && newest.is_none() {
                 let content = files.fs.read(&path)?;
                 match ProducerState::decode_snapshot(&content, wall_ms, config.producer_id_expiration_ms) {
@@ -261,6 +303,7 @@ impl Loader<'_> {
                             .notes
                             .push(format!("snapshot at {offset} was removed: {reason}"));
                         files.fs.remove_file(&path)?;
+                        self.has_removed = true;
                     }
                 }
             }

@@ -9,11 +9,12 @@ use std::time::Duration;
 use super::{Batch, Chore, WriteQueue, failure, is_no_space};
 use crate::storage::ballast;
 use crate::storage::cache::lock;
+use crate::storage::epoch_cache;
 use crate::storage::fs::OpenMode;
 use crate::storage::index::IndexEntry;
 use crate::storage::offset_index::OffsetEntry;
 use crate::storage::relief::is_out_of_files;
-use crate::storage::segment::{Segment, file_name};
+use crate::storage::segment::Segment;
 use crate::storage::time_index::TimeEntry;
 use crate::storage::txn_index::AbortedTxnRow;
 
@@ -76,11 +77,10 @@ impl WriteQueue {
             Chore::SyncSegment {
                 log,
                 segment,
-                dir,
                 next_offset,
             } => {
                 let generation = log.generation.load(Ordering::Relaxed);
-                match self.sync_segment(&segment, &dir) {
+                match self.sync_segment(&segment) {
                     Ok(()) => log.cell.on_roll_synced(next_offset),
                     // Removed meanwhile by retention: nothing is left to be lost.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => log.cell.on_roll_synced(next_offset),
@@ -88,7 +88,6 @@ impl WriteQueue {
                         self.chore(Chore::SyncSegment {
                             log,
                             segment,
-                            dir,
                             next_offset,
                         });
                         return false;
@@ -123,23 +122,29 @@ impl WriteQueue {
         true
     }
 
-    /// Log and indexes: below the recovery point nothing is scanned, and indexes have no checksum.
-    fn sync_segment(&self, segment: &Arc<Segment>, dir: &std::path::Path) -> io::Result<()> {
+    /// Log and what stands beside it: below the recovery point nothing is scanned.
+    fn sync_segment(&self, segment: &Arc<Segment>) -> io::Result<()> {
         segment.file(&self.files, false)?.sync_data()?;
-        for suffix in [OffsetEntry::SUFFIX, TimeEntry::SUFFIX, AbortedTxnRow::SUFFIX] {
-            match self.files.fs.open(&segment.path(suffix), OpenMode::ReadWrite) {
+        self.sync_indexes(segment)
+    }
+
+    /// What a start takes from files without looking at the records below the recovery point: indexes, which have no
+    /// checksum, the producers before the segment, the leader epochs up to its end.
+    pub(super) fn sync_indexes(&self, segment: &Segment) -> io::Result<()> {
+        let dir = segment.dir();
+        let beside = [
+            OffsetEntry::SUFFIX,
+            TimeEntry::SUFFIX,
+            AbortedTxnRow::SUFFIX,
+            "snapshot",
+        ]
+        .map(|suffix| segment.path(suffix));
+        for path in beside.into_iter().chain([dir.join(epoch_cache::FILE_NAME)]) {
+            match self.files.fs.open(&path, OpenMode::ReadWrite) {
                 Ok(file) => file.sync_data()?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
-        }
-        match self.files.fs.open(
-            &dir.join(file_name(segment.base_offset(), "snapshot")),
-            OpenMode::ReadWrite,
-        ) {
-            Ok(file) => file.sync_data()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
         }
         self.files.fs.sync_dir(dir)?;
         self.files.fs.sync_dir(&self.dir)

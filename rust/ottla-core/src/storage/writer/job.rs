@@ -82,6 +82,9 @@ pub(crate) enum Work {
     Remove { path: PathBuf },
     /// Take files out of the log by renaming them; they are removed in the background, which may take long.
     Retire(Vec<PathBuf>),
+    /// A segment was rolled, and its last index entries are queued before this. If the recovery point stands at its end
+    /// already, a start after a power failure would not look at it: then its indexes are synced before the next one exists.
+    Settle(Arc<Segment>),
     /// Sync everything written so far.
     Sync,
     /// Tell that everything queued before is done.
@@ -102,7 +105,6 @@ pub(crate) enum Chore {
     SyncSegment {
         log: Arc<LogIo>,
         segment: Arc<Segment>,
-        dir: PathBuf,
         next_offset: i64,
     },
     /// Remove files, in this order; those that are gone are fine.
