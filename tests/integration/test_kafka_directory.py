@@ -12,7 +12,8 @@ import pytest
 
 from ottla._native import RecordBatch, decode_batches
 from ottla.errors import ErrorCode
-from ottla.offline.check import Severity, Summary, check_directory
+from ottla.offline.check import Summary, check_directory
+from ottla.offline.finding import Severity
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from ottla.protocol.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 from ottla.protocol.versions import ApiKey

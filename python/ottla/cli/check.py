@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ottla.cli.output import print_json
-from ottla.offline.check import Finding, Severity, Summary, check_directory
+from ottla.offline.check import Summary, check_directory
+from ottla.offline.finding import Finding, Severity
 
 app = typer.Typer()
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
+from ottla.offline.finding import Finding, Severity
 from ottla.offline.index_files import (
     MalformedFile,
     read_checkpoint,
     read_offset_index,
     read_producer_snapshot,
     read_time_index,
-    read_transaction_index,
 )
 from ottla.offline.segment import BatchAt, Stop, base_offset_of, walk
+from ottla.offline.transaction_index import check_transaction_index
 
 _PARTITION = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249})-(?P<partition>\d+)")
 CLEAN_SHUTDOWN_MARKER = ".kafka_cleanshutdown"
@@ -26,22 +26,6 @@ _CHECKPOINTS = (
     "replication-offset-checkpoint",
     "cleaner-offset-checkpoint",
 )
-
-
-class Severity(Enum):
-    """NOTE: normal after a crash, mended at the next start. WARNING: rebuilt from the log. DAMAGE: records are lost."""
-
-    NOTE = "note"
-    WARNING = "warning"
-    DAMAGE = "damage"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    severity: Severity
-    path: Path
-    message: str
-    position: int | None = None
 
 
 @dataclass(slots=True)
@@ -119,6 +103,9 @@ def check_partition(directory: Path, summary: Summary) -> Iterator[Finding]:
         if positions:
             next_offset = max(next_offset, max(b.batch.last_offset for b in positions.values()) + 1)
         yield from _check_indexes(path, base, positions, is_last=is_last)
+        yield from check_transaction_index(
+            path.with_suffix(".txnindex"), base, positions, may_lack_rows=is_last and not stopped_cleanly
+        )
 
 
 def _was_compacted(directory: Path) -> bool:
@@ -175,9 +162,6 @@ def _check_indexes(path: Path, base: int, positions: dict[int, BatchAt], *, is_l
     time_index = path.with_suffix(".timeindex")
     if time_index.exists():
         yield from _check_time_index(time_index, base, positions)
-    transactions = path.with_suffix(".txnindex")
-    if transactions.exists():
-        yield from _readable(transactions, read_transaction_index)
 
 
 def _check_offset_index(path: Path, base: int, positions: dict[int, BatchAt]) -> Iterator[Finding]:

@@ -52,11 +52,16 @@ class ProducerEntry:
     current_txn_first_offset: int
 
 
-def _entries(data: bytes, form: struct.Struct, name: str) -> list[tuple[int, ...]]:
-    """Rows of one size. A preallocated index of a running broker is full of zeros behind its entries: cut there."""
+def _rows(data: bytes, form: struct.Struct, name: str) -> list[tuple[int, ...]]:
+    """Rows of one size."""
     if len(data) % form.size:
         raise MalformedFile(f"{name}: {len(data)} bytes are no multiple of {form.size}")
-    rows = list(form.iter_unpack(data))
+    return list(form.iter_unpack(data))
+
+
+def _entries(data: bytes, form: struct.Struct, name: str) -> list[tuple[int, ...]]:
+    """Rows of one size. A preallocated index of a running broker is full of zeros behind its entries: cut there."""
+    rows = _rows(data, form, name)
     while len(rows) > 1 and not any(rows[-1]):
         rows.pop()
     return rows
@@ -73,8 +78,8 @@ def read_time_index(path: Path) -> list[TimeEntry]:
 
 
 def read_transaction_index(path: Path) -> list[AbortedTransactionEntry]:
-    """Raises OSError, MalformedFile."""
-    rows = _entries(path.read_bytes(), _TXN_ENTRY, path.name)
+    """Zeros are rows, too: this file is never preallocated. Raises OSError, MalformedFile."""
+    rows = _rows(path.read_bytes(), _TXN_ENTRY, path.name)
     for row in rows:
         if row[0] != 0:
             raise MalformedFile(f"{path.name}: version {row[0]} where 0 is expected")

@@ -6,9 +6,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 
 from ottla import _native
-from ottla.offline.check import Finding, Severity, Summary, check_directory
+from ottla.offline.check import Summary, check_directory
+from ottla.offline.finding import Finding, Severity
 from ottla.offline.segment import BatchAt, Stop, walk
 
 LOG = "00000000000000000000.log"
@@ -106,6 +108,13 @@ def test_a_cut_tail_of_an_inactive_segment_is_damage(partition: Path) -> None:
         (".timeindex", struct.pack(">qi", 1_005, 99), "behind the segment's end"),
         (".timeindex", b"\x01" * 13, "no multiple of 12"),
         (".txnindex", b"\x01" * 34, "version"),
+        (
+            ".txnindex",
+            b"\x00" * 34,
+            "row 0 (0 to 0) is no transaction that can have ended here: the rows are made anew",
+        ),
+        (".txnindex", b"\x00" * 68, "row 0 (0 to 0)"),
+        (".txnindex", struct.pack(">hqqqq", 0, 7, 4, 5, 9), "row 0 (4 to 5)"),
     ],
 )
 def test_an_index_that_lies_is_a_warning(partition: Path, suffix: str, content: bytes, word: str) -> None:
@@ -132,3 +141,62 @@ def test_a_data_directory_is_checked_partition_by_partition(partition: Path) -> 
     (found,) = check_directory(data, summary)
     assert "does not count the 1 rows" in found.message
     assert summary.partitions == 1
+
+
+def transactional(base_offset: int, producer_id: int) -> bytes:
+    records = [(None, b"value", 1_000, ())]
+    return _native.build_batch(
+        records, base_offset=base_offset, leader_epoch=0, producer_id=producer_id, transactional=True
+    )
+
+
+def marker(base_offset: int, producer_id: int, *, commit: bool = False) -> bytes:
+    """As a coordinator writes it: a control batch, whose attributes the builder of records does not set."""
+    key, value = struct.pack(">hh", 0, commit), struct.pack(">hi", 0, 3)
+    built = _native.build_batch(
+        [(key, value, 1_000, ())], base_offset=base_offset, leader_epoch=0, producer_id=producer_id, transactional=True
+    )
+    data = bytearray(built)
+    data[22] |= 0x20
+    struct.pack_into(">I", data, 17, crc32c(data[21:]))
+    return bytes(data)
+
+
+def row(producer_id: int, first_offset: int, last_offset: int) -> bytes:
+    return struct.pack(">hqqqq", 0, producer_id, first_offset, last_offset, last_offset + 1)
+
+
+@pytest.fixture
+def aborted(tmp_path: Path) -> Path:
+    """Producer 7 aborts at 1 and at 5, producer 8 at 6 (what it began in an earlier segment, or nothing); 9 commits."""
+    directory = tmp_path / "clicks-0"
+    directory.mkdir()
+    batches = [transactional(0, 7), marker(1, 7), transactional(2, 9), transactional(3, 7), marker(4, 9, commit=True)]
+    batches += [marker(5, 7), marker(6, 8)]
+    (directory / LOG).write_bytes(b"".join(batches))
+    return directory
+
+
+def test_a_transaction_index_is_compared_with_the_markers(aborted: Path) -> None:
+    index = (aborted / LOG).with_suffix(".txnindex")
+    index.write_bytes(row(7, 0, 1) + row(7, 3, 5))
+    assert findings(aborted) == []
+    index.write_bytes(row(7, 0, 1) + row(7, 3, 5) + row(8, 2, 6))
+    assert findings(aborted) == []
+    index.write_bytes(row(7, 0, 1) + row(9, 2, 4))
+    wrong, lacking = findings(aborted)
+    assert (wrong.severity, wrong.position) == (Severity.DAMAGE, 34)
+    assert wrong.message == "row 1: no abort marker of producer 9 stands at 4"
+    assert lacking.severity is Severity.NOTE
+
+
+@pytest.mark.parametrize("is_clean", [False, True])
+def test_an_aborted_transaction_without_its_row_is_damage_unless_the_next_start_adds_it(
+    aborted: Path, is_clean: bool
+) -> None:
+    if is_clean:
+        (aborted.parent / ".kafka_cleanshutdown").touch()
+    (aborted / LOG).with_suffix(".txnindex").write_bytes(row(7, 0, 1))
+    (found,) = findings(aborted)
+    assert found.severity is (Severity.DAMAGE if is_clean else Severity.NOTE)
+    assert found.message.startswith("the transaction that producer 7 aborted at 5 has no row")
