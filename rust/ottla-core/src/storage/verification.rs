@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use super::producer_state::give_back;
+
 /// Names one question to the coordinator; never used twice while a log is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Guard(u64);
@@ -103,5 +105,6 @@ impl Verifications {
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.by_producer
             .retain(|_, found| now_ms.saturating_sub(found.started_ms) < expiration_ms);
+        give_back(&mut self.by_producer);
     }
 }

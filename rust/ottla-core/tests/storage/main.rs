@@ -14,6 +14,7 @@ mod history;
 mod kafka;
 mod lifecycle;
 mod model;
+mod producers;
 mod recovery_crashes;
 mod rolling;
 mod support;
