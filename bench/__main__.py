@@ -28,7 +28,16 @@ The loads are in `bench/scenarios`: Kafka's own perf tools where it has one, els
 PERFORMANCE_FOOT = """\
 ![Ottla over Apache Kafka, by load and figure](performance.png)
 """
-README_LOADS = ("idle", "100 B records", "1000 B records", "end to end", "500 small producers", "5000 partitions")
+README_LOADS = (
+    "idle",
+    "100 B records",
+    "1000 B records",
+    "transactional produce",
+    "consume-transform-produce",
+    "end to end",
+    "500 small producers",
+    "5000 partitions",
+)
 
 
 def measure(server: Server, tools: Tools, scenarios: tuple[Scenario, ...]) -> Figures:
@@ -81,8 +90,9 @@ def circumstances() -> str:
     return (
         f"Measured {datetime.now(UTC).date().isoformat()} on {os.cpu_count()} cores of {platform.machine()}, "
         f"{platform.system()}; Python {platform.python_version()}, Ottla {build['version']} ({build['profile']}), "
-        "Apache Kafka 4.3.1 with 1 GiB of heap. Load and broker share the cores; CPU is the broker process's user and "
-        "system time."
+        "Apache Kafka 4.3.1 with 1 GiB of heap. Both have group.initial.rebalance.delay.ms and "
+        "group.consumer.assignment.interval.ms at 0. Load and broker share the cores; CPU is the broker process's user "
+        "and system time."
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 RUN_SECONDS_MAX = 300
@@ -33,11 +35,22 @@ class Tools:
             "--partitions", str(partitions), "--replication-factor", "1",
         )  # fmt: skip
 
-    def produce(self, bootstrap: str, topic: str, *, records: int, record_bytes: int, properties: list[str]) -> float:
-        """Write as fast as it goes; returns records a second."""
+    def produce(
+        self,
+        bootstrap: str,
+        topic: str,
+        *,
+        records: int,
+        record_bytes: int,
+        properties: list[str],
+        transaction_ms: int | None = None,
+    ) -> float:
+        """Write as fast as it goes, in transactions of `transaction_ms` if that is given; returns records a second."""
+        transactions = [] if transaction_ms is None else ["--transaction-duration-ms", str(transaction_ms)]
         out = self.run(
             "ProducerPerformance", "--bootstrap-server", bootstrap, "--topic", topic, "--throughput", "-1",
-            "--num-records", str(records), "--record-size", str(record_bytes), "--command-property", *properties,
+            "--num-records", str(records), "--record-size", str(record_bytes), *transactions,
+            "--command-property", *properties,
         )  # fmt: skip
         found = re.findall(rf"^{records} records sent, ([\d.]+) records/sec", out, re.MULTILINE)
         if not found:
@@ -54,6 +67,25 @@ class Tools:
             raise RuntimeError(f"{row[4]} of {records} records came")
         return float(row[8])
 
+    def copy(
+        self, bootstrap: str, source: str, target: str, *, records: int, transaction_records: int, name: str
+    ) -> tuple[float, int]:
+        """Consume a partition, produce what was read and commit how far, in one transaction after the other.
+
+        Args:
+            name: Of the group, which goes on where it was, and the transactional id.
+        Returns:
+            Records a second, from the first transaction to the last but one, and the number of transactions.
+        """
+        return copied(
+            self.run(
+                "TransactionalMessageCopier", "--broker-list", bootstrap, "--input-topic", source,
+                "--input-partition", "0", "--output-topic", target, "--max-messages", str(records),
+                "--transaction-size", str(transaction_records), "--consumer-group", name, "--transactional-id", name,
+            ),
+            records,
+        )  # fmt: skip
+
     def end_to_end(self, bootstrap: str, topic: str, *, records: int) -> tuple[float, float, float]:
         """One record at a time there and back; returns mean, p99 and p99.9 in milliseconds."""
         out = self.run("EndToEndLatency", bootstrap, topic, str(records), "all", "100")
@@ -62,3 +94,24 @@ class Tools:
         if mean is None or tail is None:
             raise RuntimeError(f"EndToEndLatency: {out[-500:]}")
         return float(mean[1]), float(tail[1]), float(tail[2])
+
+
+def copied(out: str, records: int) -> tuple[float, int]:
+    """What TransactionalMessageCopier's progress says: records a second, and the number of transactions.
+
+    It reports before each transaction and once at the end, some time after the last one. Raises: RuntimeError.
+    """
+    reports = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    if not reports or reports[-1]["totalProcessed"] < records:
+        raise RuntimeError(f"TransactionalMessageCopier: {out[-500:]}")
+    loops: list[tuple[datetime, int]] = []
+    for report in reports:
+        done = int(report["totalProcessed"])
+        if report["stage"] == "ProcessLoop" and (not loops or done > loops[-1][1] or done == 0):
+            if done == 0:
+                loops.clear()  # nothing was read yet
+            loops.append((datetime.strptime(report["time"], "%Y/%m/%d %H:%M:%S:%f"), done))
+    (began, _), (ended, done) = loops[0], loops[-1]
+    if done == 0:
+        raise RuntimeError("TransactionalMessageCopier: one transaction is too little to measure")
+    return done / (ended - began).total_seconds(), len(loops)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 START_SECONDS_MAX = 300.0
+BOTH = {"group.initial.rebalance.delay.ms": 0, "group.consumer.assignment.interval.ms": 0}
+"""What both brokers are set to: no rebalance waits for a moment that has nothing to do with the work."""
 
 
 def free_port() -> int:
@@ -99,7 +101,8 @@ class Ottla(Server):
     def command(self) -> list[str]:
         ottla = Path(sys.executable).with_name("ottla")
         data = str(self.directory / "data")
-        return [str(ottla), "serve", "--host", "127.0.0.1", "--port", str(self.port), "--data-dir", data]
+        command = [str(ottla), "serve", "--host", "127.0.0.1", "--port", str(self.port), "--data-dir", data]
+        return command + [f"--set={key}={value}" for key, value in BOTH.items()]
 
 
 class ApacheKafka(Server):
@@ -126,7 +129,7 @@ class ApacheKafka(Server):
             f"controller.listener.names=CONTROLLER\nlog.dirs={self.directory / 'data'}\n"
             "offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n"
             "transaction.state.log.min.isr=1\nshare.coordinator.state.topic.replication.factor=1\n"
-            "share.coordinator.state.topic.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n"
+            "share.coordinator.state.topic.min.isr=1\n" + "".join(f"{key}={value}\n" for key, value in BOTH.items())
         )
         if not (self.directory / "data" / "meta.properties").exists():
             tool = [

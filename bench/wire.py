@@ -32,7 +32,8 @@ PRODUCE, FETCH, COMMIT, JOIN, SYNC, HEARTBEAT = 9, 11, 7, 3, 2, 2
 """Versions that name topics and need no member id before the join."""
 
 
-def _frame(api: ApiKey, version: int, message: Any) -> bytes:
+def framed(api: ApiKey, version: int, message: Any) -> bytes:
+    """A request with its size in front."""
     frame = encode_request_frame(api, version, message, correlation_id=1, client_id="bench")
     return struct.pack(">i", len(frame)) + frame
 
@@ -48,7 +49,7 @@ def produce_frame_to(topic: str, partitions: Collection[int], value: bytes) -> b
     request = ProduceRequest(
         acks=-1, timeout_ms=30_000, topic_data=(TopicProduceData(name=topic, partition_data=data),)
     )
-    return _frame(ApiKey.PRODUCE, PRODUCE, request)
+    return framed(ApiKey.PRODUCE, PRODUCE, request)
 
 
 def commit_frame(group: str, topic: str) -> bytes:
@@ -57,7 +58,7 @@ def commit_frame(group: str, topic: str) -> bytes:
     request = OffsetCommitRequest(
         group_id=group, topics=(OffsetCommitRequestTopic(name=topic, partitions=(partition,)),)
     )
-    return _frame(ApiKey.OFFSET_COMMIT, COMMIT, request)
+    return framed(ApiKey.OFFSET_COMMIT, COMMIT, request)
 
 
 def stamped_value() -> bytes:
@@ -124,10 +125,10 @@ async def fetch_deliveries(client: Client, topic: str, latencies_ms: list[float]
         wanted = FetchPartition(partition=0, fetch_offset=offset, partition_max_bytes=1 << 20)
         topics = (FetchTopic(topic=topic, partitions=(wanted,)),)
         request = FetchRequest(max_wait_ms=500, min_bytes=1, max_bytes=1 << 20, topics=topics)
-        answer = await client.ask(_frame(ApiKey.FETCH, FETCH, request))
+        answer = await client.ask(framed(ApiKey.FETCH, FETCH, request))
         now_s = time.monotonic()
         data = decode_response_frame(ApiKey.FETCH, FETCH, answer).message.responses[0].partitions[0]
-        _check(data.error_code, "Fetch")
+        check(data.error_code, "Fetch")
         for batch in decode_batches(data.records or b""):
             for record in batch.records:
                 if record[0] >= offset:
@@ -135,14 +136,14 @@ async def fetch_deliveries(client: Client, topic: str, latencies_ms: list[float]
             offset = batch.last_offset + 1
 
 
-def _check(code: ErrorCode, what: str) -> None:
+def check(code: ErrorCode, what: str) -> None:
     if code is not ErrorCode.NONE:
         raise RuntimeError(f"{what}: {code.name}")
 
 
-def _ask(port: int, api: ApiKey, version: int, message: Any) -> Any:
+def ask(port: int, api: ApiKey, version: int, message: Any) -> Any:
     """One request on a connection of its own; returns the response."""
-    return decode_response_frame(api, version, _ask_bytes(port, _frame(api, version, message))).message
+    return decode_response_frame(api, version, _ask_bytes(port, framed(api, version, message))).message
 
 
 def _ask_bytes(port: int, frame: bytes) -> bytes:
@@ -157,7 +158,7 @@ def create_topic(port: int, topic: str, *, partitions: int) -> None:
     """Make a topic, and wait until each partition has acknowledged a record unless there are very many."""
     wanted = CreatableTopic(name=topic, num_partitions=partitions, replication_factor=1)
     request = CreateTopicsRequest(topics=(wanted,), timeout_ms=int(PATIENCE_S * 1000))
-    _check(_ask(port, ApiKey.CREATE_TOPICS, 5, request).topics[0].error_code, "CreateTopics")
+    check(ask(port, ApiKey.CREATE_TOPICS, 5, request).topics[0].error_code, "CreateTopics")
     if partitions <= 100:
         record_to_each(port, topic, partitions)
 
@@ -178,7 +179,7 @@ def record_to_each(port: int, topic: str, partitions: int) -> None:
 def first_acknowledged(port: int, topic: str) -> None:
     """Return when a record is acknowledged; the topic is made where it is missing."""
     wanted = CreatableTopic(name=topic, num_partitions=1, replication_factor=1)
-    _ask(port, ApiKey.CREATE_TOPICS, 5, CreateTopicsRequest(topics=(wanted,), timeout_ms=30_000))
+    ask(port, ApiKey.CREATE_TOPICS, 5, CreateTopicsRequest(topics=(wanted,), timeout_ms=30_000))
     record_to_each(port, topic, 1)
 
 
@@ -186,10 +187,10 @@ def find_coordinator(port: int, group: str) -> None:
     """Return when a group has a coordinator that answers."""
     deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
-        answer = _ask(port, ApiKey.FIND_COORDINATOR, 2, FindCoordinatorRequest(key=group, key_type=0))
+        answer = ask(port, ApiKey.FIND_COORDINATOR, 2, FindCoordinatorRequest(key=group, key_type=0))
         beat = HeartbeatRequest(group_id=group, generation_id=1, member_id="nobody")
         if answer.error_code is ErrorCode.NONE:
-            code = _ask(port, ApiKey.HEARTBEAT, HEARTBEAT, beat).error_code
+            code = ask(port, ApiKey.HEARTBEAT, HEARTBEAT, beat).error_code
             if code is ErrorCode.UNKNOWN_MEMBER_ID:
                 return
         time.sleep(0.05)
@@ -207,14 +208,14 @@ def heartbeat_frame(port: int, group: str) -> bytes:
         protocol_type="consumer",
         protocols=(protocol,),
     )
-    joined = _ask(port, ApiKey.JOIN_GROUP, JOIN, join)
-    _check(joined.error_code, "JoinGroup")
+    joined = ask(port, ApiKey.JOIN_GROUP, JOIN, join)
+    check(joined.error_code, "JoinGroup")
     member = {"group_id": group, "generation_id": joined.generation_id, "member_id": joined.member_id}
     assignment = SyncGroupRequestAssignment(member_id=joined.member_id, assignment=b"")
-    _check(
-        _ask(port, ApiKey.SYNC_GROUP, SYNC, SyncGroupRequest(**member, assignments=(assignment,))).error_code,
+    check(
+        ask(port, ApiKey.SYNC_GROUP, SYNC, SyncGroupRequest(**member, assignments=(assignment,))).error_code,
         "SyncGroup",
     )
     beat = HeartbeatRequest(**member)
-    _check(_ask(port, ApiKey.HEARTBEAT, HEARTBEAT, beat).error_code, "Heartbeat")
-    return _frame(ApiKey.HEARTBEAT, HEARTBEAT, beat)
+    check(ask(port, ApiKey.HEARTBEAT, HEARTBEAT, beat).error_code, "Heartbeat")
+    return framed(ApiKey.HEARTBEAT, HEARTBEAT, beat)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from bench.scenarios import disturbed, idle, requests, restart, throughput
+from bench.scenarios import disturbed, groups, idle, requests, restart, throughput, transactions
 from bench.scenarios.model import Goal, Scenario
 
 SCENARIOS = (
     idle.IDLE,
     *throughput.SCENARIOS,
+    *transactions.SCENARIOS,
     *requests.SCENARIOS,
+    *groups.SCENARIOS,
     *disturbed.SCENARIOS,
     idle.AFTER_LOAD,
     *restart.SCENARIOS,

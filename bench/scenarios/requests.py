@@ -7,6 +7,7 @@ from itertools import count
 import trio
 
 from bench.load import Tools
+from bench.paced import SECONDS, WARM_SECONDS, Paced, paced
 from bench.scenarios.model import Goal, Scenario, no_worse
 from bench.servers import Server
 from bench.wire import (
@@ -18,15 +19,12 @@ from bench.wire import (
     heartbeat_frame,
     percentile,
     produce_frame,
-    repeat,
     stamped_value,
 )
 
 PRODUCERS = 500
 CONSUMERS = 50
 PARTITIONS = 10
-SECONDS = 10.0
-WARM_SECONDS = 3.0
 
 
 def _end_to_end(server: Server, tools: Tools) -> dict[str, float]:
@@ -44,35 +42,15 @@ def _many_producers(server: Server, tools: Tools) -> dict[str, float]:
     del tools
     create_topic(server.port, "many-producers", partitions=PARTITIONS)
     frames = [produce_frame("many-producers", i % PARTITIONS, b"v" * 100) for i in range(PRODUCERS)]
-    return _paced(server, frames, interval_s=0.5)
+    return _answers(paced(server, frames, interval_s=0.5))
 
 
-def _paced(server: Server, frames: list[bytes], *, interval_s: float) -> dict[str, float]:
-    async def main() -> tuple[list[float], float]:
-        async with trio.open_nursery() as nursery:
-            clients = [await Client.connect(server.port) for _ in frames]
-            latencies: list[float] = []
-
-            async def run(seconds: float, into: list[float]) -> None:
-                async with trio.open_nursery() as running:
-                    for number, (client, frame) in enumerate(zip(clients, frames, strict=True)):
-                        lag_s = interval_s * number / len(frames)
-                        running.start_soon(repeat, client, frame, into, interval_s, seconds, lag_s)
-
-            await run(WARM_SECONDS, [])
-            before = server.cpu_seconds()
-            await run(SECONDS, latencies)
-            cpu = server.cpu_seconds() - before
-            for client in clients:
-                client.close()
-            nursery.cancel_scope.cancel()
-        return latencies, cpu
-
-    latencies, cpu = trio.run(main)
+def _answers(found: Paced) -> dict[str, float]:
+    latencies = found.latencies_ms
     return {
         "mean ms": sum(latencies) / len(latencies),
         "p99 ms": percentile(latencies, 0.99),
-        "CPU µs a request": cpu / len(latencies) * 1e6,
+        "CPU µs a request": found.cpu_s / len(latencies) * 1e6,
     }
 
 
@@ -83,7 +61,7 @@ def _commits(server: Server, tools: Tools) -> dict[str, float]:
     groups = [f"commits-{i}" for i in range(10)]
     for group in groups:
         find_coordinator(server.port, group)
-    found = _paced(server, [commit_frame(group, "commits") for group in groups], interval_s=0.0)
+    found = _answers(paced(server, [commit_frame(group, "commits") for group in groups], interval_s=0.0))
     return {"commits/s": 1e3 / found["mean ms"] * len(groups), "CPU µs a commit": found["CPU µs a request"]}
 
 
@@ -91,7 +69,7 @@ def _heartbeats(server: Server, tools: Tools) -> dict[str, float]:
     """A hundred groups of one member, each with ten heartbeats a second."""
     del tools
     frames = [heartbeat_frame(server.port, f"beating-{i}") for i in range(100)]
-    found = _paced(server, frames, interval_s=0.1)
+    found = _answers(paced(server, frames, interval_s=0.1))
     return {"p99 ms": found["p99 ms"], "CPU µs a heartbeat": found["CPU µs a request"]}
 
 

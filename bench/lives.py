@@ -1,0 +1,73 @@
+"""Many connections driven by one plain loop: where time is measured, a client's own tasks would be half of it."""
+
+from __future__ import annotations
+
+import heapq
+import select
+import socket
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeAlias
+
+Life: TypeAlias = Generator[bytes | float, bytes, None]
+"""What a client does, without I/O: it yields a frame and is sent the answer, or yields seconds that it waits."""
+
+RECEIVE_BYTES = 65_536
+
+
+def live(port: int, lives: Sequence[Life], is_over: Callable[[], bool], *, seconds_max: float) -> float:
+    """Lead all lives at once, each with a connection of its own, which is there before the first one begins.
+
+    Args:
+        is_over: Asked after every few steps.
+    Returns:
+        The seconds from the first request until it was over.
+    Raises: RuntimeError (a connection was closed, or the time is up).
+    """
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in lives]
+    try:
+        return _lead({s.fileno(): (s, life) for s, life in zip(sockets, lives, strict=True)}, is_over, seconds_max)
+    finally:
+        for life in lives:
+            life.close()
+        for connection in sockets:
+            connection.close()
+
+
+def _lead(clients: dict[int, tuple[socket.socket, Life]], is_over: Callable[[], bool], seconds_max: float) -> float:
+    sleepers: list[tuple[float, int]] = []
+    received = {fd: bytearray() for fd in clients}
+
+    def act(fd: int, wish: bytes | float) -> None:
+        if isinstance(wish, float):
+            heapq.heappush(sleepers, (time.monotonic() + wish, fd))
+        else:
+            clients[fd][0].sendall(wish)
+
+    with select.epoll() as epoll:
+        for fd, (connection, _) in clients.items():
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            epoll.register(fd, select.EPOLLIN)
+        began_s = time.monotonic()
+        for fd, (_, life) in clients.items():
+            act(fd, next(life))
+        while not is_over():
+            now_s = time.monotonic()
+            if now_s - began_s > seconds_max:
+                raise RuntimeError(f"not over after {seconds_max:g} s")
+            while sleepers and sleepers[0][0] <= now_s:
+                _, fd = heapq.heappop(sleepers)
+                act(fd, next(clients[fd][1]))
+            timeout_s = min(sleepers[0][0] - now_s, 1.0) if sleepers else 1.0
+            for fd, _ in epoll.poll(max(timeout_s, 0.0)):
+                connection, life = clients[fd]
+                chunk = connection.recv(RECEIVE_BYTES)
+                if not chunk:
+                    raise RuntimeError("the broker closed the connection")
+                buffer = received[fd]
+                buffer += chunk
+                if len(buffer) >= 4 and len(buffer) == 4 + int.from_bytes(buffer[:4]):
+                    answer = bytes(buffer[4:])
+                    buffer.clear()
+                    act(fd, life.send(answer))
+        return time.monotonic() - began_s
