@@ -301,6 +301,19 @@ class Partition:
         KAFKA_STORAGE_ERROR), OSError.
         """
 
+    def read_batches(
+        self, offset: int, *, max_bytes: int, committed_only: bool = False
+    ) -> tuple[bytes, list[BatchTuple]]:
+        """Whole batches from the one that holds `offset` on, and what is where in them. SLOW.
+
+        The first comes whatever its size, the others while `max_bytes` allow. `committed_only`: below the last stable
+        offset, and it is said which batches were aborted. Raises: KafkaError (OFFSET_OUT_OF_RANGE, CORRUPT_MESSAGE,
+        KAFKA_STORAGE_ERROR), OSError.
+        """
+
+    def bytes_available(self, offset: int, *, committed_only: bool = False) -> int:
+        """About how many bytes a read from `offset` could return. QUICK."""
+
     def append_marker(
         self,
         *,

@@ -68,6 +68,9 @@ class CleanStats(TypedDict, total=False):
     segments_before: int
     segments_after: int
 
+BatchTuple: TypeAlias = tuple[int, int, int, bool]
+"""(base_offset, last_offset, position in the bytes, whether its transaction was aborted) of a batch that was read."""
+
 ProducerTuple: TypeAlias = tuple[int, int, int, int, int, int]
 """(producer_id, producer_epoch, last_sequence, last_timestamp_ms, coordinator_epoch, current_txn_start_offset) of a
 producer in a partition; -1: none."""

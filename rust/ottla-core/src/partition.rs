@@ -3,6 +3,7 @@
 //! Appends and completions are here; opening and closing in `lifecycle`, reads in `read`, lookups in `lookup`. All state is
 //! behind one lock that is never held across I/O: what needs files first takes what it needs to know, then reads without it.
 
+mod batches;
 mod lifecycle;
 mod lookup;
 mod maintenance;
@@ -14,6 +15,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+pub use batches::{BatchExtent, BatchesRead};
 pub(crate) use maintenance::CleanCandidate;
 pub use transactions::ActiveProducer;
 pub use types::{

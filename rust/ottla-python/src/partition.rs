@@ -20,6 +20,7 @@ use crate::plane::Plane;
 
 const KAFKA_STORAGE_ERROR: i16 = 56;
 
+type BatchTuple = (i64, i64, usize, bool);
 type ProducerTuple = (i64, i16, i32, i64, i32, i64);
 
 #[pyclass(frozen, module = "ottla._native")]
@@ -39,6 +40,14 @@ pub struct PartitionOffsets {
     log_end_offset: i64,
     written_offset: i64,
     leader_epoch: i32,
+}
+
+fn isolation_of(committed_only: bool) -> Isolation {
+    if committed_only {
+        Isolation::ReadCommitted
+    } else {
+        Isolation::ReadUncommitted
+    }
 }
 
 #[pymethods]
@@ -205,20 +214,34 @@ impl Partition {
             let read = self
                 .core
                 .read(offset, max_bytes, Isolation::ReadUncommitted, true, -1, -1)?;
-            let mut bytes = vec![0; read.size_bytes()];
-            let mut rest = &mut bytes[..];
-            for slice in &read.slices {
-                let (now, later) = rest.split_at_mut(slice.len);
-                slice
-                    .file
-                    .read_exact_at(now, slice.position)
-                    .map_err(ottla_core::error::Error::storage("reading records"))?;
-                rest = later;
-            }
-            Ok(bytes)
+            read.to_bytes()
+                .map_err(ottla_core::error::Error::storage("reading records"))
         });
         let bytes = read.map_err(|error: ottla_core::error::Error| into_py(py, &error))?;
         Ok(PyBytes::new(py, &bytes))
+    }
+
+    #[pyo3(signature = (offset, *, max_bytes, committed_only=false))]
+    fn read_batches<'py>(
+        &self,
+        py: Python<'py>,
+        offset: i64,
+        max_bytes: usize,
+        committed_only: bool,
+    ) -> PyResult<(Bound<'py, PyBytes>, Vec<BatchTuple>)> {
+        let isolation = isolation_of(committed_only);
+        let read = py.detach(|| self.core.read_batches(offset, max_bytes, isolation));
+        let read = read.map_err(|error| into_py(py, &error))?;
+        let batches = read
+            .batches
+            .iter()
+            .map(|batch| (batch.base_offset, batch.last_offset, batch.position, batch.is_aborted));
+        Ok((PyBytes::new(py, &read.bytes), batches.collect()))
+    }
+
+    #[pyo3(signature = (offset, *, committed_only=false))]
+    fn bytes_available(&self, offset: i64, committed_only: bool) -> u64 {
+        self.core.bytes_available(offset, isolation_of(committed_only))
     }
 
     fn offsets(&self) -> PartitionOffsets {

@@ -1,5 +1,6 @@
 //! What goes into a partition's calls and comes out of them.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::storage::fs::LogFile;
@@ -86,6 +87,21 @@ impl ReadResult {
     /// Bytes in all slices.
     pub fn size_bytes(&self) -> usize {
         self.slices.iter().map(|slice| slice.len).sum()
+    }
+
+    /// The records themselves. SLOW.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.size_bytes()];
+        let mut rest = &mut bytes[..];
+        for slice in &self.slices {
+            let (now, later) = rest.split_at_mut(slice.len);
+            slice.file.read_exact_at(now, slice.position)?;
+            rest = later;
+        }
+        Ok(bytes)
     }
 }
 

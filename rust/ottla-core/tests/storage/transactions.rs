@@ -477,3 +477,50 @@ fn a_producer_is_not_forgotten_while_its_transaction_is_open() {
     assert_eq!(log.partition.oldest_transaction_ms(), None);
     assert_eq!(log.aborted(0), [(1, 0)]);
 }
+
+#[test]
+fn batches_are_read_whole_and_with_what_became_of_their_transactions() {
+    let log = Fixture::new(1 << 20);
+    log.write(1, 0); // 0
+    log.write(2, 0); // 1
+    log.end(1, MarkerType::Abort); // 2
+    log.write(1, 1); // 3
+    log.end(2, MarkerType::Commit); // 4
+    log.end(1, MarkerType::Commit); // 5
+    log.write(2, 1); // 6
+    log.end(2, MarkerType::Abort); // 7
+    log.write(1, 2); // 8, open
+    let read = |offset, max_bytes, isolation| {
+        let read = log.partition.read_batches(offset, max_bytes, isolation).unwrap();
+        let mut told = Vec::new();
+        for (extent, batch) in read.batches.iter().zip(Batches::new(&read.bytes)) {
+            let batch = batch.unwrap();
+            assert_eq!(
+                (batch.base_offset(), batch.last_offset()),
+                (extent.base_offset, extent.last_offset)
+            );
+            assert_eq!(&read.bytes[extent.position..][..batch.size_bytes()], batch.bytes());
+            told.push((extent.base_offset, extent.is_aborted));
+        }
+        assert_eq!(Batches::new(&read.bytes).count(), read.batches.len());
+        told
+    };
+    let plain = |offsets: std::ops::RangeInclusive<i64>| offsets.map(|offset| (offset, false)).collect::<Vec<_>>();
+    assert_eq!(read(0, 1 << 20, Isolation::ReadUncommitted), plain(0..=8));
+    let aborted = |offset| (offset, [0, 6].contains(&offset));
+    for from in 0..8 {
+        let expected: Vec<_> = (from..=7).map(aborted).collect();
+        assert_eq!(read(from, 1 << 20, Isolation::ReadCommitted), expected);
+    }
+    assert_eq!(read(8, 1 << 20, Isolation::ReadCommitted), []);
+    assert_eq!(
+        read(3, 1, Isolation::ReadCommitted),
+        [(3, false)],
+        "the first whatever its size"
+    );
+    assert_eq!(read(9, 1 << 20, Isolation::ReadUncommitted), []);
+    assert!(matches!(
+        log.partition.read_batches(10, 1, Isolation::ReadUncommitted),
+        Err(Error::OffsetOutOfRange { .. })
+    ));
+}
