@@ -19,8 +19,8 @@ CHECKS = [
     "offsets and seeking",
     "commit and resume",
 ]
-SKIPPED = "Share|SCRAM"
-"""Tests of share groups and SASL."""
+SKIPPED = "SCRAM"
+"""Tests of SASL."""
 
 
 def in_module(*command: str) -> str:
@@ -57,7 +57,7 @@ def test_broker_is_killed(mortal: BrokerProcess) -> None:
 
 
 def test_own_suite(bootstrap: str) -> None:
-    """Passes its own test suite, transactions and KIP-848 included, without share groups."""
+    """Passes its own test suite, transactions, KIP-848 and share groups included."""
     package = in_module("go", "list", "-f", "{{.Dir}}", "github.com/twmb/franz-go/pkg/kgo")
     settings = {
         "KGO_SEEDS": bootstrap,

@@ -1,16 +1,12 @@
-"""The Java share consumer (KIP-932), where the broker serves its fetches."""
+"""The Java share consumer (KIP-932)."""
 
 from __future__ import annotations
 
 import pytest
 
-from ottla.broker.dispatch import ADVERTISED
-from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerProcess
 from tests.compat.batteries import JAVA, run, survive
 from tests.compat.test_java_clients import version
-
-pytestmark = pytest.mark.skipif(ApiKey.SHARE_FETCH not in ADVERTISED, reason="ShareFetch is not served")
 
 COMMAND = [*JAVA, "ShareGroups"]
 CHECKS = [

@@ -23,9 +23,18 @@ class Deviation:
 KAFKA_FAILS: Final = "Kafka fails inside (UNKNOWN_SERVER_ERROR, or a closed connection) where the request is at fault"
 NOT_YET: Final = "streams groups are not served so far"
 
-NOT_ON: Final = "a new cluster begins without share.version"
-
 DEVIATIONS: Final = (
+    Deviation(
+        "share_fetch/requests_without_sense",
+        "/(empty group|acquire mode .*|negative bytes|no batch size|unknown topic)/.*",
+        KAFKA_FAILS,
+    ),
+    Deviation(
+        "share_fetch/acquired_batches", "/limited and small/0", "acquired ranges end where batches do in both modes"
+    ),
+    Deviation(
+        "share_fetch/deliveries", "/offsets .*/start_offset", "Kafka writes where a group is with the next write"
+    ),
     Deviation("configs/broker_changes", "/2/.*|/3/.*", "log.cleaner.threads is kept for tools and has no effect"),
     Deviation("configs/broker_changes", "/14/1", "Kafka forbids it where eligible leader replicas are on"),
     Deviation("configs/broker_configs", "/group.coordinator.rebalance.protocols/.*", NOT_YET),
@@ -66,7 +75,4 @@ DEVIATIONS: Final = (
     ),
     Deviation("odd_topics/incremental_alter_configs", "/.* / config_operation .*/responses/0/error_code", KAFKA_FAILS),
     Deviation("odd_transactions/write_txn_markers", "/markers / producer_(id|epoch) -1/.*/error_code", KAFKA_FAILS),
-    Deviation("defaults/share_group_heartbeat", "/1/error_code", NOT_ON),
-    Deviation("defaults/alter_share_group_offsets", "/0/error_.*", NOT_ON),
-    Deviation("defaults/delete_share_group_offsets", "/0/error_.*", NOT_ON),
 )

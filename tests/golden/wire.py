@@ -28,7 +28,7 @@ _OMITTED = {
     "log_dir",
     "finalized_features_epoch",
 }
-_TEXTS = {"error_message", "documentation", "batch_index_error_message"}
+_TEXTS = {"error_message", "documentation", "batch_index_error_message", "acknowledge_error_message"}
 _BROKER_IDS = {"leader_id", "node_id", "broker_id", "controller_id", "replica_id"}
 _BROKER_ID_LISTS = {"replica_nodes", "isr_nodes", "offline_replicas", "eligible_leader_replicas", "last_known_elr"}
 _MEMBER_IDS = {"member_id", "leader"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from types import TracebackType
@@ -120,6 +121,10 @@ class Wire:
         """Have a topic made by asking for it."""
         response = self.ask(ApiKey.METADATA, 9, MetadataRequest(topics=(MetadataRequestTopic(name=topic),)))
         assert response.topics[0].error_code is ErrorCode.NONE, response
+
+    def is_silent(self, *, wait_s: float = 0.2) -> bool:
+        """Whether nothing arrives within a moment."""
+        return not select.select([self._socket], [], [], wait_s)[0]
 
     def close(self) -> None:
         self._socket.close()

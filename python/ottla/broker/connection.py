@@ -38,7 +38,7 @@ class Refuse:
 Answer = bytes | Refuse | None
 """Response header and body; None: the request has no response."""
 
-PARKING: Final = frozenset({ApiKey.JOIN_GROUP, ApiKey.SYNC_GROUP})
+PARKING: Final = frozenset({ApiKey.JOIN_GROUP, ApiKey.SYNC_GROUP, ApiKey.SHARE_FETCH})
 """Requests that wait for other clients, perhaps for minutes: given up when their own client leaves."""
 UNKNOWN_SOFTWARE: Final = ("unknown", "unknown")
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ottla.broker.producer_ids import ProducerIds
     from ottla.broker.quorum_runtime import QuorumStatus
     from ottla.broker.share_coordinator import ShareCoordinator
+    from ottla.broker.share_fetches import ShareFetches
     from ottla.broker.share_groups import ShareGroups
+    from ottla.broker.share_partitions import SharePartitions
     from ottla.broker.transaction_coordinator import TransactionCoordinator
     from ottla.broker.transaction_markers import TransactionMarkers
     from ottla.common.endpoints import Endpoint
@@ -53,6 +55,8 @@ class Broker:
     transaction_markers: TransactionMarkers
     share_coordinator: ShareCoordinator
     share_groups: ShareGroups
+    share_partitions: SharePartitions
+    share_fetches: ShareFetches
     metrics: Metrics
     listeners: dict[str, Endpoint]
     """What is listened on, by listener name, with the ports that were bound."""

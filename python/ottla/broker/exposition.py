@@ -11,6 +11,7 @@ from ottla.broker.context import Broker
 from ottla.broker.metrics import LATENCY_BUCKETS_US, Family
 from ottla.errors import KafkaError
 from ottla.protocol.versions import ApiKey
+from ottla.share.acknowledgement import AcknowledgeType
 
 if TYPE_CHECKING:
     from ottla._native import DataPlaneMetrics
@@ -45,6 +46,7 @@ def families(broker: Broker, *, connections: int) -> Iterator[Family]:
     yield from _logs(broker)
     yield from _transactions(broker)
     yield from _groups(broker)
+    yield from _share_groups(broker)
     yield from _metadata(broker)
     yield Family("process_cpu_seconds_total", "counter", "CPU time of the process.").add(time.process_time())
 
@@ -147,6 +149,24 @@ def _committed(machine: GroupMachine) -> tuple[int, list[Committed]]:
         for (topic, index), value in offsets.committed_items(group)
     ]
     return len(machine.directory.list((), ())), found
+
+
+def _share_groups(broker: Broker) -> Iterator[Family]:
+    counters = broker.metrics.share
+    yield Family("ottla_share_sessions", "gauge", "Share sessions (KIP-932).").add(len(broker.share_fetches.sessions))
+    yield Family("ottla_share_partitions", "gauge", "Partitions that share groups read from, in memory.").add(
+        len(broker.share_partitions)
+    )
+    yield Family("ottla_share_acquired_records_total", "counter", "Records given to members of share groups.").add(
+        counters.acquired_records
+    )
+    yield Family("ottla_share_acknowledgements_total", "counter", "Requests that acknowledged records.").add(
+        counters.acknowledgements
+    )
+    acknowledged = Family("ottla_share_acknowledged_records_total", "counter", "Records that were acknowledged.")
+    for kind in AcknowledgeType:
+        acknowledged.add(counters.acknowledged_records[kind], {"type": kind.name.lower()})
+    yield acknowledged
 
 
 def _metadata(broker: Broker) -> Iterator[Family]:

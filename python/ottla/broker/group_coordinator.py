@@ -223,24 +223,25 @@ def group_config(config: BrokerConfig, image: MetadataImage) -> GroupConfig:
         offset_metadata_max_bytes=config.integer("offset.metadata.max.bytes"),
         offsets_retention_ms=config.integer("offsets.retention.minutes") * 60_000,
         offsets_retention_check_interval_ms=config.integer("offsets.retention.check.interval.ms"),
-        consumer_defaults=ConsumerGroupConfig(**_settings(config, _CONSUMER_KEYS, {})),
+        consumer_defaults=ConsumerGroupConfig(**group_settings(config, _CONSUMER_KEYS, {})),
         consumer_overrides={
-            name: ConsumerGroupConfig(**_settings(config, _CONSUMER_KEYS, texts)) for name, texts in of_groups.items()
+            name: ConsumerGroupConfig(**group_settings(config, _CONSUMER_KEYS, texts))
+            for name, texts in of_groups.items()
         },
         consumer_group_max_size=config.integer("group.consumer.max.size"),
         consumer_assignors=config.names("group.consumer.assignors"),
         migration_policy=MigrationPolicy(config.string("group.consumer.migration.policy").lower()),
         consumer_regex_refresh_interval_ms=config.integer("group.consumer.regex.refresh.interval.ms"),
-        share_defaults=ShareGroupConfig(**_settings(config, _SHARE_KEYS, {})),
+        share_defaults=ShareGroupConfig(**group_settings(config, _SHARE_KEYS, {})),
         share_overrides={
-            name: ShareGroupConfig(**_settings(config, _SHARE_KEYS, texts)) for name, texts in of_groups.items()
+            name: ShareGroupConfig(**group_settings(config, _SHARE_KEYS, texts)) for name, texts in of_groups.items()
         },
         share_group_max_size=config.integer("group.share.max.size"),
         share_initialize_retry_interval_ms=config.integer("group.share.initialize.retry.interval.ms"),
     )
 
 
-def _settings(
+def group_settings(
     config: BrokerConfig, keys: Mapping[str, tuple[str, str, str]], texts: Mapping[str, str]
 ) -> dict[str, int]:
     """A group's settings by field. The bounds may have been moved since they were set: they count."""

@@ -7,10 +7,12 @@ units, `_total` on counters); the format is its text exposition 0.0.4.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ottla.protocol.versions import ApiKey
+from ottla.share.acknowledgement import AcknowledgeType
 
 LATENCY_BUCKETS_US: Final = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
                              1_000_000, 5_000_000, 30_000_000)  # fmt: skip
@@ -31,10 +33,23 @@ class ApiCounters:
         self.latency_sum_us = 0
 
 
+class ShareCounters:
+    """What members of share groups did."""
+
+    __slots__ = ("acknowledged_records", "acknowledgements", "acquired_records")
+
+    def __init__(self) -> None:
+        self.acquired_records = 0
+        self.acknowledgements = 0
+        """Requests with acknowledgements."""
+        self.acknowledged_records: Counter[AcknowledgeType] = Counter()
+
+
 class Metrics:
     """Counters since the start."""
 
     def __init__(self) -> None:
+        self.share = ShareCounters()
         self.apis: dict[ApiKey, ApiCounters] = {}
         self.connections_accepted = 0
         self.malformed_requests = 0

@@ -38,7 +38,10 @@ from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
 from ottla.broker.roles import check_roles, client_listeners
 from ottla.broker.share_coordinator import ShareCoordinator
+from ottla.broker.share_fetches import ShareFetches
 from ottla.broker.share_groups import ShareGroups
+from ottla.broker.share_partitions import SharePartitions
+from ottla.broker.share_settings import ShareSettingsTable
 from ottla.broker.strays import set_strays_aside
 from ottla.broker.transaction_coordinator import TransactionCoordinator
 from ottla.broker.transaction_markers import TransactionMarkers
@@ -173,12 +176,31 @@ class Server:
             is_alone=True,
         )
 
-        share_groups = ShareGroups(plane, coordinator, share_coordinator, image=lambda: publisher.image)
+        share_settings = ShareSettingsTable(config, lambda: publisher.image)
+        share_partitions = SharePartitions(plane, share_coordinator, image=lambda: publisher.image)
+        share_groups = ShareGroups(
+            plane,
+            coordinator,
+            share_coordinator,
+            image=lambda: publisher.image,
+            on_moved=share_partitions.forget_moved,
+        )
+        metrics = Metrics()
+        disk_threads = [trio.CapacityLimiter(DISK_THREADS) for _ in log_dirs]
+        share_fetches = ShareFetches(
+            share_partitions,
+            settings=share_settings,
+            disk_threads=disk_threads,
+            sessions_max=config.integer("group.share.max.share.sessions"),
+            fetch_bytes_max=lambda: publisher.broker_config.integer("fetch.max.bytes"),
+            counters=metrics.share,
+        )
 
         def on_high_watermark(topic: str, partition: int) -> None:
             coordinator.on_high_watermark(topic, partition)
             transactions.on_high_watermark(topic, partition)
             share_coordinator.on_high_watermark(topic, partition)
+            share_partitions.on_high_watermark(topic, partition)
             markers.on_high_watermark(topic, partition)
 
         def on_news(session_id: int, is_over: bool, owed: list[Request]) -> None:
@@ -195,6 +217,8 @@ class Server:
         publisher.follow(coordinator.on_published)
         publisher.follow(transactions.on_published)
         publisher.follow(share_coordinator.on_published)
+        publisher.follow(share_settings.on_published)
+        publisher.follow(share_partitions.on_published)
         publisher.follow(markers.on_published)
         publisher.follow(lambda published: verifier.configure(published.config))
         broker = Broker(
@@ -202,7 +226,7 @@ class Server:
             cluster_id=identity.cluster_id,
             plane=plane,
             log_dirs=log_dirs,
-            disk_threads=[trio.CapacityLimiter(DISK_THREADS) for _ in log_dirs],
+            disk_threads=disk_threads,
             metadata=publisher,
             controller=controller,
             quorum_status=controller.quorum_status,
@@ -212,7 +236,9 @@ class Server:
             transaction_markers=markers,
             share_coordinator=share_coordinator,
             share_groups=share_groups,
-            metrics=Metrics(),
+            share_partitions=share_partitions,
+            share_fetches=share_fetches,
+            metrics=metrics,
             listeners=listeners,
             advertised=advertised,
         )
@@ -223,6 +249,7 @@ class Server:
                 await services.start(transactions.run)
                 await services.start(share_coordinator.run)
                 await services.start(share_groups.run)
+                await services.start(share_partitions.run)
                 await services.start(controller.run)
                 # All of the metadata log is known now, so what it does not name is not merely unread.
                 await trio.to_thread.run_sync(set_strays_aside, plane, publisher.topic)
@@ -307,6 +334,7 @@ class Server:
         def on_closed(connection: Connection) -> None:
             del self.connections[connection.session_id]
             limits.give_back(connection.peer[0])
+            broker.share_fetches.on_connection_closed(connection.session_id)
 
         for name, listening in sockets:
 

@@ -10,7 +10,7 @@ Source: Kafka's `GroupCoordinatorService` (persisterInitialize and its neighbour
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -71,8 +71,14 @@ class ShareGroups:
         states: ShareCoordinator,
         *,
         image: Callable[[], MetadataImage],
+        on_moved: Callable[[str, Collection[uuid.UUID]], None],
     ) -> None:
-        """Args: image: The metadata now."""
+        """
+        Args:
+            image: The metadata now.
+            on_moved: Told of a group and topics in which its states were begun anew or forgotten.
+        """
+        self._on_moved = on_moved
         self._plane = plane
         self._groups = groups
         self._states = states
@@ -155,6 +161,7 @@ class ShareGroups:
         if not moved.topics:
             return moved.response
         errors = await self._initialize(request.group_id, moved.state_epoch, moved.offsets)
+        self._on_moved(request.group_id, moved.offsets.keys())
         self._note(partition, request.group_id, moved.topics, errors)
         return replace(
             moved.response, responses=tuple(_with_errors(topic, errors) for topic in moved.response.responses)
@@ -226,7 +233,9 @@ class ShareGroups:
             for topic_id, topic in topics.items()
         )
         request = DeleteShareGroupStateRequest(group_id=group_id, topics=data)
-        return _errors((await self._states.delete_share_group_state(request)).results)
+        response = await self._states.delete_share_group_state(request)
+        self._on_moved(group_id, topics.keys())
+        return _errors(response.results)
 
     # Telling
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ottla.controller.result import ControllerResult, Refused
 from ottla.errors import ErrorCode
 from ottla.metadata.delta import MetadataDelta
-from ottla.metadata.features import OPT_IN_FEATURES, SUPPORTED_FEATURES
+from ottla.metadata.features import SUPPORTED_FEATURES
 from ottla.metadata.records import FeatureLevelRecord, FeatureRange, MetadataRecord
 from ottla.protocol.messages.update_features import (
     FeatureUpdateKey,
@@ -27,11 +27,7 @@ def supported_feature_ranges() -> tuple[FeatureRange, ...]:
 
 def bootstrap_records() -> list[MetadataRecord]:
     """The first records of a new cluster's metadata log."""
-    return [
-        FeatureLevelRecord(name=name, feature_level=high)
-        for name, (_, high) in SUPPORTED_FEATURES.items()
-        if name not in OPT_IN_FEATURES
-    ]
+    return [FeatureLevelRecord(name=name, feature_level=high) for name, (_, high) in SUPPORTED_FEATURES.items()]
 
 
 class FeatureControl:

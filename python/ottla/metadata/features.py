@@ -23,6 +23,3 @@ SUPPORTED_FEATURES: Final[Mapping[str, tuple[int, int]]] = {
     SHARE_VERSION_FEATURE: (0, 1),
 }
 """Lowest and highest level of each feature that works here. Records are written at one metadata.version only."""
-
-OPT_IN_FEATURES: Final = frozenset({SHARE_VERSION_FEATURE})
-"""Features that a new cluster begins without. The others begin at their highest level."""

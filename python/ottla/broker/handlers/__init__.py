@@ -44,6 +44,7 @@ FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "offsets": (ApiKey.LIST_OFFSETS, ApiKey.OFFSET_FOR_LEADER_EPOCH),
     "producer_ids": (ApiKey.INIT_PRODUCER_ID,),
     "quorum": (ApiKey.DESCRIBE_QUORUM,),
+    "share_fetch": (ApiKey.SHARE_FETCH, ApiKey.SHARE_ACKNOWLEDGE),
     "share_group": (
         ApiKey.SHARE_GROUP_HEARTBEAT,
         ApiKey.SHARE_GROUP_DESCRIBE,

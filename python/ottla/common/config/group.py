@@ -105,13 +105,14 @@ GROUP_KEYS: Final[Mapping[str, ConfigKey]] = by_name(
             "Where this share group begins in a partition that is new to it: at the end, at the start, or at the given "
             "age.",
             valid=Valid("[latest, earliest, by_duration:PnDTnHnMn.nS]", _share_start),
-            honoured=False,
+            honoured=True,
         ),
         _int(
             "share.delivery.count.limit",
             5,
             "How often a record is delivered to this share group before it is given up.",
             low=2,
+            honoured=True,
         ),
         _int(
             "share.heartbeat.interval.ms",
@@ -126,26 +127,28 @@ GROUP_KEYS: Final[Mapping[str, ConfigKey]] = by_name(
             "read_uncommitted",
             "Whether this share group sees records of transactions before they are committed.",
             valid=one_of("read_committed", "read_uncommitted"),
-            honoured=False,
+            honoured=True,
         ),
         _int(
             "share.partition.max.record.locks",
             2000,
             "Most records of one partition that this share group may hold without having acknowledged them.",
             low=100,
+            honoured=True,
         ),
         _int(
             "share.record.lock.duration.ms",
             30_000,
             "How long a record delivered to this share group stays reserved before it goes to somebody else.",
             low=1000,
+            honoured=True,
         ),
         _key(
             "share.renew.acknowledge.enable",
             ConfigType.BOOLEAN,
             "true",
             "Whether members of this share group may extend the reservation of a record.",
-            honoured=False,
+            honoured=True,
         ),
         _int(
             "share.session.timeout.ms",

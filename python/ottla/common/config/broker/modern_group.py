@@ -109,7 +109,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         mode=CLUSTER_WIDE,
     ),
     unused("group.share.assignors", LIST, "simple", MEDIUM, "Assignors for share groups.", valid=unique_list()),
-    unused(
+    key(
         "group.share.delivery.count.limit",
         INT,
         "5",
@@ -134,7 +134,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Largest value that a group may set for share.assignment.interval.ms.",
         valid=at_least(0),
     ),
-    unused(
+    key(
         "group.share.max.delivery.count.limit",
         INT,
         "10",
@@ -150,7 +150,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Largest value that a group may set for share.heartbeat.interval.ms.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "group.share.max.partition.max.record.locks",
         INT,
         "4000",
@@ -158,7 +158,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Largest value that a group may set for share.partition.max.record.locks.",
         valid=between(2000, 10000),
     ),
-    unused(
+    key(
         "group.share.max.record.lock.duration.ms",
         INT,
         "60000",
@@ -174,7 +174,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Largest value that a group may set for share.session.timeout.ms.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "group.share.max.share.sessions",
         INT,
         "2000",
@@ -191,7 +191,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Smallest value that a group may set for share.assignment.interval.ms.",
         valid=at_least(0),
     ),
-    unused(
+    key(
         "group.share.min.delivery.count.limit",
         INT,
         "2",
@@ -207,7 +207,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Smallest value that a group may set for share.heartbeat.interval.ms.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "group.share.min.partition.max.record.locks",
         INT,
         "100",
@@ -215,7 +215,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Smallest value that a group may set for share.partition.max.record.locks.",
         valid=between(100, 2000),
     ),
-    unused(
+    key(
         "group.share.min.record.lock.duration.ms",
         INT,
         "15000",
@@ -231,7 +231,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
         "Smallest value that a group may set for share.session.timeout.ms.",
         valid=at_least(1),
     ),
-    unused(
+    key(
         "group.share.partition.max.record.locks",
         INT,
         "2000",
@@ -242,7 +242,7 @@ MODERN_GROUP_KEYS: Final[tuple[ConfigKey, ...]] = (
     internal(
         "group.share.persister.class.name", STRING, "org.apache.kafka.server.share.persister.DefaultStatePersister"
     ),
-    unused(
+    key(
         "group.share.record.lock.duration.ms",
         INT,
         "30000",

@@ -1,0 +1,163 @@
+"""Members of share groups over sockets: what they have when others come, leave, are slow, or the broker is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ottla.errors import ErrorCode
+from ottla.protocol.messages.alter_share_group_offsets import (
+    AlterShareGroupOffsetsRequest,
+    AlterShareGroupOffsetsRequestPartition,
+    AlterShareGroupOffsetsRequestTopic,
+)
+from ottla.protocol.messages.delete_records import DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic
+from ottla.protocol.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
+from ottla.protocol.versions import ApiKey
+from ottla.testing.broker import BrokerProcess
+from tests.integration.sharer import ACCEPT, REJECT, RELEASE, Sharer, configure
+from tests.integration.wire import Wire
+
+GROUP = "sharers"
+LOCK_MS = 1_000
+SETTINGS = {
+    "group.share.min.record.lock.duration.ms": str(LOCK_MS),
+    "group.share.max.share.sessions": "3",
+    "group.share.assignment.interval.ms": "0",
+}
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
+    broker = BrokerProcess(tmp_path / "data", settings=SETTINGS).start()
+    with Wire(broker.port) as wire:
+        wire.create("t")
+        configure(wire, GROUP, share_auto_offset_reset="earliest")
+    yield broker
+    broker.kill()
+
+
+def member(broker: BrokerProcess) -> Sharer:
+    return Sharer(broker, GROUP, "t")
+
+
+def produce(broker: BrokerProcess, *counts: int) -> None:
+    """Batches of so many records."""
+    with Wire(broker.port) as wire:
+        for count in counts:
+            assert wire.produce("t", *(b"%d" % i for i in range(count))).error_code is ErrorCode.NONE
+
+
+def test_what_was_acknowledged_outlives_the_broker(broker: BrokerProcess) -> None:
+    produce(broker, 10)
+    with member(broker) as one:
+        assert one.fetch() == [(0, 9, 1)]
+        assert one.acknowledge(0, 3, ACCEPT) is ErrorCode.NONE
+        assert one.acknowledge(5, 5, REJECT) is ErrorCode.NONE
+        assert one.acknowledge(6, 7, RELEASE) is ErrorCode.NONE
+        broker.kill()
+    broker.start()
+    with member(broker) as other:
+        # Only what was acknowledged is known: 4, 8 and 9 were delivered, but nobody said so.
+        assert other.fetch() == [(4, 4, 1), (6, 7, 2), (8, 9, 1)]
+        assert other.acknowledge(4, 4, ACCEPT) is ErrorCode.NONE
+        assert other.acknowledge(6, 9, ACCEPT) is ErrorCode.NONE
+    broker.kill()
+    broker.start()
+    with member(broker) as third:
+        assert third.fetch(max_wait_ms=200) == []
+        produce(broker, 1)
+        assert third.fetch() == [(10, 10, 1)]
+
+
+def test_a_fetch_waits_for_records(broker: BrokerProcess) -> None:
+    with member(broker) as one, member(broker) as other:
+        one.begin_fetch()
+        other.begin_fetch()
+        produce(broker, 2)
+        first, second = (one, other) if other.is_silent() else (other, one)
+        assert first.end_fetch().acquired_records[0].last_offset == 1
+        assert second.is_silent()
+        produce(broker, 1)
+        assert second.end_fetch().acquired_records[0].first_offset == 2
+
+
+def test_who_leaves_without_a_word_has_nothing_any_more(broker: BrokerProcess) -> None:
+    produce(broker, 4)
+    with member(broker) as other:
+        with member(broker) as one:
+            assert one.fetch() == [(0, 3, 1)]
+            other.begin_fetch()
+        assert [(a.first_offset, a.last_offset, a.delivery_count) for a in other.end_fetch().acquired_records] == [
+            (0, 3, 2)
+        ]
+
+
+def test_a_client_that_is_gone_takes_no_records_along(broker: BrokerProcess) -> None:
+    """Its fetch was waiting."""
+    with member(broker) as other:
+        with member(broker) as one:
+            one.begin_fetch(max_wait_ms=30_000)
+        produce(broker, 3)
+        assert other.fetch() == [(0, 2, 1)]
+
+
+def test_locks_end(broker: BrokerProcess) -> None:
+    with Wire(broker.port) as wire:
+        configure(wire, GROUP, share_record_lock_duration_ms=str(LOCK_MS))
+    produce(broker, 2)
+    with member(broker) as one, member(broker) as other:
+        assert one.fetch() == [(0, 1, 1)]
+        assert one.acknowledge(0, 0, ACCEPT) is ErrorCode.NONE
+        assert other.fetch() == [(1, 1, 2)]
+        assert one.acknowledge(1, 1, ACCEPT) is ErrorCode.INVALID_RECORD_STATE
+        assert other.acknowledge(1, 1, ACCEPT) is ErrorCode.NONE
+
+
+def test_a_group_that_was_moved_begins_there(broker: BrokerProcess) -> None:
+    produce(broker, 3, 3)
+    with member(broker) as one:
+        assert one.fetch() == [(0, 5, 1)]
+        assert one.acknowledge(0, 5, ACCEPT) is ErrorCode.NONE
+        one.leave()
+        moved = AlterShareGroupOffsetsRequestPartition(partition_index=0, start_offset=4)
+        topic = AlterShareGroupOffsetsRequestTopic(topic_name="t", partitions=(moved,))
+        request = AlterShareGroupOffsetsRequest(group_id=GROUP, topics=(topic,))
+        response = one.ask(ApiKey.ALTER_SHARE_GROUP_OFFSETS, 0, request)
+        assert response.responses[0].partitions[0].error_code is ErrorCode.NONE
+        with member(broker) as other:
+            assert other.fetch() == [(4, 5, 1)]
+
+
+def test_a_topic_that_is_deleted(broker: BrokerProcess) -> None:
+    with member(broker) as one, Wire(broker.port) as wire:
+        one.begin_fetch(max_wait_ms=30_000)
+        request = DeleteTopicsRequest(topics=(DeleteTopicState(name="t"),), timeout_ms=10_000)
+        assert wire.ask(ApiKey.DELETE_TOPICS, 6, request).responses[0].error_code is ErrorCode.NONE
+        assert one.end_fetch().error_code is ErrorCode.UNKNOWN_TOPIC_ID
+
+
+def test_records_that_are_deleted_are_done_with(broker: BrokerProcess) -> None:
+    produce(broker, 4, 4)
+    with member(broker) as one, member(broker) as other, Wire(broker.port) as wire:
+        assert one.fetch(max_records=1) == [(0, 3, 1)]
+        wanted = DeleteRecordsPartition(partition_index=0, offset=6)
+        request = DeleteRecordsRequest(topics=(DeleteRecordsTopic(name="t", partitions=(wanted,)),), timeout_ms=10_000)
+        assert wire.ask(ApiKey.DELETE_RECORDS, 2, request).topics[0].partitions[0].error_code is ErrorCode.NONE
+        assert other.fetch() == [(6, 7, 1)]
+        assert one.acknowledge(0, 3, ACCEPT) is ErrorCode.NONE, "it is too late to matter"
+
+
+def test_sessions_are_counted(broker: BrokerProcess) -> None:
+    with member(broker) as one, member(broker) as two, member(broker) as four:
+        with member(broker) as three:
+            for sharer in (one, two, three):
+                assert sharer.fetch(max_wait_ms=0) == []
+            four.begin_fetch(max_wait_ms=0)
+            response = four.receive(ApiKey.SHARE_FETCH, 2)
+            assert response.error_code is ErrorCode.SHARE_SESSION_LIMIT_REACHED
+            three.begin_fetch(epoch=-1)
+            three.end_fetch()
+        assert four.fetch(max_wait_ms=0) == []
