@@ -155,6 +155,8 @@ class SharePartitions:
         self._plane = plane
         self._states = states
         self._image = image
+        self.partition_count = 0
+        """Partitions in the cluster."""
         self._led: dict[ShareKey, LedSharePartition] = {}
         self._of_partitions: dict[tuple[str, int], dict[ShareKey, LedSharePartition]] = {}
         self._loading: dict[ShareKey, trio.Event] = {}
@@ -195,7 +197,10 @@ class SharePartitions:
             led.wake()
 
     def on_published(self, published: Published) -> None:
-        """Follow the metadata: topics that are gone."""
+        """Follow the metadata: topics that are gone, and how many partitions there are."""
+        if published.delta.base.topics is published.image.topics:
+            return
+        self.partition_count = sum(len(topic.partitions) for topic in published.image.topics.values())
         gone = published.delta.base.topics.keys() - published.image.topics.keys()
         if gone:
             self.forget((key for key in self._led if key.topic_id in gone), ErrorCode.UNKNOWN_TOPIC_ID)

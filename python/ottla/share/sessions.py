@@ -16,6 +16,7 @@ from ottla.errors import ErrorCode, KafkaError
 INITIAL_EPOCH: Final = 0
 FINAL_EPOCH: Final = -1
 EPOCH_MAX: Final = 2**31 - 1
+TOO_MANY: Final = "There are more partitions in the session than in the cluster."
 
 TopicPartition = tuple[uuid.UUID | None, int]
 """Topic id (None: all zeros) and partition."""
@@ -74,20 +75,32 @@ class ShareSessions:
         wanted: Iterable[TopicPartition],
         forgotten: Iterable[TopicPartition],
         acknowledges: bool,
+        partitions_max: int,
     ) -> ShareSession:
         """Take a ShareFetch in: a session begins, goes on, or is about to end (`end` it when it is answered).
 
+        Args:
+            partitions_max: As many may be in a session; those that are not there are kept, as they may come.
         Raises: KafkaError (SHARE_SESSION_NOT_FOUND, INVALID_SHARE_SESSION_EPOCH, SHARE_SESSION_LIMIT_REACHED,
-        INVALID_REQUEST: a session that begins has nothing to acknowledge).
+        INVALID_REQUEST: a session that begins has nothing to acknowledge, or there are too many partitions).
         """
         if epoch == INITIAL_EPOCH:
             if acknowledges:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Nothing can be acknowledged as a session begins.")
-            return self._begin(key, ShareSession(connection_id, partitions=dict.fromkeys(wanted)))
+            begun = ShareSession(connection_id, partitions=dict.fromkeys(wanted))
+            if len(begun.partitions) > partitions_max:
+                raise KafkaError(ErrorCode.INVALID_REQUEST, TOO_MANY)
+            return self._begin(key, begun)
         session = self._checked(key, epoch)
         if epoch != FINAL_EPOCH:
+            added = dict.fromkeys(wanted)
+            if (
+                len(session.partitions) + len(added) > partitions_max
+                and len(session.partitions | added) > partitions_max
+            ):
+                raise KafkaError(ErrorCode.INVALID_REQUEST, TOO_MANY)
             self._go_on(session)
-            session.partitions.update(dict.fromkeys(wanted))
+            session.partitions.update(added)
             for partition in forgotten:
                 session.partitions.pop(partition, None)
         return session

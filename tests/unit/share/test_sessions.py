@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -15,14 +16,14 @@ KEY = SessionKey("g", "m")
 
 
 def fetch(sessions: ShareSessions, epoch: int, *wanted: int, key: SessionKey = KEY, **fields: Any) -> ShareSession:
-    given = {"connection_id": 1, "forgotten": (), "acknowledges": False} | fields
+    given = {"connection_id": 1, "forgotten": (), "acknowledges": False, "partitions_max": 5} | fields
     given["forgotten"] = [(TOPIC, i) for i in given["forgotten"]]
     return sessions.fetch(key, epoch, wanted=[(TOPIC, i) for i in wanted], **given)
 
 
-def refusal(sessions: ShareSessions, epoch: int, **fields: Any) -> ErrorCode:
+def refusal(sessions: ShareSessions, epoch: int, *, wanted: Iterable[int] = (), **fields: Any) -> ErrorCode:
     with pytest.raises(KafkaError) as refused:
-        fetch(sessions, epoch, **fields)
+        fetch(sessions, epoch, *wanted, **fields)
     return refused.value.code
 
 
@@ -79,6 +80,15 @@ def test_there_are_only_so_many() -> None:
     assert refusal(sessions, 0, key=SessionKey("g", "n")) is ErrorCode.SHARE_SESSION_LIMIT_REACHED
     sessions.end(KEY)
     fetch(sessions, 0, key=SessionKey("g", "n"))
+
+
+def test_a_session_has_no_more_partitions_than_there_can_be() -> None:
+    sessions = ShareSessions(10)
+    assert refusal(sessions, 0, wanted=range(6)) is ErrorCode.INVALID_REQUEST
+    session = fetch(sessions, 0, 0, 1, 2, 3)
+    assert refusal(sessions, 1, wanted=(4, 5)) is ErrorCode.INVALID_REQUEST
+    fetch(sessions, 1, 0, 1, 2, 4, forgotten=(0,))
+    assert len(session.partitions) == 4
 
 
 def test_each_partition_has_its_turn() -> None:

@@ -19,6 +19,8 @@ from ottla.protocol.versions import ApiKey
 from ottla.share.acknowledgement import Acknowledgement
 from ottla.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, SessionKey, TopicPartition
 
+UNKNOWN_PARTITIONS_MAX: Final = 1_000
+"""So many partitions may be in a session that are not in the cluster."""
 BATCH_OPTIMIZED, RECORD_LIMIT = 0, 1
 """How strict `max_records` is (KIP-1206)."""
 
@@ -36,6 +38,7 @@ async def handle_share_fetch(context: RequestContext, request: ShareFetchRequest
             wanted=_partitions(request.topics),
             forgotten=((topic.topic_id, i) for topic in request.forgotten_topics_data for i in topic.partitions),
             acknowledges=bool(acknowledged),
+            partitions_max=UNKNOWN_PARTITIONS_MAX + context.broker.share_partitions.partition_count,
         )
     except KafkaError as error:
         return ShareFetchResponse(error_code=error.code, error_message=error.message)
