@@ -21,7 +21,7 @@ from ottla.broker.event_log import EventLog
 from ottla.broker.metrics import ShareCounters
 from ottla.broker.share_partitions import LedSharePartition, ShareKey, SharePartitions
 from ottla.broker.share_settings import ShareGroupSettings, ShareSettingsTable
-from ottla.errors import ErrorCode, KafkaError
+from ottla.errors import ErrorCode, KafkaError, code_of
 from ottla.share.acknowledgement import Acknowledgement, check_acknowledgements
 from ottla.share.partition import Acquired, FetchedBatch
 from ottla.share.sessions import SessionKey, ShareSession, ShareSessions, TopicPartition
@@ -88,6 +88,7 @@ class ShareFetches:
         self._fetch_bytes_max = fetch_bytes_max
         self._counters = counters
         self.sessions = ShareSessions(sessions_max)
+        partitions.has_readers = self.sessions.has_group
 
     def settings_of(self, group_id: str) -> ShareGroupSettings:
         return self._settings.of(group_id)
@@ -206,8 +207,8 @@ class ShareFetches:
                 one = await self._partitions.load(ShareKey(key.group_id, _known(at[0]), at[1]), settings)
                 one.machine.settings = settings.partitions
                 led.append(one)
-            except KafkaError as error:
-                found[at] = Fetched(error=error)
+            except (KafkaError, OSError) as error:
+                found[at] = Fetched(error=_as_kafkas(error))
 
     async def _acquire(
         self,
@@ -231,8 +232,8 @@ class ShareFetches:
             at: TopicPartition = (one.key.topic_id, one.key.partition)
             try:
                 fetched = await self._acquire_of(key, session, settings, wanted, one, bytes_left, records_left)
-            except KafkaError as error:
-                found[at] = Fetched(error=error)
+            except (KafkaError, OSError) as error:
+                found[at] = Fetched(error=_as_kafkas(error))
                 continue
             if fetched.acquired:
                 found[at] = fetched
@@ -331,6 +332,10 @@ class ShareFetches:
         finally:
             for one in led:
                 one.remove_waiting(event)
+
+
+def _as_kafkas(error: KafkaError | OSError) -> KafkaError:
+    return error if isinstance(error, KafkaError) else KafkaError(code_of(error), str(error))
 
 
 def _known(topic_id: uuid.UUID | None) -> uuid.UUID:

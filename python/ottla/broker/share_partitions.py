@@ -155,6 +155,8 @@ class SharePartitions:
         self._plane = plane
         self._states = states
         self._image = image
+        self.has_readers: Callable[[str], bool] = lambda _group_id: True
+        """Whether anybody fetches for a group; whoever serves fetches says so."""
         self.partition_count = 0
         """Partitions in the cluster."""
         self._led: dict[ShareKey, LedSharePartition] = {}
@@ -180,6 +182,8 @@ class SharePartitions:
                 for led in list(self._led.values()):
                     led.machine.on_tick(now)
                     self.write(led)
+                    if not self.has_readers(led.key.group_id):
+                        self._retire((led,))
 
     def __len__(self) -> int:
         return len(self._led)
@@ -230,8 +234,12 @@ class SharePartitions:
 
     def retire(self, group_id: str) -> None:
         """Nobody fetches for a group any more: what is written of it need not be in memory."""
+        self._retire(self.of_group(group_id))
+
+    def _retire(self, candidates: Iterable[LedSharePartition]) -> None:
+        """Forget those of which nothing is to be written and no lock is to end; the others when the last one has."""
         self.forget(
-            [led.key for led in self.of_group(group_id) if led.is_idle() and led.machine.next_deadline_ms() is None],
+            [led.key for led in candidates if led.is_idle() and led.machine.next_deadline_ms() is None],
             ErrorCode.NOT_LEADER_OR_FOLLOWER,
         )
 
@@ -368,6 +376,10 @@ class SharePartitions:
             response = await self._states.write_share_group_state(request)
         except KafkaError as error:
             return error.code
+        except Exception as error:
+            # A bug of ours: this share partition is read anew, and the others are not touched.
+            log.error("share_state_write_failed", group=led.key.group_id, topic=led.topic, error=error)
+            return ErrorCode.UNKNOWN_SERVER_ERROR
         return response.results[0].partitions[0].error_code
 
 
