@@ -136,7 +136,8 @@ def test_a_topic_that_is_deleted(broker: BrokerProcess) -> None:
         one.begin_fetch(max_wait_ms=30_000)
         request = DeleteTopicsRequest(topics=(DeleteTopicState(name="t"),), timeout_ms=10_000)
         assert wire.ask(ApiKey.DELETE_TOPICS, 6, request).responses[0].error_code is ErrorCode.NONE
-        assert one.end_fetch().error_code is ErrorCode.UNKNOWN_TOPIC_ID
+        # Its log may go a moment before its name.
+        assert one.end_fetch().error_code in (ErrorCode.UNKNOWN_TOPIC_ID, ErrorCode.KAFKA_STORAGE_ERROR)
 
 
 def test_records_that_are_deleted_are_done_with(broker: BrokerProcess) -> None:

@@ -137,6 +137,17 @@ class LedSharePartition:
         self._written = trio.Event()
 
 
+class _Loading:
+    """A share partition that is being read from the share coordinator."""
+
+    __slots__ = ("done", "is_void")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.is_void = False
+        """What is read is not true any more."""
+
+
 class SharePartitions:
     """The share partitions in memory. Call `on_high_watermark` when a watched partition moved."""
 
@@ -161,7 +172,7 @@ class SharePartitions:
         """Partitions in the cluster."""
         self._led: dict[ShareKey, LedSharePartition] = {}
         self._of_partitions: dict[tuple[str, int], dict[ShareKey, LedSharePartition]] = {}
-        self._loading: dict[ShareKey, trio.Event] = {}
+        self._loading: dict[ShareKey, _Loading] = {}
         self._nursery: trio.Nursery | None = None
         self._timer = trio.CancelScope()
         self._timer_deadline_ms: int | None = None
@@ -207,7 +218,7 @@ class SharePartitions:
         self.partition_count = sum(len(topic.partitions) for topic in published.image.topics.values())
         gone = published.delta.base.topics.keys() - published.image.topics.keys()
         if gone:
-            self.forget((key for key in self._led if key.topic_id in gone), ErrorCode.UNKNOWN_TOPIC_ID)
+            self.forget((key for key in self._known() if key.topic_id in gone), ErrorCode.UNKNOWN_TOPIC_ID)
 
     def lock_begins(self, led: LedSharePartition) -> None:
         """A lock may end before all others: the timer must know."""
@@ -218,6 +229,8 @@ class SharePartitions:
     def forget(self, keys: Iterable[ShareKey], error: ErrorCode) -> None:
         """Lead share partitions no more; they are read anew when they are fetched again."""
         for key in list(keys):
+            if key in self._loading:
+                self._loading[key].is_void = True
             led = self._led.pop(key, None)
             if led is None:
                 continue
@@ -229,8 +242,12 @@ class SharePartitions:
 
     def forget_moved(self, group_id: str, topic_ids: Collection[uuid.UUID]) -> None:
         """The states of a group in these topics are others now."""
-        keys = [key for key in self._led if key.group_id == group_id and key.topic_id in topic_ids]
+        keys = [key for key in self._known() if key.group_id == group_id and key.topic_id in topic_ids]
         self.forget(keys, ErrorCode.FENCED_STATE_EPOCH)
+
+    def _known(self) -> list[ShareKey]:
+        """In memory, or about to be."""
+        return [*self._led, *self._loading]
 
     def retire(self, group_id: str) -> None:
         """Nobody fetches for a group any more: what is written of it need not be in memory."""
@@ -252,15 +269,18 @@ class SharePartitions:
         UNKNOWN_SERVER_ERROR: the group has no state there, so it was not told to read there).
         """
         while (led := self._led.get(key)) is None:
-            loaded = self._loading.get(key)
-            if loaded is not None:
-                await loaded.wait()
+            loading = self._loading.get(key)
+            if loading is not None:
+                await loading.done.wait()
                 continue
-            self._loading[key] = trio.Event()
+            loading = self._loading[key] = _Loading()
             try:
-                self._add(await self._load(key, settings))
+                found = await self._load(key, settings)
+                if not loading.is_void:
+                    self._add(found)
             finally:
-                self._loading.pop(key).set()
+                del self._loading[key]
+                loading.done.set()
         return led
 
     def _add(self, led: LedSharePartition) -> None:
