@@ -77,7 +77,6 @@ def test_configs(tools: JavaTools, bootstrap: str, unique: Callable[[str], str])
 def test_share_groups(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
     """kafka-share-groups lists and describes share groups, resets and deletes their offsets, and deletes them."""
     topic, group, where = unique("tool-shared"), unique("tool-sharers"), ("--bootstrap-server", bootstrap)
-    tools.run("features", *where, "upgrade", "--feature", "share.version=1", status=None)
     tools.run("topics", *where, "--create", "--topic", topic, "--partitions", "2")
     tools.run("console-producer", *where, "--topic", topic, text="one\ntwo\nthree\n")
     mine, of_topic = ("--group", group), ("--topic", topic)
@@ -288,6 +287,31 @@ def test_verifiable_clients(bootstrap: str, unique: Callable[[str], str]) -> Non
     committed = [event for event in events if event["name"] == "offsets_committed"]
     assert committed
     assert all(event["success"] for event in committed)
+
+
+def test_share_consumers(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
+    """kafka-console-share-consumer, kafka-share-consumer-perf-test and kafka-verifiable-share-consumer share it."""
+    topic, group, where = unique("tool-share"), unique("tool-sharers"), ("--bootstrap-server", bootstrap)
+    of_topic, of_group = ("--topic", topic), ("--group", group)
+    tools.run("topics", *where, "--create", *of_topic, "--partitions", "2")
+    of_entity = ("--alter", "--entity-type", "groups", "--entity-name", group)
+    tools.run("configs", *where, *of_entity, "--add-config", "share.auto.offset.reset=earliest")
+    tools.run("console-producer", *where, *of_topic, text="one\ntwo\nthree\n")
+    shown = tools.run("console-share-consumer", *where, *of_topic, *of_group, "--max-messages", "3")
+    assert sorted(line for line in shown.splitlines() if line in ("one", "two", "three")) == ["one", "three", "two"]
+    sending = ("--num-records", "50000", "--record-size", "100", "--throughput", "-1")
+    tools.run("producer-perf-test", *where, *of_topic, *sending)
+    read = tools.run("share-consumer-perf-test", *where, *of_topic, *of_group, "--num-records", "50000")
+    assert int(read.splitlines()[-1].split(", ")[5]) >= 50_000
+    described = table(tools.run("share-groups", *where, *of_group, "--describe", "--offsets"))
+    assert sum(int(row["LAG"]) for row in described) == 0
+    reading = ("--group-id", unique("v"), "--max-messages", "2000", "--offset-reset-strategy", "earliest")
+    consumed = run_alone("verifiable-share-consumer", *where, *of_topic, *reading)
+    events = [json.loads(line) for line in consumed.splitlines() if line.startswith("{")]
+    assert sum(event["count"] for event in events if event["name"] == "records_consumed") >= 2000
+    acknowledged = [event for event in events if event["name"] == "offsets_acknowledged"]
+    assert acknowledged
+    assert all(event["success"] for event in acknowledged)
 
 
 def test_cluster_tools(tools: JavaTools, bootstrap: str, unique: Callable[[str], str]) -> None:
