@@ -59,7 +59,8 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 FUZZ_TARGET := x86_64-unknown-linux-gnu
 FUZZ_NAMES := $(notdir $(basename $(wildcard rust/fuzz/fuzz_targets/*.rs)))
 
-fuzz:
+fuzz: $(NATIVE)
+	$(BIN)/python rust/fuzz/seeds.py
 	cd rust/fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --target $(FUZZ_TARGET)
 	cd rust/fuzz && for name in $(FUZZ_NAMES); do \
 	  mkdir -p corpus/$$name artifacts/$$name && \

@@ -57,12 +57,7 @@ impl Loader<'_> {
             .map_err(reading)?;
         snapshot_limit = unsound.first().map_or(snapshot_limit, |base| snapshot_limit.min(*base));
         let (mut producers, snapshot) = self
-            .read_snapshot(
-                names,
-                &segments,
-                first_base..=snapshot_limit,
-                next_offset.min(checked_from),
-            )
+            .read_snapshot(names, &segments, first_base..=snapshot_limit, next_offset)
             .map_err(reading)?;
         epochs.truncate_from_end(next_offset);
         let from = snapshot.unwrap_or(first_base);
@@ -264,14 +259,14 @@ impl Loader<'_> {
         }
     }
 
-    /// The newest good snapshot within `limits`, and its offset. Those above `trusted_to` (they may be of records that are
-    /// lost, with others in their place), bad ones, and those inside a segment that are not the newest go.
+    /// The newest good snapshot within `limits`, and its offset. Those above the log's end, bad ones, and those inside
+    /// a segment that are not the newest go.
     fn read_snapshot(
         &mut self,
         names: &[String],
         segments: &[(Arc<Segment>, u64)],
         limits: RangeInclusive<i64>,
-        trusted_to: i64,
+        next_offset: i64,
     ) -> io::Result<(ProducerState, Option<i64>)> {
         let LoadContext {
             files,
@@ -291,7 +286,7 @@ impl Loader<'_> {
             let path = dir.join(file_name(offset, "snapshot"));
             let is_of_segment = segments.iter().any(|(segment, _)| segment.base_offset() == offset);
             let is_stray = !is_of_segment && newest.is_some();
-            if offset > trusted_to || is_stray {
+            if offset > next_offset || is_stray {
                 files.fs.remove_file(&path)?;
                 self.has_removed = true;
             } else if limits.contains(&offset) && newest.is_none() {
