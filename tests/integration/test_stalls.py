@@ -27,6 +27,8 @@ from tests.integration.wire import Wire
 
 WORST_S = 1.0
 STALL_S = 3.0
+HELD_UP_S = 6.0
+"""Longer than the metadata waits for a disk (`PATIENCE_S`, once more if it had begun)."""
 
 
 class StallingDisk:
@@ -139,6 +141,54 @@ def test_a_disk_that_stalls_holds_up_its_own_partitions_only(tmp_path: Path, slo
         assert time.monotonic() - began_s < STALL_S + 5
         values = wire.values(topics["slow"])
         assert values == [b"%d" % n for n in range(len(values))]
+
+
+def test_topics_are_made_and_deleted_beside_a_disk_that_stalls(tmp_path: Path, slow_disk: StallingDisk) -> None:
+    fast = tmp_path / "data"
+    with two_disks(fast, slow_disk.path / "data") as broker, Wire(broker.port) as wire:
+        topics = create_on_both(wire, fast, slow_disk.path / "data")
+        made: dict[str, float] = {}
+
+        def make(name: str) -> None:
+            began_s = time.monotonic()
+            with Wire(broker.port) as own:
+                own.create(name)
+            made[name] = time.monotonic() - began_s
+
+        def delete() -> None:
+            with Wire(broker.port) as own:
+                own.delete(topics["slow"])
+            made["deleted"] = time.monotonic() - began_s
+
+        slow_disk.stall()
+        began_s = time.monotonic()
+        threads = [
+            threading.Thread(target=delete),
+            *(threading.Thread(target=make, args=(f"new-{n}",)) for n in range(4)),
+        ]
+        try:
+            for number, thread in enumerate(threads):
+                thread.start()
+                # The deletion first, and each creation when the one before is answered or known to be held up.
+                thread.join(HELD_UP_S if number else 0.2)
+            answered = {name for name in made if name != "deleted"}
+            assert "deleted" not in made
+            assert len(answered) >= 2, f"only {made} of four topics within {time.monotonic() - began_s:.1f} s"
+            assert all((fast / f"{name}-0").exists() for name in answered)
+            metadata = wire.ask(ApiKey.METADATA, 9, MetadataRequest(topics=None))
+            assert answered <= {topic.name for topic in metadata.topics}
+            assert topics["slow"] not in {topic.name for topic in metadata.topics}
+            for name in answered:
+                batch = build_batch([(None, b"v", int(time.time() * 1000), ())])
+                assert wire.produce_batch(name, batch).error_code is ErrorCode.NONE
+        finally:
+            slow_disk.go_on()
+        for thread in threads:
+            thread.join(30)
+        assert made.keys() == {"deleted", "new-0", "new-1", "new-2", "new-3"}
+        for number in range(4):
+            batch = build_batch([(None, b"v", int(time.time() * 1000), ())])
+            assert wire.produce_batch(f"new-{number}", batch).error_code is ErrorCode.NONE
 
 
 def two_disks(fast: Path, slow: Path) -> BrokerProcess:

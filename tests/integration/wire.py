@@ -12,6 +12,7 @@ from ottla._native import build_batch, decode_batches
 from ottla.errors import ErrorCode
 from ottla.protocol.header import decode_response_frame, encode_request_frame
 from ottla.protocol.messages.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
+from ottla.protocol.messages.delete_topics import DeleteTopicsRequest
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic, PartitionData
 from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from ottla.protocol.messages.produce import (
@@ -125,6 +126,11 @@ class Wire:
     def is_silent(self, *, wait_s: float = 0.2) -> bool:
         """Whether nothing arrives within a moment."""
         return not select.select([self._socket], [], [], wait_s)[0]
+
+    def delete(self, topic: str) -> None:
+        """Return when the topic is gone."""
+        response = self.ask(ApiKey.DELETE_TOPICS, 5, DeleteTopicsRequest(topic_names=(topic,), timeout_ms=60_000))
+        assert response.responses[0].error_code is ErrorCode.NONE, response
 
     def close(self) -> None:
         self._socket.close()

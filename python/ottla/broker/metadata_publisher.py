@@ -3,8 +3,9 @@
 Committed records come in by plain calls in the order of the log and are replayed into a delta. A task takes the delta
 that has gathered, makes the next image of it and applies what changed: partitions are opened, led, configured and
 deleted in the data plane. Requests see the new image only when its partitions are being served, and see deleted
-topics gone before their files are. Opening and deleting touch the disk, so they run in worker threads and a stalled
-disk holds up metadata, never the event loop.
+topics gone before their files are. Opening and deleting touch the disk, so they run in worker threads. Where a disk
+stalls, the metadata goes on without its partitions: until they are served, requests for them are told to try again, and
+whoever made or deleted them waits. What became of them is taken in between two publications, as all else.
 
 Nothing else changes leadership in the data plane.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
 
 log = EventLog("metadata")
 
+PATIENCE_S: Final = 2.0
+"""For disks that stall."""
 RETRY_S: Final = 10.0
 """Between attempts to open partitions that could not be opened."""
 WORKERS: Final = 4
-"""Threads that open partitions: after a crash each reads what it must recover."""
+"""Threads that open the partitions of one publication: after a crash each reads what it must recover."""
+THREADS_MAX: Final = 32
+"""Threads for all publications: those that wait for a stalled disk take none from other users."""
 PARTITIONS_PER_CALL: Final = 64
 """Partitions that one thread opens before it looks for more work: a thread's start costs as much as a few of them."""
 
@@ -64,6 +69,22 @@ class _Opening:
     config: dict[str, str]
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Work:
+    """What one publication has to do on disks: delete partitions, then open others."""
+
+    doomed: Sequence[tuple[str, int]] = ()
+    openings: Sequence[_Opening] = ()
+    steps: int = 0
+    """Partitions dealt with so far: a disk on which this grows is slow, and does not stall."""
+    failed: list[_Opening] = field(default_factory=list)
+    done: trio.Event = field(default_factory=trio.Event)
+    settled: trio.Event = field(default_factory=trio.Event)
+    """What became of it is taken in."""
+    settles: list[_Work] = field(default_factory=list)
+    """Late work of which this is the rest."""
+
+
 class MetadataPublisher:
     """Holds the image that requests are answered from, and brings the data plane in line with it."""
 
@@ -74,21 +95,34 @@ class MetadataPublisher:
         node_id: int,
         config: BrokerConfig,
         held: Collection[tuple[str, int]] = (),
+        patience_s: float = PATIENCE_S,
     ) -> None:
         """
         Args:
             config: What the broker was started with; dynamic settings come with the metadata.
             held: (topic, partition) that the log directories held at the start.
+            patience_s: How long the metadata waits for a disk that opens or deletes no partition at all meanwhile.
         """
         self.image: MetadataImage = EMPTY_IMAGE
         self.config = config
         self._plane = plane
         self._node_id = node_id
         self._held = frozenset(held)
+        self._patience_s = patience_s
         self._delta = MetadataDelta(EMPTY_IMAGE)
         self._offset = -1
         self._epoch = -1
-        self._gathered = trio.Event()
+        self._has_gathered = False
+        self._woken = trio.Event()
+        self._is_started = False
+        self._nursery: trio.Nursery | None = None
+        self._threads = trio.CapacityLimiter(THREADS_MAX)
+        self._busy: dict[tuple[str, int], _Work] = {}
+        """By partition: nobody else may touch its directory meanwhile."""
+        self._late: list[_Work] = []
+        """The metadata went on without them."""
+        self._held_up: list[tuple[int, int, Sequence[_Work]]] = []
+        """First and last offset of publications, and what of them is late."""
         self._published_offset = -1
         self._unopened: list[_Opening] = []
         self._unavailable: dict[tuple[str, int], bytes] = {}
@@ -105,50 +139,118 @@ class MetadataPublisher:
         """Take in committed records that end at `last_offset`. Raises: InconsistentMetadata."""
         self._delta.replay_all(records)
         self._offset, self._epoch = last_offset, epoch
-        self._gathered.set()
+        self._has_gathered = True
+        self._woken.set()
 
     def topic(self, name: str) -> TopicImage | None:
         """A topic of the metadata as far as it is known, published or not."""
         return self._delta.topic(name)
 
     async def wait_published(self, offset: int) -> None:
-        """Return when everything up to and including `offset` is applied here."""
-        if self._published_offset >= offset:
-            return
-        event = trio.Event()
-        self._waiter_count += 1
-        heapq.heappush(self._waiters, (offset, self._waiter_count, event))
-        await event.wait()
+        """Return when everything up to and including `offset` is applied here, and what the change at that offset asked
+        of disks is done.
+        """
+        if self._published_offset < offset:
+            event = trio.Event()
+            self._waiter_count += 1
+            heapq.heappush(self._waiters, (offset, self._waiter_count, event))
+            await event.wait()
+        for first, last, late in list(self._held_up):
+            if first <= offset <= last:
+                for work in late:
+                    await work.settled.wait()
 
     async def run(self) -> None:
         """Publish what is committed, until cancelled."""
-        while True:
-            with trio.move_on_after(RETRY_S if self._unopened else math.inf):
-                await self._gathered.wait()
-            if not self._gathered.is_set():
-                await self._retry()
-                continue
-            self._gathered = trio.Event()
-            if self._delta.is_in_transaction:
-                continue
-            delta = self._delta
-            image = delta.image(offset=self._offset, epoch=self._epoch)
-            self._delta = MetadataDelta(image)
-            await self._publish(image, delta)
+        async with trio.open_nursery() as self._nursery:
+            while True:
+                with trio.move_on_after(RETRY_S if self._unopened else math.inf):
+                    await self._woken.wait()
+                is_woken = self._woken.is_set()
+                self._woken = trio.Event()
+                settled = await self._take_in_late()
+                if settled or not is_woken:
+                    await self._retry()
+                for work in settled:
+                    work.settled.set()
+                if self._has_gathered and not self._delta.is_in_transaction:
+                    self._has_gathered = False
+                    delta = self._delta
+                    image = delta.image(offset=self._offset, epoch=self._epoch)
+                    self._delta = MetadataDelta(image)
+                    await self._publish(image, delta)
 
     async def _retry(self) -> None:
-        """Try once more to open what could not be opened: the disk may have been full."""
+        """Try once more to open what could not be opened: the disk may have been full, or the partition under way."""
         unopened, self._unopened = self._unopened, []
         wanted = [o for o in unopened if self._is_wanted(o)]
-        await self._open(wanted)
+        self._unopened = [o for o in wanted if self._is_in_the_way(o)]
+        await self._carry_out(_Work(openings=[o for o in wanted if not self._is_in_the_way(o)]))
         self._tell_unavailable()
-        if len(self._unopened) < len(wanted):
-            log.info("partitions_opened_late", count=len(wanted) - len(self._unopened))
+        self._tell_of_late([o for o in wanted if self._is_served(o)])
+
+    def _tell_of_late(self, opened: Sequence[_Opening]) -> None:
+        if opened:
+            log.info("partitions_opened_late", count=len(opened))
             nothing = MetadataDelta(self.image)
             for follower in self._followers:
                 follower(Published(image=self.image, delta=nothing, config=self.config, is_retry=True))
 
-    def _is_wanted(self, opening: _Opening) -> bool:
+    async def _carry_out(self, work: _Work) -> bool:
+        """Have it done; False if a disk stalls, so that it will be taken in later."""
+        # What the log directories hold at the start may take its time: nobody is served before it is recovered.
+        patience_s = self._patience_s if self._is_started else math.inf
+        if not work.doomed and not work.openings:
+            return True
+        assert self._nursery is not None
+        for partition in (*work.doomed, *((o.topic, o.partition) for o in work.openings)):
+            self._busy[partition] = work
+        self._nursery.start_soon(self._do, work)
+        steps = -1
+        while not work.done.is_set() and steps < work.steps:
+            steps = work.steps
+            with trio.move_on_after(patience_s):
+                await work.done.wait()
+        if work.done.is_set():
+            self._leave(work)
+            return True
+        partitions = [f"{topic}-{index}" for topic, index in self._busy if self._busy[topic, index] is work]
+        log.error("disk_stalls", waiting_for=partitions[:10], count=len(partitions))
+        self._late.append(work)
+        return False
+
+    async def _do(self, work: _Work) -> None:
+        if work.doomed:
+            await trio.to_thread.run_sync(self._delete_all, work, limiter=self._threads)
+        await self._open(work)
+        work.done.set()
+        if work in self._late:
+            self._woken.set()
+
+    def _leave(self, work: _Work) -> None:
+        self._busy = {partition: other for partition, other in self._busy.items() if other is not work}
+        self._unopened += work.failed
+
+    async def _take_in_late(self) -> list[_Work]:
+        """Bring what a stalled disk has finished in line with the metadata, which went on. Returns what is over now."""
+        settled: list[_Work] = []
+        for work in [work for work in self._late if work.done.is_set()]:
+            self._late.remove(work)
+            self._leave(work)
+            opened = [o for o in work.openings if self._is_served(o)]
+            wanted = [o for o in opened if self._leads(o)]
+            unwanted = [(o.topic, o.partition) for o in opened if o not in wanted]
+            for opening in wanted:
+                self._catch_up(opening)
+            self._tell_unavailable()
+            self._tell_of_late(wanted)
+            if await self._carry_out(_Work(doomed=unwanted, settles=[work, *work.settles])):
+                settled += [work, *work.settles]
+        self._held_up = [held for held in self._held_up if not all(work.settled.is_set() for work in held[2])]
+        return settled
+
+    def _leads(self, opening: _Opening) -> bool:
+        """Whether the image has the partition, led here, whatever the epoch."""
         topic = self.image.topic(opening.topic)
         registration = None if topic is None else topic.partitions.get(opening.partition)
         return (
@@ -156,9 +258,36 @@ class MetadataPublisher:
             and topic.topic_id.bytes == opening.topic_id
             and registration is not None
             and registration.leader == self._node_id
-            and registration.leader_epoch == opening.leader_epoch
-            and self._plane.partition(opening.topic, opening.partition) is None
         )
+
+    def _catch_up(self, opening: _Opening) -> None:
+        """Leadership and settings may have changed while it was being opened."""
+        topic = self.image.topic(opening.topic)
+        assert topic is not None
+        leader_epoch = topic.partitions[opening.partition].leader_epoch
+        if leader_epoch != opening.leader_epoch:
+            self._plane.set_leadership(opening.topic, opening.partition, leader_epoch, now_ms(), wall_ms())
+        config = self._log_config(self.image, opening.topic)
+        if config != opening.config:
+            self._plane.update_config(opening.topic, opening.partition, config)
+
+    def _is_wanted(self, opening: _Opening) -> bool:
+        topic = self.image.topic(opening.topic)
+        return (
+            topic is not None
+            and self._leads(opening)
+            and topic.partitions[opening.partition].leader_epoch == opening.leader_epoch
+            and not self._is_served(opening)
+        )
+
+    def _is_served(self, opening: _Opening) -> bool:
+        partition = self._plane.partition(opening.topic, opening.partition)
+        return partition is not None and partition.topic_id == opening.topic_id
+
+    def _is_in_the_way(self, opening: _Opening) -> bool:
+        """Whether the partition, or one of the same name before it, is still to be taken in or removed."""
+        at = (opening.topic, opening.partition)
+        return at in self._busy or self._plane.partition(*at) is not None
 
     async def _publish(self, image: MetadataImage, delta: MetadataDelta) -> None:
         config = self._config_of(image)
@@ -166,16 +295,27 @@ class MetadataPublisher:
         self.config = config
         removed = list(delta.removed_topics.values())
         # A name that is taken again cannot be served before the old topic is out of its way.
-        await self._delete([topic for topic in removed if topic.name in image.topic_ids])
-        await self._open(list(self._to_open(image, delta)))
+        doomed = self._doomed(topic for topic in removed if topic.name in image.topic_ids)
+        openings = list(self._to_open(image, delta))
+        under_way = [o for o in openings if (o.topic, o.partition) in self._busy]
+        self._unopened += under_way
+        work = _Work(doomed=doomed, openings=[o for o in openings if o not in under_way])
+        is_late = not await self._carry_out(work)
+        self._is_started = True
         for topic in reconfigured:
             self._configure(image, topic)
         self.image = image
+        self._tell_unavailable()
         published = Published(image=image, delta=delta, config=config)
         for follower in self._followers:
             follower(published)
-        await self._delete([topic for topic in removed if topic.name not in image.topic_ids])
+        deleting = _Work(doomed=self._doomed(topic for topic in removed if topic.name not in image.topic_ids))
+        is_late_too = not await self._carry_out(deleting)
         self._tell_unavailable()
+        late = [work] * is_late + [deleting] * is_late_too
+        late += {id(busy): busy for o in under_way if (busy := self._busy.get((o.topic, o.partition)))}.values()
+        if late:
+            self._held_up.append((self._published_offset + 1, image.offset, late))
         # Whoever waited may now rely on what it asked for: new partitions serve, deleted ones do not.
         self._published_offset = image.offset
         while self._waiters and self._waiters[0][0] <= image.offset:
@@ -233,27 +373,27 @@ class MetadataPublisher:
     def _tell_unavailable(self) -> None:
         """Have requests for what could not be opened answered as such, until it is opened or not wanted any more."""
         self._unopened = [o for o in self._unopened if self._is_wanted(o)]
-        unavailable = {(o.topic, o.partition): o.topic_id for o in self._unopened}
+        late = [o for work in self._late for o in work.openings if self._is_wanted(o)]
+        unavailable = {(o.topic, o.partition): o.topic_id for o in (*late, *self._unopened)}
         if unavailable != self._unavailable:
             self._unavailable = unavailable
             self._plane.set_unavailable([(*at, topic_id) for at, topic_id in unavailable.items()])
 
-    async def _open(self, openings: Sequence[_Opening]) -> None:
-        if not openings:
-            return
-        rest = iter(openings)
+    async def _open(self, work: _Work) -> None:
+        rest = iter(work.openings)
 
         async def worker() -> None:
             while chunk := list(islice(rest, PARTITIONS_PER_CALL)):
-                await trio.to_thread.run_sync(self._open_chunk, chunk)
+                await trio.to_thread.run_sync(self._open_chunk, work, chunk, limiter=self._threads)
 
         async with trio.open_nursery() as nursery:
-            for _ in range(min(WORKERS, len(openings) // PARTITIONS_PER_CALL + 1)):
+            for _ in range(min(WORKERS, len(work.openings) // PARTITIONS_PER_CALL + 1)):
                 nursery.start_soon(worker)
 
-    def _open_chunk(self, openings: Iterable[_Opening]) -> None:
+    def _open_chunk(self, work: _Work, openings: Iterable[_Opening]) -> None:
         """Open partitions. In a worker thread. One that cannot be opened stays away; the others are served."""
         for opening in openings:
+            work.steps += 1
             try:
                 self._open_one(opening)
                 # Every start raises the epoch: above 0 it was led before, and whatever it held was in a directory.
@@ -265,7 +405,7 @@ class MetadataPublisher:
                         reason="no log directory held it: if it had records, they are gone",
                     )
             except (KafkaError, OSError) as error:
-                self._unopened.append(opening)
+                work.failed.append(opening)
                 log.error("partition_not_opened", topic=opening.topic, partition=opening.partition, reason=str(error))
 
     def _open_one(self, opening: _Opening) -> None:
@@ -292,20 +432,20 @@ class MetadataPublisher:
             if self._plane.partition(topic.name, index) is not None:
                 self._plane.update_config(topic.name, index, config)
 
-    async def _delete(self, topics: Iterable[TopicImage]) -> None:
-        doomed = [
+    def _doomed(self, topics: Iterable[TopicImage]) -> list[tuple[str, int]]:
+        """The partitions of removed topics that are served."""
+        return [
             (topic.name, index)
             for topic in topics
             for index in topic.partitions
             if (partition := self._plane.partition(topic.name, index)) is not None
             and partition.topic_id == topic.topic_id.bytes
         ]
-        if doomed:
-            await trio.to_thread.run_sync(self._delete_all, doomed)
 
-    def _delete_all(self, partitions: Iterable[tuple[str, int]]) -> None:
+    def _delete_all(self, work: _Work) -> None:
         """Delete partitions. In a worker thread."""
-        for topic, index in partitions:
+        for topic, index in work.doomed:
+            work.steps += 1
             try:
                 self._plane.delete_partition(topic, index, now_ms(), wall_ms())
             except (KafkaError, OSError) as error:

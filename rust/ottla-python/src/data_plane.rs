@@ -26,6 +26,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::errors::into_py;
 use crate::partition::Partition;
+use crate::placement::Openings;
 use crate::plane::{self, Plane};
 use crate::readiness::{Wakeup, wait_readable};
 use crate::warmer::Warmer;
@@ -56,6 +57,7 @@ pub struct DataPlane {
     pub log_dirs: Vec<Arc<LogDir>>,
     found: HashMap<TopicPartition, usize>,
     was_clean: Vec<bool>,
+    openings: Openings,
 }
 
 #[pymethods]
@@ -92,6 +94,7 @@ impl DataPlane {
             log_dirs,
             found,
             was_clean,
+            openings: Openings::default(),
         })
     }
 
@@ -238,11 +241,13 @@ impl DataPlane {
             if inner.core.find(topic, partition).is_some() {
                 return Err(PyValueError::new_err(format!("{topic_partition} exists")));
             }
-            let emptiest = || (0..self.log_dirs.len()).min_by_key(|dir| inner.core.partition_count(*dir));
+            let rank = |dir: &usize| self.openings.rank(*dir, inner.core.partition_count(*dir), wall_ms);
+            let emptiest = || (0..self.log_dirs.len()).min_by_key(rank);
             let chosen = self.found.get(&topic_partition).copied().or(log_dir).or_else(emptiest);
             let chosen = chosen.ok_or_else(|| PyValueError::new_err("the data plane has no log directory"))?;
             (inner.core.next_partition_id(), chosen)
         };
+        let _under_way = self.openings.begin(id, log_dir, wall_ms);
         let dir = self
             .log_dirs
             .get(log_dir)

@@ -6,6 +6,7 @@ mod data_plane;
 mod errors;
 mod maintenance;
 mod partition;
+mod placement;
 mod plane;
 mod quorum;
 mod readiness;

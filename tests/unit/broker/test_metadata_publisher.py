@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import uuid
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from ottla.broker.metadata_publisher import RETRY_S, MetadataPublisher, Published
+from ottla.broker.metadata_publisher import PATIENCE_S, RETRY_S, MetadataPublisher, Published
 from ottla.common.config import BrokerConfig
 from ottla.errors import ErrorCode
 from ottla.metadata.records import (
@@ -33,6 +35,8 @@ class NotedPlane:
         self.served: dict[tuple[str, int], Any] = {}
         self.calls: list[Any] = []
         self.is_full = False
+        self.disks: dict[str, threading.Event] = {}
+        """By topic: the calls that wait until its disk goes on."""
         self.unavailable: list[tuple[str, int, bytes]] = []
 
     def set_unavailable(self, partitions: list[tuple[str, int, bytes]]) -> None:
@@ -44,11 +48,21 @@ class NotedPlane:
     def create_partition(
         self, topic: str, partition: int, *, topic_id: bytes, config: Any, leader_epoch: int, wall_ms: int
     ) -> None:
+        self._wait(topic)
         if self.is_full:
             raise OSError("no space")
         self.calls.append(("create", topic, partition, leader_epoch, config["retention.ms"]))
         offsets = SimpleNamespace(leader_epoch=leader_epoch)
         self.served[topic, partition] = SimpleNamespace(topic_id=topic_id, offsets=lambda: offsets)
+
+    def stall(self, topic: str) -> threading.Event:
+        """The disk of a topic does not answer until the event is set."""
+        self.disks[topic] = threading.Event()
+        return self.disks[topic]
+
+    def _wait(self, topic: str) -> None:
+        if (disk := self.disks.get(topic)) is not None:
+            assert disk.wait(30)
 
     def set_leadership(self, topic: str, partition: int, leader_epoch: int, *_now: int) -> None:
         self.calls.append(("lead", topic, partition, leader_epoch))
@@ -59,6 +73,7 @@ class NotedPlane:
     def delete_partition(self, topic: str, partition: int, *_now: int) -> None:
         self.calls.append(("delete", topic, partition))
         del self.served[topic, partition]
+        self._wait(topic)
 
 
 def partition_record(index: int, topic_id: uuid.UUID = TOPIC, *, leader: int = NODE) -> PartitionRecord:
@@ -73,10 +88,15 @@ def partition_record(index: int, topic_id: uuid.UUID = TOPIC, *, leader: int = N
     )
 
 
-def run(scenario: Callable[[MetadataPublisher, NotedPlane, Callable[..., Awaitable[None]]], Awaitable[None]]) -> None:
+def run(
+    scenario: Callable[[MetadataPublisher, NotedPlane, Callable[..., Awaitable[None]]], Awaitable[None]],
+    *,
+    patience_s: float = math.inf,
+    clock: trio.testing.MockClock | None = None,
+) -> None:
     async def main() -> None:
         plane: Any = NotedPlane()
-        publisher = MetadataPublisher(plane, node_id=NODE, config=BrokerConfig.load({}))
+        publisher = MetadataPublisher(plane, node_id=NODE, config=BrokerConfig.load({}), patience_s=patience_s)
         offset = 0
 
         async def commit(*records: MetadataRecord) -> None:
@@ -90,7 +110,7 @@ def run(scenario: Callable[[MetadataPublisher, NotedPlane, Callable[..., Awaitab
             await scenario(publisher, plane, commit)
             nursery.cancel_scope.cancel()
 
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.05))
+    trio.run(main, clock=clock or trio.testing.MockClock(autojump_threshold=0.05))
 
 
 def test_a_new_topic_is_served_before_requests_see_it() -> None:
@@ -177,3 +197,117 @@ def test_what_could_not_be_opened_is_forgotten_with_its_topic() -> None:
         assert publisher.missing_error("t", 0) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
     run(scenario)
+
+
+def topic(name: str, topic_id: uuid.UUID) -> tuple[MetadataRecord, ...]:
+    return TopicRecord(name=name, topic_id=topic_id), partition_record(0, topic_id)
+
+
+class Asking:
+    """A change that is asked for beside others; knows when it is answered."""
+
+    def __init__(self, nursery: trio.Nursery, commit: Any, *records: MetadataRecord) -> None:
+        self.is_answered = False
+        nursery.start_soon(self._ask, commit, records)
+
+    async def _ask(self, commit: Any, records: Any) -> None:
+        await commit(*records)
+        self.is_answered = True
+
+
+def test_a_disk_that_stalls_while_it_opens_a_partition_holds_up_nobody_else() -> None:
+    async def scenario(publisher: MetadataPublisher, plane: NotedPlane, commit: Any) -> None:
+        late: list[Published] = []
+        publisher.follow(lambda published: late.append(published) if published.is_retry else None)
+        await commit(*topic("before", uuid.UUID(int=9)))
+        disk = plane.stall("slow")
+        async with trio.open_nursery() as nursery:
+            slow = Asking(nursery, commit, *topic("slow", TOPIC))
+            await trio.testing.wait_all_tasks_blocked()
+            await commit(*topic("fast", NAMESAKE))
+            assert ("fast", 0) in plane.served
+            assert publisher.image.topic("slow") is not None
+            assert plane.unavailable == [("slow", 0, TOPIC.bytes)]
+            assert publisher.missing_error("slow", 0) is ErrorCode.KAFKA_STORAGE_ERROR
+            await commit(ConfigRecord(resource_type=2, resource_name="slow", name="retention.ms", value="5"))
+            raised = Asking(nursery, commit, PartitionChangeRecord(partition_id=0, topic_id=TOPIC, leader=NODE))
+            await trio.testing.wait_all_tasks_blocked()
+            await commit(RemoveTopicRecord(topic_id=NAMESAKE))
+            assert not slow.is_answered
+            assert not raised.is_answered
+            plane.calls.clear()
+            disk.set()
+        # Answered, and what happened meanwhile holds.
+        assert plane.calls == [
+            ("create", "slow", 0, 0, "604800000"),
+            ("lead", "slow", 0, 1),
+            ("configure", "slow", 0, "5"),
+        ]
+        assert plane.served.keys() == {("before", 0), ("slow", 0)}
+        assert plane.unavailable == []
+        assert late[-1].image is publisher.image
+
+    run(scenario, patience_s=PATIENCE_S)
+
+
+def test_a_topic_that_is_deleted_and_made_again_while_its_disk_stalls() -> None:
+    async def scenario(publisher: MetadataPublisher, plane: NotedPlane, commit: Any) -> None:
+        await commit(*topic("before", uuid.UUID(int=9)))
+        plane.calls.clear()
+        disk = plane.stall("t")
+        async with trio.open_nursery() as nursery:
+            first = Asking(nursery, commit, *topic("t", TOPIC))
+            await trio.sleep(10)
+            await commit(RemoveTopicRecord(topic_id=TOPIC))
+            assert publisher.missing_error("t", 0) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            second = Asking(nursery, commit, *topic("t", NAMESAKE))
+            await trio.sleep(10)
+            assert publisher.image.topic("t") is not None
+            assert not first.is_answered
+            assert not second.is_answered
+            assert plane.calls == []
+            disk.set()
+        assert [call[:2] for call in plane.calls] == [("create", "t"), ("delete", "t"), ("create", "t")]
+        assert plane.served["t", 0].topic_id == NAMESAKE.bytes
+        assert plane.unavailable == []
+
+    run(scenario, patience_s=PATIENCE_S)
+
+
+def test_a_disk_that_stalls_while_it_deletes_holds_up_its_namesake_only() -> None:
+    async def scenario(publisher: MetadataPublisher, plane: NotedPlane, commit: Any) -> None:
+        await commit(*topic("t", TOPIC))
+        disk = plane.stall("t")
+        async with trio.open_nursery() as nursery:
+            deleting = Asking(nursery, commit, RemoveTopicRecord(topic_id=TOPIC))
+            await trio.sleep(10)
+            assert publisher.image.topic("t") is None
+            making = Asking(nursery, commit, *topic("t", NAMESAKE))
+            await trio.sleep(10)
+            await commit(*topic("fast", uuid.UUID(int=9)))
+            assert not deleting.is_answered
+            assert not making.is_answered
+            assert plane.served.keys() == {("fast", 0)}
+            disk.set()
+        assert plane.served["t", 0].topic_id == NAMESAKE.bytes
+
+    run(scenario, patience_s=PATIENCE_S)
+
+
+def test_many_partitions_may_take_their_time_as_long_as_they_come() -> None:
+    async def scenario(publisher: MetadataPublisher, plane: NotedPlane, commit: Any) -> None:
+        await commit(*topic("before", uuid.UUID(int=9)))
+        seen: list[int] = []
+        publisher.follow(lambda _published: seen.append(len(plane.served)))
+        open_one = plane.create_partition
+
+        def slowly(*args: Any, **kwargs: Any) -> None:
+            trio.from_thread.run_sync(clock.jump, PATIENCE_S / 2)
+            open_one(*args, **kwargs)
+
+        plane.create_partition = slowly  # type: ignore[method-assign]
+        await commit(TopicRecord(name="t", topic_id=TOPIC), *(partition_record(index) for index in range(20)))
+        assert seen == [21]
+
+    clock = trio.testing.MockClock()
+    run(scenario, patience_s=PATIENCE_S, clock=clock)
