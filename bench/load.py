@@ -86,6 +86,17 @@ class Tools:
             records,
         )  # fmt: skip
 
+    def share(self, bootstrap: str, topic: str, *, group: str, records: int) -> float:
+        """Read and accept records as a share group of one consumer; returns MiB a second, without the join."""
+        return shared(
+            self.run(
+                "ShareConsumerPerformance", "--bootstrap-server", bootstrap, "--topic", topic, "--group", group,
+                "--num-records", str(records), "--timeout", str(RUN_SECONDS_MAX * 1000),
+                "--show-detailed-stats", "--reporting-interval", "250",
+            ),
+            records,
+        )  # fmt: skip
+
     def end_to_end(self, bootstrap: str, topic: str, *, records: int) -> tuple[float, float, float]:
         """One record at a time there and back; returns mean, p99 and p99.9 in milliseconds."""
         out = self.run("EndToEndLatency", bootstrap, topic, str(records), "all", "100")
@@ -115,3 +126,15 @@ def copied(out: str, records: int) -> tuple[float, int]:
     if done == 0:
         raise RuntimeError("TransactionalMessageCopier: one transaction is too little to measure")
     return done / (ended - began).total_seconds(), len(loops)
+
+
+def shared(out: str, records: int) -> float:
+    """What ShareConsumerPerformance's reports say: MiB a second from the first records on. Raises: RuntimeError."""
+    reports: list[tuple[datetime, float]] = []
+    rows = [line.split(", ") for line in out.splitlines() if re.match(r"\d{4}-", line)]
+    for _, at, mib, *_ in rows[:-1]:
+        reports.append((datetime.strptime(at, "%Y-%m-%d %H:%M:%S:%f"), float(mib)))
+    if len(reports) < 2 or int(rows[-1][5]) < records:
+        raise RuntimeError(f"ShareConsumerPerformance: {out[-500:]}")
+    (began, before), (ended, after) = reports[0], reports[-1]
+    return (after - before) / (ended - began).total_seconds()

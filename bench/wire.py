@@ -17,6 +17,11 @@ from ottla.protocol.messages.create_topics import CreatableTopic, CreateTopicsRe
 from ottla.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest
 from ottla.protocol.messages.heartbeat import HeartbeatRequest
+from ottla.protocol.messages.incremental_alter_configs import (
+    AlterableConfig,
+    AlterConfigsResource,
+    IncrementalAlterConfigsRequest,
+)
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
 from ottla.protocol.messages.offset_commit import (
     OffsetCommitRequest,
@@ -28,6 +33,7 @@ from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupReques
 from ottla.protocol.versions import ApiKey
 
 PATIENCE_S = 300.0
+GROUP_RESOURCE = 32
 PRODUCE, FETCH, COMMIT, JOIN, SYNC, HEARTBEAT = 9, 11, 7, 3, 2, 2
 """Versions that name topics and need no member id before the join."""
 
@@ -50,6 +56,14 @@ def produce_frame_to(topic: str, partitions: Collection[int], value: bytes) -> b
         acks=-1, timeout_ms=30_000, topic_data=(TopicProduceData(name=topic, partition_data=data),)
     )
     return framed(ApiKey.PRODUCE, PRODUCE, request)
+
+
+def alter_group(port: int, group: str, key: str, value: str) -> None:
+    """Set one key of a group's configuration."""
+    config = AlterableConfig(name=key, config_operation=0, value=value)
+    resource = AlterConfigsResource(resource_type=GROUP_RESOURCE, resource_name=group, configs=(config,))
+    request = IncrementalAlterConfigsRequest(resources=(resource,))
+    check(ask(port, ApiKey.INCREMENTAL_ALTER_CONFIGS, 1, request).responses[0].error_code, "IncrementalAlterConfigs")
 
 
 def commit_frame(group: str, topic: str) -> bytes:

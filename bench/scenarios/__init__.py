@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bench.scenarios import disturbed, groups, idle, requests, restart, throughput, transactions
+from bench.scenarios import disturbed, groups, idle, requests, restart, share, throughput, transactions
 from bench.scenarios.model import Goal, Scenario
 
 SCENARIOS = (
     idle.IDLE,
     *throughput.SCENARIOS,
     *transactions.SCENARIOS,
+    *share.SCENARIOS,
     *requests.SCENARIOS,
     *groups.SCENARIOS,
     *disturbed.SCENARIOS,
