@@ -8,7 +8,7 @@ that the connection is over. So an idle connection has no task, and costs the ev
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 log = EventLog("connection")
 
-Dispatch = Callable[["Connection", "Request"], Awaitable["Answer"]]
+
+class Dispatch(Protocol):
+    """Where requests are answered (`dispatch`)."""
+
+    def begin(self, connection: Connection, request: Request) -> Answer | Later:
+        """Answer a request at once, or return what is left to do."""
+
+    async def __call__(self, connection: Connection, request: Request) -> Answer:
+        """Answer a request, whatever it takes."""
+
+
 Start = Callable[..., Any]
 """`Nursery.start_soon` of the nursery in which requests are answered."""
 
@@ -33,6 +43,16 @@ class Refuse:
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
+
+
+class Later:
+    """What a request has instead of its answer where that has to wait for something."""
+
+    __slots__ = ("rest",)
+
+    def __init__(self, rest: Callable[[], Awaitable[Any]]) -> None:
+        """Args: rest: Waits, and returns the answer (of a handler: the response). It may be dropped uncalled."""
+        self.rest = rest
 
 
 Answer = bytes | Refuse | None
@@ -98,7 +118,7 @@ class Connection:
         if is_over:
             self.close()
         elif owed:
-            self._start(self._answer, owed)
+            self._begin(owed[0])
 
     def close(self, reason: str | None = None) -> None:
         """End the connection now. A handler at work goes on, unless it waits for other clients, for nobody.
@@ -118,14 +138,40 @@ class Connection:
             log.info("connection_closed", peer=f"{self.peer[0]}:{self.peer[1]}", reason=reason)
         self._on_closed(self)
 
+    def _begin(self, request: Request) -> None:
+        """Answer a request now, or start a task for it. A bug of ours ends this connection only."""
+        if request[1] in PARKING:
+            self._start(self._answer, [request])
+            return
+        try:
+            answer = self._dispatch.begin(self, request)
+            if isinstance(answer, Later):
+                self._start(self._answer_later, request, answer)
+            elif owed := self._send(request, answer):
+                # One after the other in a task: others are to have their turn between them.
+                self._start(self._answer, owed)
+        except Exception as error:
+            self._fail(error)
+
+    async def _answer_later(self, request: Request, later: Later) -> None:
+        try:
+            owed = self._send(request, await later.rest())
+        except Exception as error:
+            self._fail(error)
+        else:
+            await self._answer(owed)
+
     async def _answer(self, owed: list[Request]) -> None:
         """Answer requests as long as one follows the other. A bug of ours ends this connection only."""
         try:
             while owed and not self._is_closed:
                 owed = await self._answer_one(owed[0])
         except Exception as error:
-            log.error("connection_failed", peer=f"{self.peer[0]}:{self.peer[1]}", error=error)
-            self.close("internal error")
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        log.error("connection_failed", peer=f"{self.peer[0]}:{self.peer[1]}", error=error)
+        self.close("internal error")
 
     async def _answer_one(self, request: Request) -> list[Request]:
         """Answer one request; returns what is owed next."""
@@ -136,6 +182,10 @@ class Connection:
             self._work = None
         else:
             answer = await self._dispatch(self, request)
+        return self._send(request, answer)
+
+    def _send(self, request: Request, answer: Answer) -> list[Request]:
+        """Hand an answer over; returns what is owed next."""
         if self._is_closed:
             return []
         next_owed: list[Request] = []

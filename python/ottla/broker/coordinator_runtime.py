@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import trio
 
 from ottla.broker.clock import now_ms, trio_time, wall_ms
+from ottla.broker.connection import Later
 from ottla.broker.event_log import EventLog
 from ottla.coordinator.shard import (
     CoordinatorRecord,
@@ -70,9 +72,10 @@ class PartitionLog(Protocol):
 class _Slot:
     """Where a request sleeps until its reply is there."""
 
-    __slots__ = ("event", "partition", "reply")
+    __slots__ = ("event", "partition", "reply", "token")
 
-    def __init__(self, partition: int) -> None:
+    def __init__(self, token: int, partition: int) -> None:
+        self.token = token
         self.partition = partition
         self.reply: Reply | None = None
         self.event = trio.Event()
@@ -167,9 +170,7 @@ class CoordinatorRuntime(Generic[M]):
         served = self._served.pop(partition, None)
         if served is not None:
             served.scope.cancel()
-            self._deliver(
-                [Reply(t, None, error) for t, s in self._slots.items() if s.partition == partition and s.reply is None]
-            )
+            self._deliver([Reply(t, None, error) for t, s in self._slots.items() if s.partition == partition])
 
     def partitions(self) -> list[int]:
         return list(self._served)
@@ -248,12 +249,21 @@ class CoordinatorRuntime(Generic[M]):
             decide: Called with the machine, the token that names the reply, and both clocks.
         Raises: KafkaError (NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, what became of the write).
         """
+        found = self.ask_quickly(partition, decide)
+        return await found.rest() if isinstance(found, Later) else found
+
+    def ask_quickly(self, partition: int, decide: Callable[[M, int, Instant], Outcome]) -> object | Later:
+        """As `ask`, for whoever can do without a task: the reply if it may leave at once, else the wait for it.
+
+        Raises: KafkaError.
+        """
         served = self._serving(partition)
 
         def submit(token: int, now: Instant) -> list[Reply]:
             return served.shard.submit(decide(served.shard.machine, token, now), now)
 
-        return await self._await_reply(served, submit)
+        slot = self._act(served, submit)
+        return Later(partial(self._wait, slot)) if slot.reply is None else _response(slot.reply)
 
     async def end_transaction(self, partition: int, end: TransactionEnd) -> None:
         """Write a transaction's marker into the partition; returns once the machine has it and it is committed.
@@ -268,24 +278,29 @@ class CoordinatorRuntime(Generic[M]):
             marker = TransactionMarker(offset, end.producer_id, end.commit)
             return served.shard.on_marker_appended(marker, Reply(token), now)
 
-        await self._await_reply(served, append)
+        await self._wait(self._act(served, append))
 
-    async def _await_reply(self, served: _Served[M], act: Callable[[int, Instant], list[Reply]]) -> object:
+    def _act(self, served: _Served[M], act: Callable[[int, Instant], list[Reply]]) -> _Slot:
+        """Let the machine decide on a request; returns where its reply is or will be."""
         self._last_token += 1
         token = self._last_token
-        slot = self._slots[token] = _Slot(served.partition)
+        slot = self._slots[token] = _Slot(token, served.partition)
         try:
             now = self._clock()
             self._carry_out(served, act(token, now), now)
+        except BaseException:
+            self._slots.pop(token, None)
+            raise
+        return slot
+
+    async def _wait(self, slot: _Slot) -> object:
+        try:
             if slot.reply is None:
                 await slot.event.wait()
         finally:
-            del self._slots[token]
-        reply = slot.reply
-        assert reply is not None
-        if reply.error is not ErrorCode.NONE:
-            raise KafkaError(coordinator_error(reply.error))
-        return reply.response
+            self._slots.pop(slot.token, None)
+        assert slot.reply is not None
+        return _response(slot.reply)
 
     def look(self, partition: int, read: Callable[[M, Instant], R]) -> R:
         """Answer from the machine at once: for committed state, and for what rests on nothing durable.
@@ -344,7 +359,7 @@ class CoordinatorRuntime(Generic[M]):
 
     def _deliver(self, replies: Sequence[Reply]) -> None:
         for reply in replies:
-            slot = self._slots.get(reply.token)
+            slot = self._slots.pop(reply.token, None)
             if slot is not None:  # else its connection is gone
                 slot.reply = reply
                 slot.event.set()
@@ -393,6 +408,13 @@ class CoordinatorRuntime(Generic[M]):
                     self._carry_out(served, served.shard.on_tick(now), now)
                 except Exception as error:
                     self._give_up(served, error)
+
+
+def _response(reply: Reply) -> object:
+    """Raises: KafkaError, where the reply is one."""
+    if reply.error is not ErrorCode.NONE:
+        raise KafkaError(coordinator_error(reply.error))
+    return reply.response
 
 
 def _in_turns(batch: RecordBatch, *, from_offset: int) -> Iterator[list[LoadedRecord | TransactionMarker]]:

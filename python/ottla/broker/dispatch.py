@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from ottla.broker.clock import wall_ms
-from ottla.broker.connection import Answer, Connection, Refuse
+from ottla.broker.connection import Answer, Connection, Later, Refuse
 from ottla.broker.context import Broker, RequestContext
 from ottla.broker.event_log import EventLog
-from ottla.broker.handlers import FAMILY_OF, Handler, handler_of
+from ottla.broker.handlers import FAMILY_OF, Handler, handler_of, respond
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.codec import decode_request, response_class
 from ottla.protocol.errors import MalformedMessage
@@ -47,9 +48,38 @@ class Dispatcher:
         self._broker = broker
         self._routes: dict[int, tuple[ApiKey, int, int]] = {int(api): (api, *ADVERTISED[api]) for api in FAMILY_OF}
         self._handlers: dict[ApiKey, Handler] = {}
+        self._quick: set[int] = set()
+        """The keys whose handlers are known to be plain functions."""
         self._threads = trio.CapacityLimiter(LARGE_REQUESTS_MAX)
 
+    def begin(self, connection: Connection, request: Request) -> Answer | Later:
+        """Answer a request at once if its handler can; else return what is left to do, which comes to the answer.
+
+        A task costs more than all of a heartbeat, so what need not wait has none.
+        """
+        _, key, version, correlation_id, client_id, body = request
+        if key not in self._quick or len(body) >= LARGE_BYTES_MIN:
+            return Later(partial(self.__call__, connection, request))
+        api, low, high = self._routes[key]
+        if not low <= version <= high:
+            return Refuse(f"{api.name} version {version} is not supported")
+        try:
+            message = decode_request(api, version, body)
+        except MalformedMessage as error:
+            return self._malformed(error)
+        started_ns = time.monotonic_ns()
+        context = RequestContext(self._broker, connection, api, version, client_id, started_ns // 1_000_000, wall_ms())
+        try:
+            response = self._handlers[api](context, message)
+        except Exception as error:
+            return self._encode(context, correlation_id, self._failed(context, error, started_ns))
+        if isinstance(response, Later):
+            return Later(partial(self._finish, context, correlation_id, response.rest, started_ns))
+        self._count(context, started_ns)
+        return self._encode(context, correlation_id, response)
+
     async def __call__(self, connection: Connection, request: Request) -> Answer:
+        """Answer a request, whatever it takes."""
         _, key, version, correlation_id, client_id, body = request
         route = self._routes.get(key)
         if route is None:
@@ -62,33 +92,62 @@ class Dispatcher:
         try:
             message = await self._aside(body, partial(decode_request, api, version, body))
         except MalformedMessage as error:
-            self._broker.metrics.malformed_requests += 1
-            return Refuse(str(error))
-        handler = self._handlers.get(api)
-        if handler is None:
-            handler = self._handlers[api] = handler_of(api)
+            return self._malformed(error)
+        handler = self._handlers.get(api) or self._learn(api)
         started_ns = time.monotonic_ns()
         context = RequestContext(self._broker, connection, api, version, client_id, started_ns // 1_000_000, wall_ms())
-        failed = True
         try:
-            response = await handler(context, message)
-            failed = False
-        except KafkaError as error:
-            response = failure(api, version, error.code, error.message)
+            response = await respond(handler, context, message)
+            self._count(context, started_ns)
         except Exception as error:
-            log.error("handler_failed", api=api.name, version=version, client_id=client_id, error=error)
-            response = failure(api, version, ErrorCode.UNKNOWN_SERVER_ERROR, None)
+            response = self._failed(context, error, started_ns)
+        answer: Answer = await self._aside(body, partial(self._encode, context, correlation_id, response))
+        return answer
+
+    async def _finish(
+        self, context: RequestContext, correlation_id: int, rest: Callable[[], Awaitable[Any]], started_ns: int
+    ) -> Answer:
+        """Wait for what a handler that is a plain function could not have at once."""
+        try:
+            response = await rest()
+            self._count(context, started_ns)
+        except Exception as error:
+            response = self._failed(context, error, started_ns)
+        return self._encode(context, correlation_id, response)
+
+    def _learn(self, api: ApiKey) -> Handler:
+        handler = self._handlers[api] = handler_of(api)
+        if not iscoroutinefunction(handler):
+            self._quick.add(int(api))
+        return handler
+
+    def _malformed(self, error: MalformedMessage) -> Refuse:
+        self._broker.metrics.malformed_requests += 1
+        return Refuse(str(error))
+
+    def _failed(self, context: RequestContext, error: Exception, started_ns: int) -> Any:
+        """The response that tells of an error, which is counted."""
+        self._count(context, started_ns, failed=True)
+        api, version = context.api, context.version
+        if isinstance(error, KafkaError):
+            return failure(api, version, error.code, error.message)
+        log.error("handler_failed", api=api.name, version=version, client_id=context.client_id, error=error)
+        return failure(api, version, ErrorCode.UNKNOWN_SERVER_ERROR, None)
+
+    def _count(self, context: RequestContext, started_ns: int, *, failed: bool = False) -> None:
         duration_us = (time.monotonic_ns() - started_ns) // 1000
-        self._broker.metrics.on_request(api, duration_us=duration_us, failed=failed)
+        self._broker.metrics.on_request(context.api, duration_us=duration_us, failed=failed)
+
+    @staticmethod
+    def _encode(context: RequestContext, correlation_id: int, response: Any) -> Answer:
         if isinstance(response, Refuse):
             return response
+        api, version = context.api, context.version
         try:
-            encode = partial(encode_response_frame, api, version, response, correlation_id=correlation_id)
-            encoded: bytes = await self._aside(body, encode)
+            return encode_response_frame(api, version, response, correlation_id=correlation_id)
         except Exception as error:
-            log.error("response_not_encoded", api=api.name, version=version, client_id=client_id, error=error)
+            log.error("response_not_encoded", api=api.name, version=version, client_id=context.client_id, error=error)
             return Refuse(f"the response to {api.name} cannot be encoded")
-        return encoded
 
     async def _aside(self, body: bytes, work: Callable[[], Any]) -> Any:
         """Do work whose length follows from a request's size where it holds nobody else up."""

@@ -57,6 +57,8 @@ class GroupCoordinator:
         self._topics: Topics | None = None
         """The topics as the machines see them; None as long as there is no machine."""
         self._is_alone = is_alone
+        self.serves_consumer_groups = _serves_consumer_groups(config)
+        """Whether the configuration allows the protocol of KIP-848."""
         self.initialize_states: Callable[[int, StatesInitializing], None] | None = None
         """Has the share coordinator begin states for a partition's share groups; None: there are no share groups."""
         self.runtime: CoordinatorRuntime[GroupMachine] = CoordinatorRuntime(
@@ -87,11 +89,6 @@ class GroupCoordinator:
         for initializing in machine.share_heartbeats.take_initializations():
             if self.initialize_states is not None:
                 self.initialize_states(partition, initializing)
-
-    @property
-    def serves_consumer_groups(self) -> bool:
-        """Whether the configuration allows the protocol of KIP-848."""
-        return "consumer" in self._config.names("group.coordinator.rebalance.protocols")
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.runtime.run(task_status=task_status)
@@ -124,6 +121,7 @@ class GroupCoordinator:
         if config is self._config and not has_group_configs:
             return
         self._config = config
+        self.serves_consumer_groups = _serves_consumer_groups(config)
         changed = group_config(config, image)
         if changed != self._group_config:
             self._group_config = changed
@@ -173,6 +171,10 @@ class GroupCoordinator:
                 "segment.bytes": str(config.integer("offsets.topic.segment.bytes")),
             },
         )
+
+
+def _serves_consumer_groups(config: BrokerConfig) -> bool:
+    return "consumer" in config.names("group.coordinator.rebalance.protocols")
 
 
 _CONSUMER_KEYS: Final = {

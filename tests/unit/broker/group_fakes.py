@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
-from ottla.broker.handlers import handler_of
+from ottla.broker.handlers import handler_of, respond
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.machine import GroupMachine
@@ -163,7 +163,7 @@ class FakeBroker:
         )
         request = decode_request(api, version, encode_request(api, version, message))
         try:
-            response = await handler_of(api)(context, request)
+            response = await respond(handler_of(api), context, request)
         except KafkaError as error:
             from ottla.broker.dispatch import failure
 

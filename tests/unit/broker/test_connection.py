@@ -9,7 +9,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from ottla.broker.connection import Answer, Connection, Refuse
+from ottla.broker.connection import Answer, Connection, Later, Refuse
 from ottla.protocol.versions import ApiKey
 
 REQUEST = (1, ApiKey.METADATA, 9, 77, "client", b"")
@@ -43,6 +43,24 @@ class ScriptedPlane:
         return None
 
 
+class Dispatching:
+    """Answers every request in a task, and those that `at_once` has an answer for without one."""
+
+    def __init__(
+        self,
+        answer: Callable[[Connection, Any], Awaitable[Answer]],
+        at_once: Callable[[Any], Answer | Later] | None = None,
+    ) -> None:
+        self._answer = answer
+        self._at_once = at_once
+
+    def begin(self, connection: Connection, request: Any) -> Answer | Later:
+        return Later(lambda: self(connection, request)) if self._at_once is None else self._at_once(request)
+
+    async def __call__(self, connection: Connection, request: Any) -> Answer:
+        return await self._answer(connection, request)
+
+
 async def answer_ok(_connection: Connection, _request: Any) -> Answer:
     return b"ok"
 
@@ -51,6 +69,7 @@ def run(
     plane: Any,
     scenario: Callable[[Connection, trio.Nursery], Awaitable[None]],
     dispatch: Callable[[Connection, Any], Awaitable[Answer]] = answer_ok,
+    at_once: Callable[[Any], Answer | Later] | None = None,
 ) -> list[Connection]:
     """Run `scenario` with a connection; returns the connections that were closed."""
     closed: list[Connection] = []
@@ -64,7 +83,7 @@ def run(
                     sock,
                     peer=("127.0.0.1", 1),
                     listener_name="PLAINTEXT",
-                    dispatch=dispatch,
+                    dispatch=Dispatching(dispatch, at_once),
                     start=nursery.start_soon,
                     on_closed=closed.append,
                 )
@@ -99,6 +118,50 @@ def test_owed_requests_are_answered_in_turn() -> None:
     plane = ScriptedPlane((False, [NEXT]), (False, []))
     run(plane, scenario)
     assert plane.calls == [("reply", 5, 1, b"ok"), ("reply", 5, 2, b"ok")]
+
+
+def test_what_can_be_answered_at_once_has_no_task() -> None:
+    async def scenario(connection: Connection, nursery: trio.Nursery) -> None:
+        connection.on_polled(is_over=False, owed=[REQUEST])
+        assert not nursery.child_tasks
+        assert plane.calls == [("reply", 5, 1, b"now")]
+
+    plane = ScriptedPlane((False, []))
+    run(plane, scenario, at_once=lambda _request: b"now")
+
+
+def test_what_follows_an_answer_at_once_lets_others_have_their_turn() -> None:
+    async def scenario(connection: Connection, nursery: trio.Nursery) -> None:
+        connection.on_polled(is_over=False, owed=[REQUEST])
+        assert len(plane.calls) == 1
+        await trio.testing.wait_all_tasks_blocked()
+
+    plane = ScriptedPlane((False, [NEXT]), (False, []))
+    run(plane, scenario, at_once=lambda _request: b"now")
+    assert plane.calls == [("reply", 5, 1, b"now"), ("reply", 5, 2, b"ok")]
+
+
+def test_a_refusal_or_a_bug_at_once_ends_the_connection() -> None:
+    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
+        connection.on_polled(is_over=False, owed=[REQUEST])
+
+    def bug(_request: Any) -> Answer:
+        raise RuntimeError("a bug")
+
+    refusing, broken = ScriptedPlane(), ScriptedPlane()
+    assert len(run(refusing, scenario, at_once=lambda _request: Refuse("no"))) == 1
+    assert refusing.calls == [("refuse", "no"), "close"]
+    assert len(run(broken, scenario, at_once=bug)) == 1
+    assert broken.calls == ["close"]
+
+
+def test_requests_that_wait_for_other_clients_are_not_begun_at_once() -> None:
+    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
+        await owe(connection, JOIN)
+
+    plane = ScriptedPlane((False, []))
+    run(plane, scenario, at_once=lambda _request: b"now")
+    assert plane.calls == [("reply", 5, 1, b"ok")]
 
 
 def test_a_connection_ends_when_the_data_plane_says_so() -> None:

@@ -11,6 +11,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from ottla.broker.connection import Later
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.coordinator.group import records
 from ottla.coordinator.group.caller import Caller
@@ -23,6 +24,7 @@ from ottla.protocol.messages.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
+    OffsetCommitResponse,
 )
 from ottla.protocol.messages.offset_fetch import OffsetFetchRequestGroup
 from tests.unit.broker.group_fakes import FakeBatch, FakeCoordinator, FakeLog
@@ -45,6 +47,10 @@ class Shell:
         assert self.runtime.is_ready(0)
 
     async def commit(self, offset: int) -> Any:
+        return await self.runtime.ask(0, self.committing(offset))
+
+    @staticmethod
+    def committing(offset: int) -> Callable[[GroupMachine, int, Any], Outcome]:
         def decide(machine: GroupMachine, token: int, now: Any) -> Outcome:
             request = OffsetCommitRequest(
                 group_id=GROUP,
@@ -57,7 +63,7 @@ class Shell:
             )
             return machine.offsets.commit(request, caller(token), now)
 
-        return await self.runtime.ask(0, decide)
+        return decide
 
     def begin_commit(self, offset: int) -> list[ErrorCode]:
         """Commit in a task of its own; the list has the result once it is there."""
@@ -180,6 +186,25 @@ def test_a_reply_waits_for_the_high_watermark() -> None:
         assert shell.committed() == 5
         await trio.testing.wait_all_tasks_blocked()
         assert result == [ErrorCode.NONE]
+
+    run(test)
+
+
+def test_who_asks_quickly_has_the_reply_at_once_or_what_waits_for_it() -> None:
+    async def test(shell: Shell) -> None:
+        await shell.serve()
+        reply = shell.runtime.ask_quickly(0, lambda _machine, token, _now: Outcome().reply(token, "reply"))
+        assert reply == "reply"
+        with pytest.raises(KafkaError, match="NOT_COORDINATOR"):
+            shell.runtime.ask_quickly(1, shell.committing(5))
+        shell.log.holding = True
+        waited, dropped = (shell.runtime.ask_quickly(0, shell.committing(offset)) for offset in (5, 6))
+        assert isinstance(waited, Later)
+        assert isinstance(dropped, Later)
+        shell.log.commit()
+        assert isinstance(await waited.rest(), OffsetCommitResponse)
+        assert shell.committed() == 6
+        assert not shell.runtime._slots
 
     run(test)
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from ottla.broker import dispatch as module
-from ottla.broker.connection import Answer, Refuse
+from ottla.broker.connection import Answer, Later, Refuse
 from ottla.broker.dispatch import Dispatcher, failure
 from ottla.broker.metrics import Metrics
 from ottla.errors import ErrorCode, KafkaError
@@ -38,7 +38,7 @@ def answer(
     return trio.run(Dispatcher(broker), connection, request)
 
 
-def heartbeat_code(found: Answer) -> ErrorCode:
+def heartbeat_code(found: Answer | Later) -> ErrorCode:
     assert isinstance(found, bytes)
     response: HeartbeatResponse = decode_response_frame(ApiKey.HEARTBEAT, 4, found).message
     return response.error_code
@@ -65,3 +65,77 @@ def test_a_response_that_cannot_be_encoded_closes(monkeypatch: pytest.MonkeyPatc
 def test_a_failure_names_its_reason_where_the_response_can() -> None:
     assert failure(ApiKey.DESCRIBE_CLUSTER, 0, ErrorCode.INVALID_REQUEST, "why").error_message == "why"
     assert isinstance(failure(ApiKey.CREATE_TOPICS, 7, ErrorCode.INVALID_REQUEST, "why"), Refuse)
+
+
+class Quick:
+    """A dispatcher with one plain handler, that is known to be one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
+        monkeypatch.setattr(module, "handler_of", lambda _api: self._handle)
+        self.outcome: Any = HeartbeatResponse()
+        broker: Any = SimpleNamespace(metrics=Metrics())
+        self.metrics: Metrics = broker.metrics
+        self.dispatcher = Dispatcher(broker)
+        first = self.begin()
+        assert isinstance(first, Later)  # its family is imported aside
+        assert heartbeat_code(trio.run(first.rest)) is ErrorCode.NONE
+        self.outcome = outcome
+
+    def _handle(self, _context: Any, _request: Any) -> Any:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def begin(self, body: bytes | None = None, version: int = 4) -> Answer | Later:
+        connection: Any = None
+        if body is None:
+            body = encode_request(ApiKey.HEARTBEAT, 4, HeartbeatRequest())
+        return self.dispatcher.begin(connection, (1, int(ApiKey.HEARTBEAT), version, 7, "client", body))
+
+
+def test_a_plain_handler_answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Quick(monkeypatch, HeartbeatResponse(error_code=ErrorCode.REBALANCE_IN_PROGRESS))
+    found = quick.begin()
+    assert not isinstance(found, Later)
+    assert heartbeat_code(found) is ErrorCode.REBALANCE_IN_PROGRESS
+    assert quick.metrics.apis[ApiKey.HEARTBEAT].requests == 2
+
+
+def test_what_a_plain_handler_has_to_wait_for_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def rest() -> HeartbeatResponse:
+        raise KafkaError(ErrorCode.NOT_COORDINATOR)
+
+    quick = Quick(monkeypatch, Later(rest))
+    found = quick.begin()
+    assert isinstance(found, Later)
+    assert quick.metrics.apis[ApiKey.HEARTBEAT].requests == 1
+    assert heartbeat_code(trio.run(found.rest)) is ErrorCode.NOT_COORDINATOR
+    assert quick.metrics.apis[ApiKey.HEARTBEAT].errors == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (KafkaError(ErrorCode.NOT_COORDINATOR), ErrorCode.NOT_COORDINATOR),
+        (RuntimeError("a bug"), ErrorCode.UNKNOWN_SERVER_ERROR),
+    ],
+)
+def test_a_plain_handler_that_fails_is_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch, outcome: Exception, code: ErrorCode
+) -> None:
+    found = Quick(monkeypatch, outcome).begin()
+    assert not isinstance(found, Later)
+    assert heartbeat_code(found) is code
+
+
+def test_what_cannot_be_read_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Quick(monkeypatch, HeartbeatResponse())
+    assert isinstance(quick.begin(b"\xff"), Refuse)
+    assert isinstance(quick.begin(version=99), Refuse)
+    assert quick.metrics.malformed_requests == 1
+
+
+def test_large_requests_are_left_to_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Quick(monkeypatch, HeartbeatResponse())
+    large = encode_request(ApiKey.HEARTBEAT, 4, HeartbeatRequest(group_id="g" * module.LARGE_BYTES_MIN))
+    assert isinstance(quick.begin(large), Later)

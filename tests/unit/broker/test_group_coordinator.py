@@ -14,7 +14,7 @@ import trio.testing
 
 from ottla._native import build_batch
 from ottla.broker.group_coordinator import GroupCoordinator
-from ottla.broker.handlers import handler_of
+from ottla.broker.handlers import handler_of, respond
 from ottla.broker.metadata_publisher import Published
 from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
@@ -114,7 +114,7 @@ class World:
             connection=SimpleNamespace(peer=("127.0.0.1", 4242)),
             advertised_endpoint=lambda: ("127.0.0.1", 9092),
         )
-        return await handler_of(api)(context, message)
+        return await respond(handler_of(api), context, message)
 
 
 def run(world: World, test: Callable[[], Awaitable[None]]) -> None:

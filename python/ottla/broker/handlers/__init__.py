@@ -1,18 +1,22 @@
 """One module a family of APIs, each with `HANDLERS`: API key to `async (context, request) -> response`.
 
+Where there rarely is anything to wait for, a handler is a plain function and returns the response, or `Later`.
+
 The families stand here by name, as a family is imported on its first request: all the messages at once would cost a
 third of the time that a broker takes to start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from inspect import iscoroutine
 from typing import Any, Final
 
+from ottla.broker.connection import Later
 from ottla.protocol.versions import ApiKey
 
-Handler = Callable[[Any, Any], Awaitable[Any]]
+Handler = Callable[[Any, Any], Any]
 
 FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "api_versions": (ApiKey.API_VERSIONS,),
@@ -89,3 +93,11 @@ def handler_of(api: ApiKey) -> Handler:
     """Import the family of `api` and return its handler."""
     handlers: Mapping[ApiKey, Handler] = import_module(f"ottla.broker.handlers.{FAMILY_OF[api]}").HANDLERS
     return handlers[api]
+
+
+async def respond(handler: Handler, context: Any, request: Any) -> Any:
+    """Return the response of a handler of either kind, once it is there."""
+    found = handler(context, request)
+    if isinstance(found, Later):
+        return await found.rest()
+    return await found if iscoroutine(found) else found

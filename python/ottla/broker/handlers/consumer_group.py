@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
+from ottla.broker.connection import Later
 from ottla.broker.context import RequestContext
 from ottla.broker.handlers.group import GROUP_OPERATIONS, caller_of
 from ottla.errors import ErrorCode, KafkaError
@@ -34,17 +35,20 @@ def _is_enabled(context: RequestContext) -> bool:
     return level > 0 and coordinator.serves_consumer_groups
 
 
-async def handle_consumer_group_heartbeat(
+def handle_consumer_group_heartbeat(
     context: RequestContext, request: ConsumerGroupHeartbeatRequest
-) -> ConsumerGroupHeartbeatResponse:
+) -> ConsumerGroupHeartbeatResponse | Later:
     if not _is_enabled(context):
         return ConsumerGroupHeartbeatResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
     coordinator = cast("GroupCoordinator", context.broker.coordinator)
-    response = await coordinator.runtime.ask(
+    is_named = bool(request.member_id)
+    response = coordinator.runtime.ask_quickly(
         coordinator.partition_for(request.group_id),
-        lambda machine, token, now: machine.heartbeats.heartbeat(request, caller_of(context, token), now),
+        lambda machine, token, now: machine.heartbeats.heartbeat(
+            request, caller_of(context, token, is_named=is_named), now
+        ),
     )
-    return cast(ConsumerGroupHeartbeatResponse, response)
+    return cast("ConsumerGroupHeartbeatResponse | Later", response)
 
 
 async def handle_consumer_group_describe(

@@ -71,14 +71,14 @@ def _coordinator(context: RequestContext) -> GroupCoordinator:
     return cast("GroupCoordinator", context.broker.coordinator)
 
 
-def caller_of(context: RequestContext, token: int) -> Caller:
-    """Who asks, for the machine."""
+def caller_of(context: RequestContext, token: int, *, is_named: bool = False) -> Caller:
+    """Who asks, for the machine. A member that names itself (`is_named`) needs no name from here."""
     return Caller(
         token=token,
         api_version=context.version,
         client_id=context.client_id or "",
         client_host=f"/{context.connection.peer[0]}",
-        unique_id=str(uuid.uuid4()),
+        unique_id="" if is_named else str(uuid.uuid4()),
     )
 
 
@@ -124,7 +124,7 @@ async def handle_sync_group(context: RequestContext, request: SyncGroupRequest) 
     )
 
 
-async def handle_heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
+def handle_heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
     coordinator = _coordinator(context)
     try:
         error = coordinator.runtime.look(

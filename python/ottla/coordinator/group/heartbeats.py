@@ -44,6 +44,7 @@ from ottla.coordinator.group.consumer_records import (
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
 from ottla.coordinator.group.consumer_table import tombstones_of
 from ottla.coordinator.group.events import GroupDowngraded, MemberOverdue, RevocationOverdue
+from ottla.coordinator.group.heartbeat_request import changes_nothing, check
 from ottla.coordinator.group.migration import as_replayed, downgrade, upgrade
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.reconciliation import Goal, Owned, reconcile
@@ -59,8 +60,6 @@ from ottla.protocol.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatResponse,
     ConsumerGroupHeartbeatResponseTopicPartitions,
 )
-
-CLIENT_MADE_MEMBER_ID_VERSION_MIN = 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,9 +115,11 @@ class ConsumerHeartbeats:
         """Serve one request. The reply waits until what it tells of is committed."""
         out = Outcome()
         try:
-            self._check_request(request, caller.api_version)
+            check(request, caller.api_version, self._rebalancing.config.consumer_assignors)
             if request.member_epoch in (LEAVE_EPOCH, STATIC_LEAVE_EPOCH):
                 self._leave(request, caller, now, out)
+            elif changes_nothing(request, caller, self._table.consumers.get(request.group_id)):
+                self._stay(request, caller, now, out)
             else:
                 self._beat(request, caller, now, out)
         except Refused as refused:
@@ -126,35 +127,18 @@ class ConsumerHeartbeats:
             return Outcome().reply(caller.token, response)
         return out
 
-    def _check_request(self, request: ConsumerGroupHeartbeatRequest, api_version: int) -> None:
-        epoch = request.member_epoch
-        must_name_member = api_version >= CLIENT_MADE_MEMBER_ID_VERSION_MIN or epoch > 0 or epoch == LEAVE_EPOCH
-        wrong = None
-        if must_name_member and not request.member_id.strip():
-            wrong = "There is no member id."
-        elif not request.group_id.strip():
-            wrong = "There is no group id."
-        elif request.instance_id is not None and not request.instance_id.strip():
-            wrong = "The instance id is empty."
-        elif request.rack_id is not None and not request.rack_id.strip():
-            wrong = "The rack id is empty."
-        elif epoch == 0 and request.rebalance_timeout_ms == -1:
-            wrong = "A member that joins has to give its rebalance timeout."
-        elif epoch == 0 and (request.topic_partitions is None or request.topic_partitions):
-            wrong = "A member that joins has no partitions."
-        elif epoch == 0 and request.subscribed_topic_names is None and request.subscribed_topic_regex is None:
-            wrong = "A member that joins has to subscribe, if only to nothing."
-        elif epoch == STATIC_LEAVE_EPOCH and request.instance_id is None:
-            wrong = "Only a member with an instance id can leave for a while."
-        elif epoch < STATIC_LEAVE_EPOCH:
-            wrong = f"There is no member epoch {epoch}."
-        if wrong is not None:
-            raise Refused(ErrorCode.INVALID_REQUEST, wrong)
-        assignors = self._rebalancing.config.consumer_assignors
-        if request.server_assignor is not None and request.server_assignor not in assignors:
-            raise Refused(ErrorCode.UNSUPPORTED_ASSIGNOR, f"The assignors here are {', '.join(assignors)}.")
-
     # Staying
+
+    def _stay(self, request: ConsumerGroupHeartbeatRequest, caller: Caller, now: Instant, out: Outcome) -> None:
+        """Answer a heartbeat that changes nothing."""
+        timeouts = self._rebalancing.config.consumer_group(request.group_id)
+        self._sessions.renew(request.group_id, request.member_id, now, timeout_ms=timeouts.session_timeout_ms)
+        response = ConsumerGroupHeartbeatResponse(
+            member_id=request.member_id,
+            member_epoch=request.member_epoch,
+            heartbeat_interval_ms=timeouts.heartbeat_interval_ms,
+        )
+        out.write((), Reply(caller.token, response))
 
     def _beat(self, request: ConsumerGroupHeartbeatRequest, caller: Caller, now: Instant, out: Outcome) -> None:
         written: list[CoordinatorRecord] = []

@@ -409,3 +409,29 @@ def test_an_empty_group_goes_by_itself_when_its_offsets_have() -> None:
     assert group.list() == {}
     assert group.restarted().list() == {}
     assert group.restarted().durable() == group.durable()
+
+
+def test_a_heartbeat_that_says_nothing_is_looked_at_when_anything_has_changed() -> None:
+    group = ConsumerContext(topics={"topic": 2})
+    group.enter("a")
+    group.beat("a", 2, owned={"topic": (0, 1)})
+    written = len(group.log)
+    response = group.beat("a", 2)
+    assert (response.member_id, response.member_epoch, response.assignment) == ("a", 2, None)
+    assert response.heartbeat_interval_ms == 5_000
+    assert len(group.log) == written
+    group.enter("b")
+    assert group.assigned(group.beat("a", 2)) is not None
+    group.beat("a", 2, owned={"topic": (0,)})
+    group.set_topics({"topic": 4})
+    assert group.beat("a", 3).member_epoch == 4
+
+
+def test_heartbeats_that_say_nothing_keep_the_session() -> None:
+    group = ConsumerContext(topics={"topic": 2})
+    group.enter("a")
+    for _ in range(5):
+        group.advance(30_000)
+        assert group.beat("a", 2).error_code is ErrorCode.NONE
+    group.advance(45_001)
+    assert group.beat("a", 2).error_code is not ErrorCode.NONE
