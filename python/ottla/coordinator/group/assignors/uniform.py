@@ -14,69 +14,96 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 from ottla.coordinator.group.assignors.model import MemberSpec, Target, TopicDescriber
 
-Partition: TypeAlias = tuple[uuid.UUID, int]
+Partition: TypeAlias = tuple[int, int]
+"""The place of a topic in `_Subscribed`, and the number of the partition."""
 
 NEAR_CANDIDATES: Final = 16
 """Among how many members with equally few partitions one in the right rack is looked for."""
+
+
+class _Subscribed:
+    """All topics that anybody subscribes to, by their place in the order of their ids.
+
+    Partitions are looked up by the thousand, and the hash of a UUID costs more than all else that is done with one.
+    """
+
+    def __init__(self, members: Mapping[str, MemberSpec], topics: TopicDescriber) -> None:
+        distinct = {id(spec.subscribed): spec.subscribed for spec in members.values()}
+        self.ids = sorted(set().union(*distinct.values()))
+        self.counts = [topics.partition_count(topic_id) for topic_id in self.ids]
+        """Partitions of each topic."""
+        self.are_equal = len(set(distinct.values())) == 1
+        """Whether all members subscribe to the same."""
+        self._topics = topics
+        self.place_of = {topic_id: place for place, topic_id in enumerate(self.ids)}
+        self._places = {
+            key: frozenset(self.place_of[topic_id] for topic_id in subscribed) for key, subscribed in distinct.items()
+        }
+
+    def places(self, spec: MemberSpec) -> frozenset[int]:
+        """The topics of one member."""
+        return self._places[id(spec.subscribed)]
+
+    def racks_of(self, at: Partition) -> frozenset[str]:
+        return self._topics.racks_of(self.ids[at[0]], at[1])
+
+    def as_target(self, partitions: Iterable[Partition]) -> Target:
+        found: dict[int, list[int]] = {}
+        for place, partition in partitions:
+            found.setdefault(place, []).append(partition)
+        return {self.ids[place]: frozenset(numbers) for place, numbers in found.items()}
 
 
 def assign_uniform(members: Mapping[str, MemberSpec], topics: TopicDescriber) -> dict[str, Target]:
     """Give all partitions of the subscribed topics to their subscribers."""
     if not members:
         return {}
-    owned, free = _keep(members, topics)
-    subscriptions = {id(spec.subscribed): spec.subscribed for spec in members.values()}
-    if len(set(subscriptions.values())) == 1:
-        _fill_equally(members, topics, owned, free)
+    subscribed = _Subscribed(members, topics)
+    owned, free = _keep(members, subscribed)
+    if subscribed.are_equal:
+        _fill_equally(members, subscribed, owned, free)
     else:
-        _fill_by_subscription(members, topics, owned, free)
-    return {member_id: _as_target(partitions) for member_id, partitions in owned.items()}
+        _fill_by_subscription(members, subscribed, owned, free)
+    return {member_id: subscribed.as_target(partitions) for member_id, partitions in owned.items()}
 
 
 def _keep(
-    members: Mapping[str, MemberSpec], topics: TopicDescriber
+    members: Mapping[str, MemberSpec], topics: _Subscribed
 ) -> tuple[dict[str, dict[Partition, None]], list[Partition]]:
     """What members have and may keep, in a stable order, and what is left, topic by topic."""
     owned: dict[str, dict[Partition, None]] = {}
     taken: set[Partition] = set()
     for member_id, spec in members.items():
         mine = owned[member_id] = {}
+        places = topics.places(spec)
         for topic_id, partitions in spec.current.items():
-            if topic_id not in spec.subscribed:
+            place = topics.place_of.get(topic_id)
+            if place is None or place not in places:
                 continue
-            count = topics.partition_count(topic_id)
+            count = topics.counts[place]
             for partition in sorted(partitions):
-                at = (topic_id, partition)
+                at = (place, partition)
                 if partition < count and at not in taken:
                     taken.add(at)
                     mine[at] = None
-    subscribed = set().union(*{id(s.subscribed): s.subscribed for s in members.values()}.values())
     free = [
-        (topic_id, partition)
-        for topic_id in sorted(subscribed)
-        for partition in range(topics.partition_count(topic_id))
-        if (topic_id, partition) not in taken
+        at
+        for place, count in enumerate(topics.counts)
+        for at in zip(itertools.repeat(place), range(count), strict=False)
+        if at not in taken
     ]
     return owned, free
 
 
-def _as_target(partitions: Mapping[Partition, None]) -> Target:
-    found: dict[uuid.UUID, list[int]] = {}
-    for topic_id, partition in partitions:
-        found.setdefault(topic_id, []).append(partition)
-    return {topic_id: frozenset(numbers) for topic_id, numbers in found.items()}
-
-
 def _fill_equally(
     members: Mapping[str, MemberSpec],
-    topics: TopicDescriber,
+    topics: _Subscribed,
     owned: dict[str, dict[Partition, None]],
     free: list[Partition],
 ) -> None:
@@ -106,7 +133,7 @@ def _fill_equally(
     for at in free:
         near = None
         if by_rack:
-            candidates = [m for rack in topics.racks_of(*at) for m in by_rack.get(rack, ()) if m in room]
+            candidates = [m for rack in topics.racks_of(at) for m in by_rack.get(rack, ()) if m in room]
             near = max(candidates, key=lambda m: (room[m], m), default=None)
         if near is None:
             far.append(at)
@@ -118,21 +145,21 @@ def _fill_equally(
 
 def _fill_by_subscription(
     members: Mapping[str, MemberSpec],
-    topics: TopicDescriber,
+    topics: _Subscribed,
     owned: dict[str, dict[Partition, None]],
     free: list[Partition],
 ) -> None:
-    subscribers: dict[uuid.UUID, list[str]] = {}
+    subscribers: dict[int, list[str]] = {}
     for member_id, spec in members.items():
-        for topic_id in spec.subscribed:
-            subscribers.setdefault(topic_id, []).append(member_id)
+        for place in topics.places(spec):
+            subscribers.setdefault(place, []).append(member_id)
     # Topics with few subscribers first: the others' partitions can still be put where room is left.
     free.sort(key=lambda at: (len(subscribers[at[0]]), at))
-    for topic_id, partitions in itertools.groupby(free, key=lambda at: at[0]):
-        heap = [(len(owned[m]), i, m) for i, m in enumerate(subscribers[topic_id])]
+    for place, partitions in itertools.groupby(free, key=lambda at: at[0]):
+        heap = [(len(owned[m]), i, m) for i, m in enumerate(subscribers[place])]
         heapq.heapify(heap)
         for at in partitions:
-            load, i, taker = _pop_near(heap, members, topics.racks_of(*at))
+            load, i, taker = _pop_near(heap, members, topics.racks_of(at))
             owned[taker][at] = None
             heapq.heappush(heap, (load + 1, i, taker))
     changed = True
@@ -162,13 +189,13 @@ def _pop_near(
 
 def _hand_on(
     first: str,
-    subscribers: Mapping[uuid.UUID, list[str]],
+    subscribers: Mapping[int, list[str]],
     owned: dict[str, dict[Partition, None]],
 ) -> bool:
     """Find the shortest chain from `first` to a member with at least two fewer, and pass one partition along it."""
     limit = len(owned[first]) - 2
     came_by: dict[str, tuple[str, Partition]] = {}
-    seen_topics: set[uuid.UUID] = set()
+    seen_topics: set[int] = set()
     queue = deque([first])
     while queue:
         giver = queue.popleft()
