@@ -85,6 +85,9 @@ def _once(found: Iterator[Bend]) -> Iterator[Bend]:
 Good = Callable[[Lab, str], Any]
 """Makes a good request. The name is new each time: what the request is about can be made under it."""
 
+good_requests: dict[tuple[ApiKey, str], tuple[Good, range]] = {}
+"""What is bent, by API and stem, with the versions in which it is sent."""
+
 
 def odd(
     api: ApiKey,
@@ -122,6 +125,7 @@ def odd(
                     told.setdefault(what, {})[str(version)] = answer
             return told
 
+        good_requests[api, stem] = (good, range(least, most + 1))
         register_probe(Probe(good.__module__.rpartition(".")[2], name, ask, None, is_by_version=True))
         return good
 
