@@ -21,6 +21,7 @@ class Deviation:
 
 
 KAFKA_FAILS: Final = "Kafka fails inside (UNKNOWN_SERVER_ERROR, or a closed connection) where the request is at fault"
+ACKS_FIRST: Final = "acks that do not exist are refused before the records are looked at"
 NOT_YET: Final = "streams groups are not served so far"
 
 DEVIATIONS: Final = (
@@ -75,4 +76,10 @@ DEVIATIONS: Final = (
     ),
     Deviation("odd_topics/incremental_alter_configs", "/.* / config_operation .*/responses/0/error_code", KAFKA_FAILS),
     Deviation("odd_transactions/write_txn_markers", "/markers / producer_(id|epoch) -1/.*/error_code", KAFKA_FAILS),
+    Deviation("pairs/create_delegation_token", "/.*owner_principal_name .*", KAFKA_FAILS),
+    Deviation("pairs/fetch", "/.*max_bytes -2.*", KAFKA_FAILS),
+    Deviation("pairs/fetch-by-id", "/.*max_bytes -2.*", KAFKA_FAILS),
+    Deviation("pairs/produce", "/acks -2, .*/ records .*", ACKS_FIRST),
+    Deviation("pairs/produce-by-id", "/acks -2, .*/ records .*", ACKS_FIRST),
+    Deviation("pairs/incremental_alter_configs", "/.*config_operation -2.*", KAFKA_FAILS),
 )

@@ -12,6 +12,7 @@ import json
 import struct
 import uuid
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ottla.protocol.codec import encode_request
@@ -85,8 +86,31 @@ def _once(found: Iterator[Bend]) -> Iterator[Bend]:
 Good = Callable[[Lab, str], Any]
 """Makes a good request. The name is new each time: what the request is about can be made under it."""
 
-good_requests: dict[tuple[ApiKey, str], tuple[Good, range]] = {}
-"""What is bent, by API and stem, with the versions in which it is sent."""
+
+@dataclass(frozen=True)
+class GoodRequest:
+    """What is bent, and in which versions it is sent."""
+
+    api: ApiKey
+    stem: str
+    make: Good
+    least: int
+    most: int
+    leave_out: Collection[str]
+    reduce: Callable[[Lab, Answer], Answer]
+
+    def versions(self) -> list[int]:
+        return list(versions(self.api, least=self.least, most=self.most))
+
+    def ask(self, lab: Lab, number: int, version: int, bend: Callable[[Any], Any]) -> Answer:
+        """Send one of these requests, bent, under a name of its own."""
+        own = lab.name(f"{self.api.name.lower()}{self.stem}-{number}")
+        answer = lab.plain(self.reduce(lab, lab.ask(self.api, bend(self.make(lab, own)), version=version)))
+        return json.loads(json.dumps(answer).replace(lab.plain(own), "NAME"))
+
+
+good_requests: list[GoodRequest] = []
+"""All that `odd` registered."""
 
 
 def odd(
@@ -107,25 +131,24 @@ def odd(
     """
 
     def register(good: Good) -> Good:
+        request = GoodRequest(api, stem, good, least, most, leave_out, reduce)
         numbers = itertools.count()
         name = f"{api.name.lower()}{stem}"
 
         def ask(lab: Lab) -> Answer:
             told: dict[str, dict[str, Answer]] = {}
-            for version in versions(api, least=least, most=most):
+            for version in request.versions():
                 shape = good(lab, lab.name(f"{name}-{next(numbers)}"))
                 for what in [what for what, _ in _once(bends(shape, api=api, version=version))]:
-                    if what in leave_out:
-                        continue
-                    own = lab.name(f"{name}-{next(numbers)}")
-                    base = good(lab, own)
-                    request = dict(_once(bends(base, api=api, version=version)))[what]
-                    answer = lab.plain(reduce(lab, lab.ask(api, request, version=version)))
-                    answer = json.loads(json.dumps(answer).replace(lab.plain(own), "NAME"))
-                    told.setdefault(what, {})[str(version)] = answer
+                    if what not in leave_out:
+
+                        def bend(base: Any, what: str = what, version: int = version) -> Any:
+                            return dict(_once(bends(base, api=api, version=version)))[what]
+
+                        told.setdefault(what, {})[str(version)] = request.ask(lab, next(numbers), version, bend)
             return told
 
-        good_requests[api, stem] = (good, range(least, most + 1))
+        good_requests.append(request)
         register_probe(Probe(good.__module__.rpartition(".")[2], name, ask, None, is_by_version=True))
         return good
 

@@ -113,8 +113,9 @@ class ConfigurationControl:
             resource = ConfigResource(wanted.resource_type, wanted.resource_name)
             code, text = ErrorCode.NONE, None
             try:
-                self._check_resource(resource, count=counts[resource.type, resource.name])
                 changes = [(c.name, _operation(c.config_operation), c.value) for c in wanted.configs]
+                _check_values(changes)
+                self._check_resource(resource, count=counts[resource.type, resource.name])
                 records += self._altered(resource, changes, records_left=RECORDS_MAX - len(records))
             except KafkaError as refused:
                 code, text = refused.code, refused.message
@@ -137,11 +138,12 @@ class ConfigurationControl:
             resource = ConfigResource(wanted.resource_type, wanted.resource_name)
             code, text = ErrorCode.NONE, None
             try:
-                self._check_resource(resource, count=counts[resource.type, resource.name])
-                named = {config.name for config in wanted.configs}
                 changes: list[tuple[str, Operation, str | None]] = [
                     (config.name, Operation.SET, config.value) for config in wanted.configs
                 ]
+                _check_values(changes)
+                self._check_resource(resource, count=counts[resource.type, resource.name])
+                named = {config.name for config in wanted.configs}
                 unnamed = [name for name in self._metadata.config(*resource) if name not in named]
                 changes += [(name, Operation.DELETE, None) for name in unnamed]
                 records += self._altered(resource, changes, records_left=RECORDS_MAX - len(records))
@@ -181,9 +183,6 @@ class ConfigurationControl:
     ) -> list[ConfigRecord]:
         if len({name for name, _, _ in changes}) != len(changes):
             raise Refused(ErrorCode.INVALID_REQUEST, "A key is named more than once.")
-        without = [name for name, operation, value in changes if value is None and operation is not Operation.DELETE]
-        if without:
-            raise Refused(ErrorCode.INVALID_REQUEST, f"{', '.join(without)}: there is no value.")
         before = self._metadata.config(*resource)
         after = dict(before)
         for name, operation, value in changes:
@@ -266,6 +265,12 @@ class ConfigurationControl:
                 BROKER_KEYS[name].parse(text)
         default = configs if not resource.name else self._metadata.config(*CLUSTER_BROKERS)
         check_broker_config(self._config.with_dynamic(default=default, broker=configs if resource.name else {}))
+
+
+def _check_values(changes: Sequence[tuple[str, Operation, str | None]]) -> None:
+    without = [name for name, operation, value in changes if value is None and operation is not Operation.DELETE]
+    if without:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"{', '.join(without)}: there is no value.")
 
 
 def _operation(number: int) -> Operation:

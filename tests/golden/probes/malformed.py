@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from ottla.protocol.codec import encode_request, is_flexible
 from ottla.protocol.versions import ApiKey
-from tests.golden.lab import Answer, Lab, Probe, register_probe, versions
-from tests.golden.odd import Good, good_requests
+from tests.golden.lab import Answer, Lab, Probe, register_probe
+from tests.golden.odd import GoodRequest, good_requests
 from tests.golden.probes import (
     odd_cluster,
     odd_commits,
@@ -49,23 +49,22 @@ def told(lab: Lab, api: ApiKey, version: int, body: bytes) -> Answer:
     return "answered"
 
 
-def register(api: ApiKey, stem: str, good: Good, numbers: range) -> None:
-    count = itertools.count()
+def register(good: GoodRequest) -> None:
+    numbers = itertools.count()
+    api, name = good.api, f"{good.api.name.lower()}{good.stem}"
 
     def ask(lab: Lab) -> Answer:
         found: dict[str, dict[str, Answer]] = {}
-        for version in versions(api):
-            if version not in numbers:
-                continue
+        for version in good.versions():
             for what, damage in DAMAGES.items():
                 if (api, what) not in SILENT:
-                    request = good(lab, lab.name(f"malformed-{api.name.lower()}{stem}-{next(count)}"))
+                    request = good.make(lab, lab.name(f"malformed-{name}-{next(numbers)}"))
                     body = damage(encode_request(api, version, request))
                     found.setdefault(what, {})[str(version)] = told(lab, api, version, body)
         return found
 
-    register_probe(Probe("malformed", f"{api.name.lower()}{stem}", ask, None, is_by_version=True))
+    register_probe(Probe("malformed", name, ask, None, is_by_version=True))
 
 
-for (_api, _stem), (_good, _numbers) in good_requests.items():
-    register(_api, _stem, _good, _numbers)
+for _good in good_requests:
+    register(_good)

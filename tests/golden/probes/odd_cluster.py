@@ -210,6 +210,6 @@ def log_dirs_of_one_topic_in_two_entries(lab: Lab, version: int) -> Answer:
     return [ask((0,), (1,)), ask((1,), (0, 1)), ask((0,), ()), ask((1, 7, 1))]
 
 
-@odd(ApiKey.INIT_PRODUCER_ID, leave_out=["transactional_id illegal", "transactional_id long"])
+@odd(ApiKey.INIT_PRODUCER_ID, stem="-idempotent", leave_out=["transactional_id illegal", "transactional_id long"])
 def idempotent_producer(_lab: Lab, _name: str) -> Any:
     return InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=1000)

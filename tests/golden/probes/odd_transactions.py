@@ -22,6 +22,7 @@ from ottla.protocol.messages.write_txn_markers import (
 from ottla.protocol.versions import ApiKey
 from tests.golden.lab import Answer, Lab, probe
 from tests.golden.odd import odd
+from tests.golden.probes.odd_groups import stem_of
 from tests.golden.probes.transactional_writes import Transactional
 
 OTHERS = [f"producer_id_filters / {number}" for number in (0, 1, 7)]
@@ -34,10 +35,11 @@ def written_topic(lab: Lab) -> str:
 
 @odd(ApiKey.INIT_PRODUCER_ID)
 def first_instance(lab: Lab, name: str) -> Any:
+    Transactional(lab, lab.name("odd-first-of-all")).init()  # so that there is a coordinator
     return InitProducerIdRequest(transactional_id=name, transaction_timeout_ms=60_000)
 
 
-@odd(ApiKey.INIT_PRODUCER_ID, stem="-going-on", least=3)
+@odd(ApiKey.INIT_PRODUCER_ID, stem="-going-on", least=3, leave_out=[f"producer_id {number}" for number in (0, 1, 7)])
 def same_instance(lab: Lab, name: str) -> Any:
     producer = Transactional(lab, name).init()
     return InitProducerIdRequest(
@@ -127,9 +129,9 @@ def ended(lab: Lab, name: str) -> Any:
     ApiKey.WRITE_TXN_MARKERS,
     leave_out=["markers / topics twice", "markers / topics / partition_indexes twice"],  # Kafka never answers that
 )
-def markers(lab: Lab, _name: str) -> Any:
-    """Of a producer that the partition does not know."""
-    topic = WritableTxnMarkerTopic(name=written_topic(lab), partition_indexes=(1,))
+def markers(lab: Lab, name: str) -> Any:
+    """Of a producer that the partition does not know. A marker changes what the next one may say: each has a topic."""
+    topic = WritableTxnMarkerTopic(name=lab.topic(stem_of(lab, name), partitions=2), partition_indexes=(1,))
     marker = WritableTxnMarker(
         producer_id=987_654_321, producer_epoch=3, transaction_result=True, topics=(topic,), coordinator_epoch=2
     )

@@ -22,6 +22,8 @@ from ottla.protocol.versions import ApiKey
 
 
 async def handle_elect_leaders(context: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse:
+    if request.topic_partitions == ():
+        return ElectLeadersResponse()  # nothing to do, whatever else is wrong
     failed: KafkaError = KafkaError(ErrorCode.REQUEST_TIMED_OUT)
     with trio.move_on_after(max(request.timeout_ms, 0) / 1000):
         try:

@@ -36,7 +36,7 @@ async def handle_describe_topic_partitions(
         names = [name for name in names if name >= cursor.topic_name]
         if names and names[0] == cursor.topic_name:
             first_index = cursor.partition_index
-    if any(not topic.name for topic in request.topics):
+    if cursor is None and any(not topic.name for topic in request.topics):
         return _refused(request, ErrorCode.UNKNOWN_SERVER_ERROR)  # what Apache Kafka 4.3.1 answers
     found: list[DescribeTopicPartitionsResponseTopic] = []
     left = max(1, min(request.response_partition_limit, PARTITIONS_MAX))

@@ -31,6 +31,7 @@ from ottla.protocol.messages.delete_topics import (
 from ottla.protocol.versions import ApiKey
 
 _DELETION_DISABLED_FROM_VERSION: Final = 3
+_NO_SENSE: Final = (ErrorCode.INVALID_REQUEST, "A topic is named by its name or by its id.")
 TIMED_OUT: Final = KafkaError(ErrorCode.REQUEST_TIMED_OUT, "It is not done yet, but may still be.")
 
 
@@ -62,8 +63,12 @@ async def handle_delete_topics(context: RequestContext, request: DeleteTopicsReq
     asked = dict.fromkeys([*((topic.name, topic.topic_id) for topic in request.topics), *named])
     return DeleteTopicsResponse(
         responses=tuple(
-            DeletableTopicResult(name=name, topic_id=topic_id, error_code=failed.code, error_message=failed.message)
-            for name, topic_id in asked
+            DeletableTopicResult(name=name, topic_id=topic_id, error_code=code, error_message=message)
+            for name, topic_id, (code, message) in (
+                # Entries without sense are refused at once, however long the others take.
+                (name, topic_id, _NO_SENSE if (name is None) == (topic_id is None) else (failed.code, failed.message))
+                for name, topic_id in asked
+            )
         )
     )
 

@@ -29,6 +29,7 @@ from ottla.protocol.messages.write_txn_markers import (
 from ottla.protocol.versions import ApiKey
 
 NO_PRODUCER_ID: Final = -1
+UNKNOWN_VERSION: Final = -1
 
 
 async def handle_write_txn_markers(context: RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse:
@@ -60,6 +61,8 @@ async def handle_write_txn_markers(context: RequestContext, request: WriteTxnMar
 async def _write(context: RequestContext, marker: WritableTxnMarker) -> Mapping[tuple[str, int], ErrorCode]:
     """Write one marker; it is answered when it counts, or cannot."""
     partitions = [(topic.name, p) for topic in marker.topics for p in topic.partition_indexes]
+    if marker.transaction_version == UNKNOWN_VERSION:
+        return dict.fromkeys(partitions, ErrorCode.UNKNOWN_SERVER_ERROR)  # what Apache Kafka 4.3.1 answers
     if marker.producer_id == NO_PRODUCER_ID:
         return dict.fromkeys(partitions, ErrorCode.INVALID_PRODUCER_ID_MAPPING)
     return await context.broker.transaction_markers.write(

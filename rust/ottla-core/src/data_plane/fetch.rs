@@ -50,13 +50,6 @@ impl DataPlane {
             size_bytes: request.frame.len(),
         };
         let slot_id = session.place(Slot::Owed, call.size_bytes);
-        let Some(isolation) = decoded.isolation else {
-            let mut response = self.refuse_fetch(&decoded, UNKNOWN_SERVER_ERROR);
-            if uses_topic_ids(version) {
-                response.partitions.clear(); // from then on the error of the whole is enough
-            }
-            return self.answer_fetch(session_id, slot_id, call, response, now);
-        };
         let session_request = SessionRequest {
             session_id: decoded.session_id,
             epoch: decoded.session_epoch,
@@ -67,7 +60,16 @@ impl DataPlane {
             .fetch_sessions
             .begin(session_request, wanted, &forgotten, now.now_ms)
         {
+            // The isolation is looked at where there is something to read; then it fails the whole, as in Kafka.
+            Ok(_) if decoded.isolation.is_none() && self.reads_any(&decoded) => {
+                let mut response = self.refuse_fetch(&decoded, UNKNOWN_SERVER_ERROR);
+                if uses_topic_ids(version) {
+                    response.partitions.clear(); // from then on the error of the whole is enough
+                }
+                self.answer_fetch(session_id, slot_id, call, response, now);
+            }
             Ok(fetch) => {
+                let isolation = decoded.isolation.unwrap_or(Isolation::ReadUncommitted);
                 let limits = self.limits(&decoded, isolation);
                 self.start_fetch(session_id, slot_id, call, limits, decoded.max_wait_ms, fetch, now);
             }
@@ -94,6 +96,15 @@ impl DataPlane {
             forgotten.extend(partitions.iter().map(|partition| (topic.clone(), *partition)));
         }
         (wanted, forgotten)
+    }
+
+    /// Whether a request names a partition that exists.
+    fn reads_any(&self, request: &FetchRequest<'_>) -> bool {
+        let (wanted, _) = self.keys(request);
+        let mut existing = wanted
+            .iter()
+            .filter(|(topic, partition)| self.table.resolve(topic, partition.partition).is_ok());
+        existing.next().is_some()
     }
 
     /// Every partition and the whole with one error, as for a request that makes no sense.
@@ -214,12 +225,10 @@ impl DataPlane {
         if limits.replica_id >= 0 {
             return refuse(NOT_LEADER_OR_FOLLOWER); // nobody follows a lone broker
         }
-        let Ok(max_bytes) = usize::try_from(wanted.max_bytes) else {
-            return refuse(UNKNOWN_SERVER_ERROR);
-        };
+        let max_bytes = usize::try_from(wanted.max_bytes);
         let read = entry.partition.read(
             wanted.fetch_offset,
-            max_bytes.min(left_bytes),
+            max_bytes.unwrap_or(0).min(left_bytes),
             limits.isolation,
             min_one,
             wanted.current_leader_epoch,
@@ -227,6 +236,7 @@ impl DataPlane {
         );
         match read {
             Err(error) => refuse(error.kafka_code()),
+            Ok(_) if max_bytes.is_err() => refuse(UNKNOWN_SERVER_ERROR),
             Ok(read) => {
                 let ReadResult {
                     high_watermark,

@@ -253,13 +253,15 @@ impl ProducerState {
         now_ms: i64,
         topic_partition: &TopicPartition,
     ) -> Result<Option<Guard>> {
-        let current = self.producers.get(&producer_id).map_or(NO_EPOCH, |entry| entry.epoch);
-        if epoch < current {
+        // Of an unknown producer any epoch is let through: its coordinator says what is wrong with it.
+        if let Some(entry) = self.producers.get(&producer_id)
+            && epoch < entry.epoch
+        {
             return Err(Error::InvalidProducerEpoch {
                 topic_partition: topic_partition.clone(),
                 producer_id,
                 found: epoch,
-                current,
+                current: entry.epoch,
             });
         }
         if self.has_open_transaction(producer_id, epoch) {
