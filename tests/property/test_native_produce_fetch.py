@@ -177,12 +177,12 @@ def expected_error(
         return ErrorCode.UNKNOWN_TOPIC_ID
     if log is None:
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    if wanted.partition_max_bytes < 0:
-        return ErrorCode.UNKNOWN_SERVER_ERROR
     if version >= 9 and wanted.current_leader_epoch > 0:
         return ErrorCode.UNKNOWN_LEADER_EPOCH
     if wanted.fetch_offset < 0 or (wanted.fetch_offset > log.end_offset and not diverges(log, wanted, version)):
         return ErrorCode.OFFSET_OUT_OF_RANGE
+    if wanted.partition_max_bytes < 0 and wanted.fetch_offset < log.end_offset:
+        return ErrorCode.UNKNOWN_SERVER_ERROR
     return None
 
 

@@ -18,7 +18,7 @@ from ottla.protocol.versions import ApiKey
 from tests.golden.batch import Batch
 from tests.golden.lab import Answer, Lab, probe, versions
 from tests.golden.odd import odd
-from tests.golden.probes.fetch import filled
+from tests.golden.probes.fetch import at, fetch, filled
 
 BATCH = Batch().encode()
 UNANSWERED = ["acks 0", "topic_data / partition_data / records null"]
@@ -77,6 +77,14 @@ def fetched_by_id(lab: Lab, _name: str) -> Any:
         forgotten_topics_data=(forgotten,),
         replica_state=ReplicaState(),
     )
+
+
+@probe(each=[0, 4, 9, 100, -1])
+def negative_limit_of_a_partition(lab: Lab, offset: int) -> Answer:
+    """Looked at where there is something to read, behind all else."""
+    topic = filled(lab, "odd-filled")
+    found = [{}, {"current_leader_epoch": 3}, {"last_fetched_epoch": 0}, {"last_fetched_epoch": 9}]
+    return [fetch(lab, topic, at(offset, max_bytes=-1, **fields)) for fields in found]
 
 
 @odd(ApiKey.LIST_OFFSETS)

@@ -236,7 +236,10 @@ impl DataPlane {
         );
         match read {
             Err(error) => refuse(error.kafka_code()),
-            Ok(_) if max_bytes.is_err() => refuse(UNKNOWN_SERVER_ERROR),
+            // A negative limit is looked at where there is something to read.
+            Ok(read) if max_bytes.is_err() && wanted.fetch_offset < visible_end(&read, limits.isolation) => {
+                refuse(UNKNOWN_SERVER_ERROR)
+            }
             Ok(read) => {
                 let ReadResult {
                     high_watermark,
@@ -389,5 +392,13 @@ impl DataPlane {
         if let Some(session) = self.sessions.get_mut(&session_id) {
             session.complete(slot_id, response.into_chunks(call.version, call.correlation_id));
         }
+    }
+}
+
+/// Where what a reader may see ends.
+fn visible_end(read: &ReadResult, isolation: Isolation) -> i64 {
+    match isolation {
+        Isolation::ReadUncommitted => read.high_watermark,
+        Isolation::ReadCommitted => read.last_stable_offset,
     }
 }
