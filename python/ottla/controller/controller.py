@@ -32,6 +32,7 @@ from ottla.controller.producer_ids import (
     AllocateProducerIdsResponse,
     ProducerIdControl,
 )
+from ottla.controller.reassignment_control import ReassignmentControl
 from ottla.controller.replication_control import ReplicationControl
 from ottla.controller.result import ControllerResult, RandomSource
 from ottla.errors import ErrorCode, KafkaError
@@ -43,6 +44,10 @@ from ottla.metadata.records import (
     UnregisterBrokerRecord,
 )
 from ottla.protocol.messages.alter_configs import AlterConfigsRequest, AlterConfigsResponse
+from ottla.protocol.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse,
+)
 from ottla.protocol.messages.create_partitions import CreatePartitionsRequest, CreatePartitionsResponse
 from ottla.protocol.messages.create_topics import CreateTopicsRequest, CreateTopicsResponse
 from ottla.protocol.messages.delete_topics import DeleteTopicsRequest, DeleteTopicsResponse
@@ -86,6 +91,7 @@ class Controller:
         self.configuration: Final = ConfigurationControl(self.metadata, config, node_id=node_id)
         self.replication: Final = ReplicationControl(self.metadata, self.cluster, self.configuration, config, random)
         self.partitions: Final = PartitionControl(self.metadata, self.cluster, self.configuration)
+        self.reassignments: Final = ReassignmentControl(self.metadata)
         self.producer_ids: Final = ProducerIdControl(self.metadata, self.cluster)
         self.features: Final = FeatureControl(self.metadata)
 
@@ -126,6 +132,11 @@ class Controller:
 
     def handle_elect_leaders(self, request: ElectLeadersRequest) -> ControllerResult[ElectLeadersResponse]:
         return self.partitions.elect_leaders(request)
+
+    def handle_alter_partition_reassignments(
+        self, request: AlterPartitionReassignmentsRequest
+    ) -> ControllerResult[AlterPartitionReassignmentsResponse]:
+        return self.reassignments.alter(request)
 
     def handle_list_partition_reassignments(
         self, request: ListPartitionReassignmentsRequest
@@ -224,6 +235,7 @@ _HANDLERS: Final[Mapping[type, _Serve]] = {
     IncrementalAlterConfigsRequest: lambda c, r, _now, _next: c.handle_incremental_alter_configs(r),
     AlterConfigsRequest: lambda c, r, _now, _next: c.handle_alter_configs(r),
     ElectLeadersRequest: lambda c, r, _now, _next: c.handle_elect_leaders(r),
+    AlterPartitionReassignmentsRequest: lambda c, r, _now, _next: c.handle_alter_partition_reassignments(r),
     ListPartitionReassignmentsRequest: lambda c, r, _now, _next: c.handle_list_partition_reassignments(r),
     UpdateFeaturesRequest: lambda c, r, _now, _next: c.handle_update_features(r),
     AllocateProducerIdsRequest: lambda c, r, _now, _next: c.handle_allocate_producer_ids(r),

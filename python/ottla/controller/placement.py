@@ -9,11 +9,28 @@ Kafka's StripedReplicaPlacer (KIP-455, KIP-631).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from ottla.controller.result import RandomSource, Refused, shuffled
 from ottla.errors import ErrorCode
+
+
+def check_replicas(replicas: Sequence[int], *, brokers: Container[int]) -> None:
+    """Check what an administrator assigns to one partition. Raises: Refused."""
+    if not replicas:
+        raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, "An assignment names no broker.")
+    for broker_id, count in sorted(Counter(replicas).items()):
+        if broker_id not in brokers:
+            raise Refused(
+                ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+                f"An assignment names broker {broker_id}, which is not registered.",
+            )
+        if count > 1:
+            raise Refused(
+                ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"An assignment names broker {broker_id} more than once."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from ottla.common.config import BrokerConfig
 from ottla.common.topics import METADATA_TOPIC, check_topic_name, collision_key
 from ottla.controller.cluster_control import ClusterControl
 from ottla.controller.configuration_control import ConfigurationControl
-from ottla.controller.placement import place_replicas
+from ottla.controller.placement import check_replicas, place_replicas
 from ottla.controller.result import RECORDS_MAX, ControllerResult, RandomSource, Refused, random_topic_id
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.delta import MetadataDelta
@@ -169,18 +169,7 @@ class ReplicationControl:
         return [by_index[index] for index in range(len(by_index))]
 
     def _check_replicas(self, replicas: Sequence[int], *, factor: int) -> None:
-        if not replicas:
-            raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, "An assignment names no broker.")
-        for broker_id, count in sorted(Counter(replicas).items()):
-            if broker_id not in self._metadata.brokers:
-                raise Refused(
-                    ErrorCode.INVALID_REPLICA_ASSIGNMENT,
-                    f"An assignment names broker {broker_id}, which is not registered.",
-                )
-            if count > 1:
-                raise Refused(
-                    ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"An assignment names broker {broker_id} more than once."
-                )
+        check_replicas(replicas, brokers=self._metadata.brokers)
         if len(replicas) != factor:
             raise Refused(
                 ErrorCode.INVALID_REPLICA_ASSIGNMENT,

@@ -15,12 +15,13 @@ from tests.golden.probes import (
     odd_groups,
     odd_logs,
     odd_members,
+    odd_reassignments,
     odd_topics,
     odd_transactions,
 )
 from tests.golden.wire import CLOSED, ClosedByBroker
 
-SOURCES = (odd_cluster, odd_commits, odd_groups, odd_logs, odd_members, odd_topics, odd_transactions)
+SOURCES = (odd_cluster, odd_commits, odd_groups, odd_logs, odd_members, odd_reassignments, odd_topics, odd_transactions)
 """Imported for the good requests that they register."""
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

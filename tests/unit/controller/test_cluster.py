@@ -8,6 +8,11 @@ from ottla.controller.feature_control import supported_feature_ranges
 from ottla.controller.producer_ids import AllocateProducerIdsRequest, AllocateProducerIdsResponse
 from ottla.errors import ErrorCode
 from ottla.metadata.records import NO_LEADER, PartitionChangeRecord
+from ottla.protocol.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsRequest,
+    ReassignablePartition,
+    ReassignableTopic,
+)
 from ottla.protocol.messages.create_topics import (
     CreatableReplicaAssignment,
     CreatableTopic,
@@ -191,6 +196,24 @@ def test_an_unclean_election_takes_whoever_lives() -> None:
     cluster.call(ElectLeadersRequest(topic_partitions=wanted, election_type=1))
     partition = cluster.partition("t")
     assert (partition.leader, partition.isr, partition.leader_recovery_state) == (2, (2,), 1)
+
+
+def test_replicas_are_confirmed_where_they_are_and_do_not_move() -> None:
+    cluster = Cluster().start(1, 2)
+    create(cluster, "t", (1,))
+
+    def reassign(replicas: tuple[int, ...] | None, *, topic: str = "t") -> ErrorCode:
+        wanted = (ReassignablePartition(partition_index=0, replicas=replicas),)
+        request = AlterPartitionReassignmentsRequest(topics=(ReassignableTopic(name=topic, partitions=wanted),))
+        code: ErrorCode = cluster.call(request).responses[0].partitions[0].error_code
+        return code
+
+    assert reassign((1,)) is ErrorCode.NONE
+    assert reassign((2,)) is ErrorCode.INVALID_REPLICA_ASSIGNMENT
+    assert reassign((1, 3)) is ErrorCode.INVALID_REPLICA_ASSIGNMENT
+    assert reassign(None) is ErrorCode.NO_REASSIGNMENT_IN_PROGRESS
+    assert reassign((1,), topic="absent") is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    assert cluster.partition("t").replicas == (1,)
 
 
 def test_a_topic_may_prefer_any_leader_to_none() -> None:

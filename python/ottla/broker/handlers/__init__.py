@@ -29,7 +29,11 @@ FAMILIES: Final[Mapping[str, tuple[ApiKey, ...]]] = {
     "topics": (ApiKey.CREATE_TOPICS, ApiKey.DELETE_TOPICS, ApiKey.CREATE_PARTITIONS),
     "cluster": (ApiKey.METADATA, ApiKey.DESCRIBE_CLUSTER),
     "consumer_group": (ApiKey.CONSUMER_GROUP_HEARTBEAT, ApiKey.CONSUMER_GROUP_DESCRIBE),
-    "elections": (ApiKey.ELECT_LEADERS, ApiKey.LIST_PARTITION_REASSIGNMENTS),
+    "elections": (
+        ApiKey.ELECT_LEADERS,
+        ApiKey.ALTER_PARTITION_REASSIGNMENTS,
+        ApiKey.LIST_PARTITION_REASSIGNMENTS,
+    ),
     "features": (ApiKey.UPDATE_FEATURES,),
     "find_coordinator": (ApiKey.FIND_COORDINATOR,),
     "group": (

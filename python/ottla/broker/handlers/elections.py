@@ -8,6 +8,12 @@ import trio
 
 from ottla.broker.context import RequestContext
 from ottla.errors import ErrorCode, KafkaError
+from ottla.protocol.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse,
+    ReassignablePartitionResponse,
+    ReassignableTopicResponse,
+)
 from ottla.protocol.messages.elect_leaders import (
     ElectLeadersRequest,
     ElectLeadersResponse,
@@ -47,6 +53,36 @@ async def handle_elect_leaders(context: RequestContext, request: ElectLeadersReq
     )
 
 
+async def handle_alter_partition_reassignments(
+    context: RequestContext, request: AlterPartitionReassignmentsRequest
+) -> AlterPartitionReassignmentsResponse:
+    if not request.topics:
+        return AlterPartitionReassignmentsResponse(error_message="")
+    failed: KafkaError = KafkaError(ErrorCode.REQUEST_TIMED_OUT)
+    with trio.move_on_after(max(request.timeout_ms, 0) / 1000):
+        try:
+            response: AlterPartitionReassignmentsResponse = await context.broker.controller.handle(request)
+            return response
+        except KafkaError as error:
+            failed = error
+    return AlterPartitionReassignmentsResponse(
+        error_code=failed.code,
+        error_message=failed.message,
+        responses=tuple(
+            ReassignableTopicResponse(
+                name=topic.name,
+                partitions=tuple(
+                    ReassignablePartitionResponse(
+                        partition_index=partition.partition_index, error_code=failed.code, error_message=failed.message
+                    )
+                    for partition in topic.partitions
+                ),
+            )
+            for topic in request.topics
+        ),
+    )
+
+
 async def handle_list_partition_reassignments(
     context: RequestContext, request: ListPartitionReassignmentsRequest
 ) -> ListPartitionReassignmentsResponse:
@@ -56,5 +92,6 @@ async def handle_list_partition_reassignments(
 
 HANDLERS: Final = {
     ApiKey.ELECT_LEADERS: handle_elect_leaders,
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: handle_alter_partition_reassignments,
     ApiKey.LIST_PARTITION_REASSIGNMENTS: handle_list_partition_reassignments,
 }
