@@ -66,14 +66,18 @@ class ShareGroupModel(RuleBasedStateMachine):
         self.epochs = dict.fromkeys("abc", 0)
         self.wants: dict[str, tuple[str, ...]] = dict.fromkeys("abc", ("t",))
         self.committed_epoch = 0
+        self.unheard: set[str] = set()
+        """Members that do not know whether they were heard: they say everything again."""
 
     def poll(self, member_id: str, *, whole: bool = False) -> None:
         epoch = self.epochs[member_id]
-        topics = self.wants[member_id] if whole or epoch == 0 else None
+        topics = self.wants[member_id] if whole or epoch == 0 or member_id in self.unheard else None
         token = self.group.begin_beat(member_id, epoch, subscribed_topic_names=topics)
         reply = self.group.replies.pop(token, None)
         if reply is None or reply.error is not ErrorCode.NONE:
+            self.unheard.add(member_id)
             return
+        self.unheard.discard(member_id)
         response = reply.response
         assert response.error_code is not ErrorCode.UNKNOWN_SERVER_ERROR  # type: ignore[attr-defined]
         failed = response.error_code is not ErrorCode.NONE  # type: ignore[attr-defined]
