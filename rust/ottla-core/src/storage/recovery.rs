@@ -251,6 +251,10 @@ impl Loader<'_> {
             kept += 1;
             next_offset = next_offset.max(segment.base_offset());
             if size_bytes == 0 {
+                // Indexes of records that are lost would be taken for those of the next ones.
+                for suffix in [TimeEntry::SUFFIX, OffsetEntry::SUFFIX] {
+                    remove_if_there(&*self.context.files.fs, &segment.path(suffix)).map_err(reading)?;
+                }
                 continue;
             }
             let mut builder = IndexBuilder::new(segment.base_offset(), self.context.config.index_interval_bytes);

@@ -160,24 +160,26 @@ fn check(
         context()
     );
     promises.history.cut(offsets.log_end_offset);
-    promises.log_start_offset = offsets.log_start_offset;
-    promises.log_start_limit = offsets.log_start_offset;
     promises.acknowledged_to = offsets.log_end_offset;
     promises.history.check_served(&life.partition, &context);
     life
 }
 
-/// The log is written again and once more crashes or stops, which must leave nothing of what was cut before.
+/// The log is written again and once more crashes or stops, which must leave nothing of what was cut before, also where
+/// nothing was flushed meanwhile.
 fn go_on(
     fs: &SimFs,
     config: &LogConfig,
     promises: &mut Promises,
     life: Life,
     ending: Option<Crash>,
+    is_flushed: bool,
     context: &dyn Fn() -> String,
 ) {
     life.write(promises, &[Write(3), Plain]).unwrap();
-    life.flush(promises).unwrap();
+    if is_flushed {
+        life.flush(promises).unwrap();
+    }
     life.write(promises, &[Abort(3), Plain, Write(1)]).unwrap();
     let life = match ending {
         None => life,
@@ -229,6 +231,7 @@ fn enumerate(first: Crash, flush_messages: i64) {
                 &mut promises,
                 life,
                 CRASHES.get(at as usize % 3).copied(),
+                at % 2 == 0,
                 &context,
             );
             (changes, end)
@@ -249,7 +252,8 @@ fn enumerate(first: Crash, flush_messages: i64) {
                     assert_eq!(promises.history.end(), end, "{}", context());
                 }
                 let ending = CRASHES.get((at + within) as usize % 3).copied();
-                go_on(&fs, &config, &mut promises, life, ending, &context);
+                let is_flushed = (at / 3 + within) % 2 == 0;
+                go_on(&fs, &config, &mut promises, life, ending, is_flushed, &context);
                 interrupted += 1;
             }
         }
