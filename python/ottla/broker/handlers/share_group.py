@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
+from ottla.broker.connection import Later
 from ottla.broker.context import RequestContext
 from ottla.broker.handlers.group import GROUP_OPERATIONS, caller_of
 from ottla.errors import ErrorCode, KafkaError
@@ -45,17 +46,20 @@ def is_share_enabled(context: RequestContext) -> bool:
     return context.broker.metadata.image.features.get(SHARE_VERSION_FEATURE, 0) > 0
 
 
-async def handle_share_group_heartbeat(
+def handle_share_group_heartbeat(
     context: RequestContext, request: ShareGroupHeartbeatRequest
-) -> ShareGroupHeartbeatResponse:
+) -> ShareGroupHeartbeatResponse | Later:
     if not is_share_enabled(context):
         return ShareGroupHeartbeatResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
     coordinator = cast("GroupCoordinator", context.broker.coordinator)
-    response = await coordinator.runtime.ask(
+    is_named = bool(request.member_id)
+    response = coordinator.runtime.ask_quickly(
         coordinator.partition_for(request.group_id),
-        lambda machine, token, now: machine.share_heartbeats.heartbeat(request, caller_of(context, token), now),
+        lambda machine, token, now: machine.share_heartbeats.heartbeat(
+            request, caller_of(context, token, is_named=is_named), now
+        ),
     )
-    return cast(ShareGroupHeartbeatResponse, response)
+    return cast("ShareGroupHeartbeatResponse | Later", response)
 
 
 async def handle_share_group_describe(
