@@ -195,7 +195,7 @@ class SharePartitions(RuleBasedStateMachine):
         self.machine.on_tick(self.now_ms)
         over = [at for at, held in self.held.items() if held.deadline_ms <= self.now_ms]
         for at in over:
-            run = next(iter(self.machine.runs_between(at, at)))
+            run = next(run for run in self.machine.runs() if run.last_offset >= at)
             assert run.change is not None
             self.deciding[at] = (run.change.write, RELEASE)
             del self.held[at]
@@ -238,7 +238,7 @@ class SharePartitions(RuleBasedStateMachine):
                 continue
             del self.deciding[at]
             if not is_kept:
-                run = next(iter(self.machine.runs_between(at, at)))
+                run = next(run for run in self.machine.runs() if run.last_offset >= at)
                 assert run.deadline_ms > self.now_ms
                 self.held[at] = Held(holders[at], run.deadline_ms)
             elif kind is not RELEASE or self.counts[at] >= SETTINGS.delivery_count_limit:

@@ -19,7 +19,7 @@ import trio
 from ottla.broker.clock import now_ms
 from ottla.broker.event_log import EventLog
 from ottla.broker.metrics import ShareCounters
-from ottla.broker.share_partitions import LedSharePartition, ShareKey, SharePartitions
+from ottla.broker.share_partitions import LedSharePartition, ShareKey, SharePartitions, WriteOutcome
 from ottla.broker.share_settings import ShareGroupSettings, ShareSettingsTable
 from ottla.errors import ErrorCode, KafkaError, code_of
 from ottla.share.acknowledgement import Acknowledgement, check_acknowledgements
@@ -60,7 +60,7 @@ class Fetched:
 class _Acknowledging:
     """Acknowledgements that were taken, and the writes that they wait for."""
 
-    waiting: dict[TopicPartition, tuple[LedSharePartition, int]] = field(default_factory=dict)
+    waiting: dict[TopicPartition, WriteOutcome] = field(default_factory=dict)
     errors: dict[TopicPartition, KafkaError | None] = field(default_factory=dict)
 
 
@@ -95,16 +95,12 @@ class ShareFetches:
 
     # Sessions
 
-    async def end_session(self, key: SessionKey) -> dict[TopicPartition, ErrorCode]:
-        """End a session; what its member has is free for others. Returns what became of each partition."""
-        session = self.sessions.get(key)
-        if session is None:
-            return {}
+    async def end_session(self, key: SessionKey) -> None:
+        """End a session; returns when what its member has is free for others, or that could not be written."""
         self.sessions.end(key)
-        writes = self._release(key)
-        found = {at: await led.wait_written(number) for at, (led, number) in writes.items()}
+        for outcome in self._release(key):
+            await outcome.wait()
         self._retire(key.group_id)
-        return found
 
     def on_connection_closed(self, connection_id: int) -> None:
         """A client has left: what its members had is free for others."""
@@ -112,14 +108,14 @@ class ShareFetches:
             self._release(key)
             self._retire(key.group_id)
 
-    def _release(self, key: SessionKey) -> dict[TopicPartition, tuple[LedSharePartition, int]]:
-        writes: dict[TopicPartition, tuple[LedSharePartition, int]] = {}
+    def _release(self, key: SessionKey) -> list[WriteOutcome]:
+        outcomes = []
         for led in self._partitions.of_group(key.group_id):
             number = led.machine.release(key.member_id)
             if number is not None:
+                outcomes.append(led.outcome(number))
                 self._partitions.write(led)
-                writes[led.key.topic_id, led.key.partition] = (led, number)
-        return writes
+        return outcomes
 
     def _retire(self, group_id: str) -> None:
         if not self.sessions.has_group(group_id):
@@ -131,21 +127,21 @@ class ShareFetches:
         self, key: SessionKey, acknowledgements: Acknowledgements, *, may_renew: bool
     ) -> _Acknowledging:
         """Take acknowledgements; `finish_acknowledging` waits until they count."""
-        self._counters.acknowledgements += 1
+        self._counters.acknowledgements += bool(acknowledgements)
         found = _Acknowledging()
         for at, batches in acknowledgements.items():
             try:
-                led, number = self._acknowledge(key, at, batches, may_renew=may_renew)
+                outcome = self._acknowledge(key, at, batches, may_renew=may_renew)
                 found.errors[at] = None
-                if number is not None:
-                    found.waiting[at] = (led, number)
+                if outcome is not None:
+                    found.waiting[at] = outcome
             except KafkaError as error:
                 found.errors[at] = error
         return found
 
     def _acknowledge(
         self, key: SessionKey, at: TopicPartition, batches: Sequence[Acknowledgement], *, may_renew: bool
-    ) -> tuple[LedSharePartition, int | None]:
+    ) -> WriteOutcome | None:
         check_acknowledgements(batches, may_renew=may_renew)
         share_key = ShareKey(key.group_id, _known(at[0]), at[1])
         self._partitions.find(share_key)
@@ -153,19 +149,21 @@ class ShareFetches:
         if led is None:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         led.machine.settings = self.settings_of(key.group_id).partitions
+        start = led.machine.start_offset
         number = led.machine.acknowledge(key.member_id, batches, now_ms())
         for batch in batches:
             for first, last, kind in batch.parts():
-                self._counters.acknowledged_records[kind] += last - first + 1
+                self._counters.acknowledged_records[kind] += max(0, last - max(first, start) + 1)
+        outcome = None if number is None else led.outcome(number)
         self._partitions.lock_begins(led)
         self._partitions.write(led)
-        return led, number
+        return outcome
 
     async def finish_acknowledging(self, begun: _Acknowledging) -> dict[TopicPartition, KafkaError | None]:
         """What became of acknowledgements, partition by partition; returns when all are kept, or have failed."""
         found = dict(begun.errors)
-        for at, (led, number) in begun.waiting.items():
-            error = await led.wait_written(number)
+        for at, outcome in begun.waiting.items():
+            error = await outcome.wait()
             if error is not ErrorCode.NONE:
                 found[at] = KafkaError(error)
         return found
@@ -185,6 +183,8 @@ class ShareFetches:
         led: list[LedSharePartition] = []
         while True:
             await self._load(key, session, settings, led, found)
+            if self.sessions.get(key) is not session:
+                return found  # it has ended, or begun anew: what there is belongs to others
             is_patient = trio.current_time() < deadline and not found
             if await self._acquire(key, session, settings, wanted, led, found, is_patient=is_patient):
                 return found
@@ -238,7 +238,7 @@ class ShareFetches:
             if fetched.acquired:
                 found[at] = fetched
                 bytes_left -= len(fetched.records)
-                records_left -= sum(a.last_offset - a.first_offset + 1 for a in fetched.acquired)
+                records_left -= sum(one.size for one in fetched.acquired)
         return bool(found)
 
     async def _acquire_of(
@@ -258,7 +258,12 @@ class ShareFetches:
             if offset is None:
                 break
             end = _visible_end(led, settings)
-            data, batches = await self._read(led, offset, bytes_wanted, settings)
+            try:
+                data, batches = await self._read(led, offset, bytes_wanted, settings)
+            except KafkaError as error:
+                if error.code is ErrorCode.OFFSET_OUT_OF_RANGE and offset < led.native.offsets().log_start_offset:
+                    continue  # the log has lost its beginning meanwhile
+                raise
             # The member may have left, or the state may have gone elsewhere, while the disk was read.
             if led.error is not None or self.sessions.get(key) is not session:
                 break
@@ -276,10 +281,8 @@ class ShareFetches:
             )
             if acquired:
                 self._partitions.lock_begins(led)
-                self._counters.acquired_records += sum(a.last_offset - a.first_offset + 1 for a in acquired)
+                self._counters.acquired_records += sum(one.size for one in acquired)
                 return Fetched(acquired=acquired, records=_slice(data, batches, acquired))
-            if records_left <= 0 or led.machine.next_fetch_offset() == offset:
-                break
         return Fetched()
 
     async def _read(
@@ -291,11 +294,6 @@ class ShareFetches:
                 partial(led.native.read_batches, offset, max_bytes=bytes_max, committed_only=settings.committed_only),
                 limiter=self._disk_threads[led.native.log_dir],
             )
-        except KafkaError as error:
-            if error.code is ErrorCode.OFFSET_OUT_OF_RANGE:
-                led.machine.forget_before(led.native.offsets().log_start_offset)
-                return b"", []
-            raise
         finally:
             led.is_being_read = False
             led.wake()

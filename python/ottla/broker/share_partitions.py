@@ -53,6 +53,24 @@ class ShareKey(NamedTuple):
     partition: int
 
 
+class WriteOutcome:
+    """What becomes of a write, for all whose acknowledgements it takes along, whenever they ask."""
+
+    __slots__ = ("_error", "_settled")
+
+    def __init__(self) -> None:
+        self._settled = trio.Event()
+        self._error = ErrorCode.NONE
+
+    def settle(self, error: ErrorCode) -> None:
+        self._error = error
+        self._settled.set()
+
+    async def wait(self) -> ErrorCode:
+        await self._settled.wait()
+        return self._error
+
+
 class LedSharePartition:
     """A share partition in the memory of its leader."""
 
@@ -74,12 +92,10 @@ class LedSharePartition:
         self.leader_epoch = leader_epoch
         self.is_being_read = False
         """Somebody reads records of it; others would read the same."""
-        self.is_writing = False
         self.error: ErrorCode | None = None
         """Why it is led no more."""
-        self._failed_writes: dict[int, ErrorCode] = {}
-        self._done_write = 0
-        self._written = trio.Event()
+        self._outcomes: dict[int, WriteOutcome] = {}
+        """Of writes that are not through, where somebody asked."""
         self._waiting: dict[trio.Event, None] = {}
         """Fetches that wait for records of it, longest first."""
 
@@ -105,36 +121,25 @@ class LedSharePartition:
     # Acknowledgements that wait
 
     def is_idle(self) -> bool:
-        return not (self.is_writing or self.is_being_read or self._waiting)
+        return not (self.machine.is_writing or self.is_being_read or self._waiting)
 
-    async def wait_written(self, number: int) -> ErrorCode:
-        """What became of a write."""
-        while number > self._done_write and self.error is None:
-            await self._written.wait()
-        if number > self._done_write:
-            assert self.error is not None
-            return self.error
-        return self._failed_writes.get(number, ErrorCode.NONE)
+    def outcome(self, number: int) -> WriteOutcome:
+        """What will become of a write that the machine has just named."""
+        return self._outcomes.setdefault(number, WriteOutcome())
 
     def on_written(self, write: StateWrite, error: ErrorCode) -> None:
         """A write is through, or has failed."""
-        self._done_write = write.number
-        if error is not ErrorCode.NONE:
-            self._failed_writes[write.number] = error
-            # Who waits for it is woken now, and looks before many more can fail.
-            self._failed_writes.pop(write.number - 100, None)
         self.machine.on_written(write, is_kept=error is ErrorCode.NONE, now_ms=now_ms())
-        self._tell()
+        outcome = self._outcomes.pop(write.number, None)
+        if outcome is not None:
+            outcome.settle(error)
 
     def give_up(self, error: ErrorCode) -> None:
         """It is led no more: whoever waits is told."""
         self.error = error
-        self._tell()
+        while self._outcomes:
+            self._outcomes.popitem()[1].settle(error)
         self.wake()
-
-    def _tell(self) -> None:
-        self._written.set()
-        self._written = trio.Event()
 
 
 class _Loading:
@@ -338,11 +343,10 @@ class SharePartitions:
 
     def write(self, led: LedSharePartition) -> None:
         """Have what was decided of a share partition written."""
-        if led.is_writing or led.error is not None or self._nursery is None:
+        if led.error is not None or self._nursery is None:
             return
         write = led.machine.next_write()
         if write is not None:
-            led.is_writing = True
             self._nursery.start_soon(self._write_on, led, write)
 
     async def _write_on(self, led: LedSharePartition, write: StateWrite | None) -> None:
@@ -363,7 +367,6 @@ class SharePartitions:
                 if error not in _FOR_A_WHILE:
                     self.forget((led.key,), error)
             write = led.machine.next_write()
-        led.is_writing = False
 
     async def _write(self, led: LedSharePartition, write: StateWrite) -> ErrorCode:
         from ottla.protocol.messages.write_share_group_state import (

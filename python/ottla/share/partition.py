@@ -53,6 +53,11 @@ class Acquired(NamedTuple):
     last_offset: int
     delivery_count: int
 
+    @property
+    def size(self) -> int:
+        """How many offsets."""
+        return self.last_offset - self.first_offset + 1
+
 
 class KeptBatch(NamedTuple):
     """Records with the state that the share coordinator keeps; both ends included."""
@@ -96,7 +101,8 @@ class SharePartition:
         self._deadline_ms: int | None = None
         self._write_number = 1
         self._has_changes = False
-        self._is_writing = False
+        self.is_writing = False
+        """A write is under way."""
         self._tidy()
 
     @property
@@ -111,10 +117,6 @@ class SharePartition:
     def runs(self) -> Iterator[Run]:
         """All records between start and end, in order."""
         return iter(self._runs)
-
-    def runs_between(self, first_offset: int, last_offset: int) -> list[Run]:
-        """The runs with records of a range, cut to it."""
-        return self._runs.between(first_offset, last_offset)
 
     def _locks_left(self) -> int:
         return self.settings.partition_max_record_locks - sum(
@@ -258,7 +260,7 @@ class SharePartition:
         decided: list[tuple[Run, AcknowledgeType]] = []
         before: int | None = None
         for one in acknowledgements:
-            if one.last_offset >= self.end_offset and one.last_offset >= self.start_offset:
+            if one.last_offset >= self.end_offset:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "There are offsets that were not acquired.")
             if before is not None and one.first_offset <= before:
                 raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "An offset is acknowledged twice.")
@@ -326,11 +328,11 @@ class SharePartition:
 
     def next_write(self) -> StateWrite | None:
         """What is to be kept now; None: nothing, or the write before is not through."""
-        if self._is_writing or not self._has_changes:
+        if self.is_writing or not self._has_changes:
             return None
         number = self._write_number
         self._write_number += 1
-        self._has_changes, self._is_writing = False, True
+        self._has_changes, self.is_writing = False, True
         start = self.start_offset
         done = 0
         batches: list[KeptBatch] = []
@@ -346,7 +348,7 @@ class SharePartition:
 
     def on_written(self, write: StateWrite, *, is_kept: bool, now_ms: int) -> None:
         """The share coordinator has kept a write, or has not: then all is as before."""
-        self._is_writing = False
+        self.is_writing = False
         for run in list(self._runs):
             if run.change is None or run.change.write != write.number:
                 continue
@@ -373,7 +375,7 @@ def _ranges(
     for batch in batches:
         if batch.base_offset > last_offset:
             break
-        if batch.base_offset > first and batch.base_offset - first >= batch_size < last_offset - first_offset + 1:
+        if batch.base_offset - first >= batch_size:
             yield first, batch.base_offset - 1
             first = batch.base_offset
     yield first, last_offset

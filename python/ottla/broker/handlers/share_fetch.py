@@ -50,7 +50,8 @@ async def handle_share_fetch(context: RequestContext, request: ShareFetchRequest
     elif wanted.max_bytes > 0 and wanted.max_records != 0:
         if request.share_session_epoch == INITIAL_EPOCH:
             found = {at: Fetched() for at in session.partitions}
-        found |= await fetches.fetch(key, session, wanted)
+        if wanted.max_records > 0:
+            found |= await fetches.fetch(key, session, wanted)
     for at, error_of in (await fetches.finish_acknowledging(begun)).items():
         found.setdefault(at, Fetched()).acknowledge_error = error_of
     return ShareFetchResponse(
