@@ -7,13 +7,15 @@ that the connection is over. So an idle connection has no task, and costs the ev
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.event_log import EventLog
+from ottla.broker.later import Later
 from ottla.protocol.versions import ApiKey
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ log = EventLog("connection")
 class Dispatch(Protocol):
     """Where requests are answered (`dispatch`)."""
 
-    def begin(self, connection: Connection, request: Request) -> Answer | Later:
-        """Answer a request at once, or return what is left to do."""
+    def begin(self, connection: Connection, request: Request) -> Answer | Later | NeedsTask:
+        """Answer a request as far as that goes without a task."""
 
     async def __call__(self, connection: Connection, request: Request) -> Answer:
         """Answer a request, whatever it takes."""
@@ -45,21 +47,17 @@ class Refuse:
         self.reason = reason
 
 
-class Later:
-    """What a request has instead of its answer where that has to wait for something."""
+class NeedsTask:
+    """A request can only be answered by a task."""
 
-    __slots__ = ("rest",)
 
-    def __init__(self, rest: Callable[[], Awaitable[Any]]) -> None:
-        """Args: rest: Waits, and returns the answer (of a handler: the response). It may be dropped uncalled."""
-        self.rest = rest
-
+NEEDS_TASK: Final = NeedsTask()
 
 Answer = bytes | Refuse | None
 """Response header and body; None: the request has no response."""
 
 PARKING: Final = frozenset({ApiKey.JOIN_GROUP, ApiKey.SYNC_GROUP, ApiKey.SHARE_FETCH})
-"""Requests that wait for other clients, perhaps for minutes: given up when their own client leaves."""
+"""Requests that wait for other clients, perhaps for minutes: their tasks are given up when their own client leaves."""
 UNKNOWN_SOFTWARE: Final = ("unknown", "unknown")
 
 
@@ -70,6 +68,7 @@ class Connection:
         "_dispatch",
         "_is_closed",
         "_on_closed",
+        "_parked",
         "_plane",
         "_sock",
         "_start",
@@ -103,6 +102,8 @@ class Connection:
         self._start = start
         self._on_closed = on_closed
         self._is_closed = False
+        self._parked: Later | None = None
+        """The answer that is to come without a task."""
         self._work: trio.CancelScope | None = None
         """Around a handler that may have to wait for other clients."""
         self.peer = peer
@@ -131,6 +132,8 @@ class Connection:
         self._is_closed = True
         if self._work is not None:
             self._work.cancel()
+        if self._parked is not None:
+            self._parked.drop()
         reason = reason or self._plane.close_reason(self.session_id)
         self._plane.close_session(self.session_id)
         self._sock.close()
@@ -139,27 +142,29 @@ class Connection:
         self._on_closed(self)
 
     def _begin(self, request: Request) -> None:
-        """Answer a request now, or start a task for it. A bug of ours ends this connection only."""
-        if request[1] in PARKING:
-            self._start(self._answer, [request])
-            return
+        """Answer a request now, or see to it that it will be. A bug of ours ends this connection only."""
         try:
             answer = self._dispatch.begin(self, request)
             if isinstance(answer, Later):
-                self._start(self._answer_later, request, answer)
-            elif owed := self._send(request, answer):
-                # One after the other in a task: others are to have their turn between them.
-                self._start(self._answer, owed)
+                self._parked = answer.then(partial(self._answer_parked, request))
+            elif isinstance(answer, NeedsTask):
+                self._start(self._answer, [request])
+            else:
+                self._go_on(self._send(request, answer))
         except Exception as error:
             self._fail(error)
 
-    async def _answer_later(self, request: Request, later: Later) -> None:
+    def _answer_parked(self, request: Request, get: Callable[[], Answer]) -> None:
+        self._parked = None
         try:
-            owed = self._send(request, await later.rest())
+            self._go_on(self._send(request, get()))
         except Exception as error:
             self._fail(error)
-        else:
-            await self._answer(owed)
+
+    def _go_on(self, owed: list[Request]) -> None:
+        if owed:
+            # One after the other in a task: others are to have their turn between them.
+            self._start(self._answer, owed)
 
     async def _answer(self, owed: list[Request]) -> None:
         """Answer requests as long as one follows the other. A bug of ours ends this connection only."""

@@ -2,8 +2,8 @@
 
 A shard (`ottla.coordinator.shard`) decides everything; this module gives it a partition to write to, the high
 watermark, and a clock. `CoordinatorRuntime.ask` is the whole life of a request: the machine decides, records are
-appended and replayed at once, and the caller sleeps until the reply's token comes up, which may be in the same call,
-when the high watermark has moved, when another member has spoken or when a deadline has passed.
+appended and replayed at once, and the caller is called back when the reply's token comes up, which may be in the same
+call, when the high watermark has moved, when another member has spoken or when a deadline has passed.
 
 A shard that breaks (a bug of ours, a log that cannot be read) is given up and, if its log can be read, loaded
 again: its clients are told to look for their coordinator, and the others are not touched.
@@ -12,15 +12,15 @@ again: its clients are told to look for their coordinator, and the others are no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import trio
 
 from ottla.broker.clock import now_ms, trio_time, wall_ms
-from ottla.broker.connection import Later
 from ottla.broker.event_log import EventLog
+from ottla.broker.later import Later
 from ottla.coordinator.shard import (
     CoordinatorRecord,
     Instant,
@@ -70,15 +70,16 @@ class PartitionLog(Protocol):
 
 
 class _Slot:
-    """Where a request sleeps until its reply is there."""
+    """Where the reply to a request goes."""
 
-    __slots__ = ("event", "partition", "reply", "token")
+    __slots__ = ("later", "partition", "reply")
 
-    def __init__(self, token: int, partition: int) -> None:
-        self.token = token
+    def __init__(self, partition: int) -> None:
         self.partition = partition
         self.reply: Reply | None = None
-        self.event = trio.Event()
+        """If it was there at once."""
+        self.later: Later | None = None
+        """Else who is called back."""
 
 
 class _Served(Generic[M]):
@@ -243,27 +244,23 @@ class CoordinatorRuntime(Generic[M]):
     # Requests
 
     async def ask(self, partition: int, decide: Callable[[M, int, Instant], Outcome]) -> object:
-        """Let the partition's machine decide on a request and return its reply once it may leave.
+        """As `ask_quickly`, for whoever is in a task: returns the reply once it may leave. Raises: KafkaError."""
+        found = self.ask_quickly(partition, decide)
+        return await found.wait() if isinstance(found, Later) else found
+
+    def ask_quickly(self, partition: int, decide: Callable[[M, int, Instant], Outcome]) -> object | Later:
+        """Let the partition's machine decide on a request; returns its reply if it may leave at once.
 
         Args:
             decide: Called with the machine, the token that names the reply, and both clocks.
-        Raises: KafkaError (NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, what became of the write).
-        """
-        found = self.ask_quickly(partition, decide)
-        return await found.rest() if isinstance(found, Later) else found
-
-    def ask_quickly(self, partition: int, decide: Callable[[M, int, Instant], Outcome]) -> object | Later:
-        """As `ask`, for whoever can do without a task: the reply if it may leave at once, else the wait for it.
-
-        Raises: KafkaError.
+        Raises: KafkaError, at once or later (NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, what became of the write).
         """
         served = self._serving(partition)
 
         def submit(token: int, now: Instant) -> list[Reply]:
             return served.shard.submit(decide(served.shard.machine, token, now), now)
 
-        slot = self._act(served, submit)
-        return Later(partial(self._wait, slot)) if slot.reply is None else _response(slot.reply)
+        return self._act(served, submit)
 
     async def end_transaction(self, partition: int, end: TransactionEnd) -> None:
         """Write a transaction's marker into the partition; returns once the machine has it and it is committed.
@@ -278,29 +275,25 @@ class CoordinatorRuntime(Generic[M]):
             marker = TransactionMarker(offset, end.producer_id, end.commit)
             return served.shard.on_marker_appended(marker, Reply(token), now)
 
-        await self._wait(self._act(served, append))
+        found = self._act(served, append)
+        if isinstance(found, Later):
+            await found.wait()
 
-    def _act(self, served: _Served[M], act: Callable[[int, Instant], list[Reply]]) -> _Slot:
-        """Let the machine decide on a request; returns where its reply is or will be."""
+    def _act(self, served: _Served[M], act: Callable[[int, Instant], list[Reply]]) -> object | Later:
+        """Let the machine decide on a request. Raises: KafkaError."""
         self._last_token += 1
         token = self._last_token
-        slot = self._slots[token] = _Slot(token, served.partition)
+        slot = self._slots[token] = _Slot(served.partition)
         try:
             now = self._clock()
             self._carry_out(served, act(token, now), now)
         except BaseException:
             self._slots.pop(token, None)
             raise
-        return slot
-
-    async def _wait(self, slot: _Slot) -> object:
-        try:
-            if slot.reply is None:
-                await slot.event.wait()
-        finally:
-            self._slots.pop(slot.token, None)
-        assert slot.reply is not None
-        return _response(slot.reply)
+        if slot.reply is not None:
+            return _response(slot.reply)
+        slot.later = Later(partial(self._slots.pop, token, None))
+        return slot.later
 
     def look(self, partition: int, read: Callable[[M, Instant], R]) -> R:
         """Answer from the machine at once: for committed state, and for what rests on nothing durable.
@@ -337,32 +330,37 @@ class CoordinatorRuntime(Generic[M]):
         return served
 
     def _carry_out(self, served: _Served[M], replies: list[Reply], now: Instant) -> None:
-        """Deliver replies and append records until the shard wants nothing more."""
-        shard = served.shard
-        while True:
-            self._deliver(replies)
-            records = shard.next_append()
-            if records is None:
-                break
-            try:
-                base_offset = served.log.append(records, wall_ms=now.wall_ms, producer=shard.next_producer())
-            except KafkaError as error:
-                replies = shard.on_append_failed(error.code, now)
-            except Exception as error:
-                log.error("coordinator_append_failed", topic=self._topic, partition=served.partition, error=error)
-                replies = shard.on_append_failed(ErrorCode.UNKNOWN_SERVER_ERROR, now)
-            else:
-                replies = shard.on_appended(base_offset, now)
-        self._arm(shard.next_deadline_ms())
-        if self._on_decided is not None:
-            self._on_decided(served.partition, shard.machine)
+        """Append records until the shard wants nothing more, then deliver the replies.
 
-    def _deliver(self, replies: Sequence[Reply]) -> None:
+        In this order, as it is not known here what those do who are called back.
+        """
+        shard = served.shard
+        try:
+            while (records := shard.next_append()) is not None:
+                try:
+                    base_offset = served.log.append(records, wall_ms=now.wall_ms, producer=shard.next_producer())
+                except KafkaError as error:
+                    replies += shard.on_append_failed(error.code, now)
+                except Exception as error:
+                    log.error("coordinator_append_failed", topic=self._topic, partition=served.partition, error=error)
+                    replies += shard.on_append_failed(ErrorCode.UNKNOWN_SERVER_ERROR, now)
+                else:
+                    replies += shard.on_appended(base_offset, now)
+            self._arm(shard.next_deadline_ms())
+            if self._on_decided is not None:
+                self._on_decided(served.partition, shard.machine)
+        finally:
+            self._deliver(replies)
+
+    def _deliver(self, replies: Iterable[Reply]) -> None:
         for reply in replies:
             slot = self._slots.pop(reply.token, None)
-            if slot is not None:  # else its connection is gone
+            if slot is None:
+                continue  # its connection is gone
+            if slot.later is None:
                 slot.reply = reply
-                slot.event.set()
+            else:
+                slot.later.come(partial(_response, reply))
 
     # The world moves
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from ottla.broker.clock import wall_ms
-from ottla.broker.connection import Answer, Connection, Later, Refuse
+from ottla.broker.connection import NEEDS_TASK, Answer, Connection, NeedsTask, Refuse
 from ottla.broker.context import Broker, RequestContext
 from ottla.broker.event_log import EventLog
 from ottla.broker.handlers import FAMILY_OF, Handler, handler_of, respond
+from ottla.broker.later import Get, Later
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.codec import decode_request, response_class
 from ottla.protocol.errors import MalformedMessage
@@ -52,14 +53,14 @@ class Dispatcher:
         """The keys whose handlers are known to be plain functions."""
         self._threads = trio.CapacityLimiter(LARGE_REQUESTS_MAX)
 
-    def begin(self, connection: Connection, request: Request) -> Answer | Later:
-        """Answer a request at once if its handler can; else return what is left to do, which comes to the answer.
+    def begin(self, connection: Connection, request: Request) -> Answer | Later | NeedsTask:
+        """Answer a request if its handler need not wait, or can be called back.
 
-        A task costs more than all of a heartbeat, so what need not wait has none.
+        A task costs more than all of a heartbeat, so what can do without has none.
         """
         _, key, version, correlation_id, client_id, body = request
         if key not in self._quick or len(body) >= LARGE_BYTES_MIN:
-            return Later(partial(self.__call__, connection, request))
+            return NEEDS_TASK
         api, low, high = self._routes[key]
         if not low <= version <= high:
             return Refuse(f"{api.name} version {version} is not supported")
@@ -74,7 +75,7 @@ class Dispatcher:
         except Exception as error:
             return self._encode(context, correlation_id, self._failed(context, error, started_ns))
         if isinstance(response, Later):
-            return Later(partial(self._finish, context, correlation_id, response.rest, started_ns))
+            return response.then(partial(self._finish, context, correlation_id, started_ns))
         self._count(context, started_ns)
         return self._encode(context, correlation_id, response)
 
@@ -104,12 +105,10 @@ class Dispatcher:
         answer: Answer = await self._aside(body, partial(self._encode, context, correlation_id, response))
         return answer
 
-    async def _finish(
-        self, context: RequestContext, correlation_id: int, rest: Callable[[], Awaitable[Any]], started_ns: int
-    ) -> Answer:
-        """Wait for what a handler that is a plain function could not have at once."""
+    def _finish(self, context: RequestContext, correlation_id: int, started_ns: int, get: Get) -> Answer:
+        """The answer out of what a handler could not have at once."""
         try:
-            response = await rest()
+            response = get()
             self._count(context, started_ns)
         except Exception as error:
             response = self._failed(context, error, started_ns)

@@ -9,7 +9,8 @@ from typing import Any
 import trio
 import trio.testing
 
-from ottla.broker.connection import Answer, Connection, Later, Refuse
+from ottla.broker.connection import NEEDS_TASK, Answer, Connection, NeedsTask, Refuse
+from ottla.broker.later import Later
 from ottla.protocol.versions import ApiKey
 
 REQUEST = (1, ApiKey.METADATA, 9, 77, "client", b"")
@@ -49,13 +50,13 @@ class Dispatching:
     def __init__(
         self,
         answer: Callable[[Connection, Any], Awaitable[Answer]],
-        at_once: Callable[[Any], Answer | Later] | None = None,
+        at_once: Callable[[Any], Answer | Later | NeedsTask] | None = None,
     ) -> None:
         self._answer = answer
         self._at_once = at_once
 
-    def begin(self, connection: Connection, request: Any) -> Answer | Later:
-        return Later(lambda: self(connection, request)) if self._at_once is None else self._at_once(request)
+    def begin(self, _connection: Connection, request: Any) -> Answer | Later | NeedsTask:
+        return NEEDS_TASK if self._at_once is None else self._at_once(request)
 
     async def __call__(self, connection: Connection, request: Any) -> Answer:
         return await self._answer(connection, request)
@@ -69,7 +70,7 @@ def run(
     plane: Any,
     scenario: Callable[[Connection, trio.Nursery], Awaitable[None]],
     dispatch: Callable[[Connection, Any], Awaitable[Answer]] = answer_ok,
-    at_once: Callable[[Any], Answer | Later] | None = None,
+    at_once: Callable[[Any], Answer | Later | NeedsTask] | None = None,
 ) -> list[Connection]:
     """Run `scenario` with a connection; returns the connections that were closed."""
     closed: list[Connection] = []
@@ -155,13 +156,62 @@ def test_a_refusal_or_a_bug_at_once_ends_the_connection() -> None:
     assert broken.calls == ["close"]
 
 
-def test_requests_that_wait_for_other_clients_are_not_begun_at_once() -> None:
-    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
-        await owe(connection, JOIN)
+def test_an_answer_that_comes_later_has_no_task() -> None:
+    later = Later(lambda: None)
 
-    plane = ScriptedPlane((False, []))
-    run(plane, scenario, at_once=lambda _request: b"now")
-    assert plane.calls == [("reply", 5, 1, b"ok")]
+    async def scenario(connection: Connection, nursery: trio.Nursery) -> None:
+        connection.on_polled(is_over=False, owed=[JOIN])
+        assert not nursery.child_tasks
+        assert plane.calls == []
+        later.come(lambda: b"later")
+        assert plane.calls == [("reply", 5, 1, b"later")]
+        await trio.testing.wait_all_tasks_blocked()
+
+    plane = ScriptedPlane((False, [NEXT]), (False, []))
+    run(plane, scenario, at_once=lambda _request: later)
+    assert plane.calls == [("reply", 5, 1, b"later"), ("reply", 5, 2, b"ok")]
+
+
+def test_a_client_that_leaves_does_not_want_its_answer_any_more() -> None:
+    dropped: list[str] = []
+
+    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
+        connection.on_polled(is_over=False, owed=[JOIN])
+        connection.on_polled(is_over=True, owed=[])
+
+    plane = ScriptedPlane()
+    assert len(run(plane, scenario, at_once=lambda _request: Later(lambda: dropped.append("answer")))) == 1
+    assert dropped == ["answer"]
+    assert plane.calls == ["close"]
+
+
+def test_an_answer_that_has_come_is_not_dropped_with_its_connection() -> None:
+    later = Later(lambda: dropped.append("answer"))
+    dropped: list[str] = []
+
+    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
+        connection.on_polled(is_over=False, owed=[JOIN])
+        later.come(lambda: b"later")
+
+    plane = ScriptedPlane((True, []))
+    assert len(run(plane, scenario, at_once=lambda _request: later)) == 1
+    assert plane.calls == [("reply", 5, 1, b"later"), "close"]
+    assert not dropped
+
+
+def test_a_bug_in_what_comes_later_ends_one_connection_and_not_who_brings_it() -> None:
+    later = Later(lambda: None)
+
+    def bug() -> Answer:
+        raise RuntimeError("a bug")
+
+    async def scenario(connection: Connection, _nursery: trio.Nursery) -> None:
+        connection.on_polled(is_over=False, owed=[JOIN])
+        later.come(bug)
+
+    plane = ScriptedPlane()
+    assert len(run(plane, scenario, at_once=lambda _request: later)) == 1
+    assert plane.calls == ["close"]
 
 
 def test_a_connection_ends_when_the_data_plane_says_so() -> None:

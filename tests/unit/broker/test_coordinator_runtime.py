@@ -11,8 +11,8 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from ottla.broker.connection import Later
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
+from ottla.broker.later import Later
 from ottla.coordinator.group import records
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.machine import GroupMachine
@@ -198,12 +198,69 @@ def test_who_asks_quickly_has_the_reply_at_once_or_what_waits_for_it() -> None:
         with pytest.raises(KafkaError, match="NOT_COORDINATOR"):
             shell.runtime.ask_quickly(1, shell.committing(5))
         shell.log.holding = True
-        waited, dropped = (shell.runtime.ask_quickly(0, shell.committing(offset)) for offset in (5, 6))
+        waited, called_back, dropped = (shell.runtime.ask_quickly(0, shell.committing(offset)) for offset in (5, 6, 7))
         assert isinstance(waited, Later)
+        assert isinstance(called_back, Later)
         assert isinstance(dropped, Later)
+        came: list[object] = []
+        called_back.then(lambda get: came.append(get()))
+        dropped.then(lambda get: came.append(get()))
+        dropped.drop()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waited.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            shell.log.commit()
+            assert [type(reply) for reply in came] == [OffsetCommitResponse]
+        assert shell.committed() == 7
+        assert not shell.runtime._slots
+
+    run(test)
+
+
+def test_who_is_called_back_may_ask_again() -> None:
+    """A shard is done with one request, whoever is told of it, before it sees the next."""
+
+    async def test(shell: Shell) -> None:
+        await shell.serve()
+        shell.log.holding = True
+        came: list[str] = []
+
+        def ask_again(get: Callable[[], object]) -> None:
+            get()
+            came.append("first")
+            again = shell.runtime.ask_quickly(0, shell.committing(6))
+            assert isinstance(again, Later)
+            again.then(lambda get: came.append(type(get()).__name__))
+
+        for name in ("ask_again", "note"):
+            found = shell.runtime.ask_quickly(0, shell.committing(5))
+            assert isinstance(found, Later)
+            found.then(ask_again if name == "ask_again" else lambda _get: came.append("second"))
         shell.log.commit()
-        assert isinstance(await waited.rest(), OffsetCommitResponse)
+        assert came == ["first", "second"]
+        shell.log.commit()
+        assert came == ["first", "second", "OffsetCommitResponse"]
         assert shell.committed() == 6
+
+    run(test)
+
+
+def test_stopping_calls_back_whoever_waits() -> None:
+    async def test(shell: Shell) -> None:
+        await shell.serve()
+        shell.log.holding = True
+        found = shell.runtime.ask_quickly(0, shell.committing(5))
+        assert isinstance(found, Later)
+        came: list[ErrorCode] = []
+
+        def note(get: Callable[[], object]) -> None:
+            with pytest.raises(KafkaError) as stopped:
+                get()
+            came.append(stopped.value.code)
+
+        found.then(note)
+        shell.runtime.stop(0)
+        assert came == [ErrorCode.NOT_COORDINATOR]
         assert not shell.runtime._slots
 
     run(test)

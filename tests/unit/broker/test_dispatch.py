@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from ottla.broker import dispatch as module
-from ottla.broker.connection import Answer, Later, Refuse
+from ottla.broker.connection import NEEDS_TASK, Answer, NeedsTask, Refuse
 from ottla.broker.dispatch import Dispatcher, failure
+from ottla.broker.later import Later
 from ottla.broker.metrics import Metrics
 from ottla.errors import ErrorCode, KafkaError
 from ottla.protocol.codec import encode_request
@@ -38,7 +39,7 @@ def answer(
     return trio.run(Dispatcher(broker), connection, request)
 
 
-def heartbeat_code(found: Answer | Later) -> ErrorCode:
+def heartbeat_code(found: Answer | Later | NeedsTask) -> ErrorCode:
     assert isinstance(found, bytes)
     response: HeartbeatResponse = decode_response_frame(ApiKey.HEARTBEAT, 4, found).message
     return response.error_code
@@ -76,9 +77,8 @@ class Quick:
         broker: Any = SimpleNamespace(metrics=Metrics())
         self.metrics: Metrics = broker.metrics
         self.dispatcher = Dispatcher(broker)
-        first = self.begin()
-        assert isinstance(first, Later)  # its family is imported aside
-        assert heartbeat_code(trio.run(first.rest)) is ErrorCode.NONE
+        assert self.begin() is NEEDS_TASK  # its family is imported aside
+        assert heartbeat_code(trio.run(self.dispatcher, None, self._request())) is ErrorCode.NONE
         self.outcome = outcome
 
     def _handle(self, _context: Any, _request: Any) -> Any:
@@ -86,11 +86,15 @@ class Quick:
             raise self.outcome
         return self.outcome
 
-    def begin(self, body: bytes | None = None, version: int = 4) -> Answer | Later:
-        connection: Any = None
+    @staticmethod
+    def _request(body: bytes | None = None, version: int = 4) -> Any:
         if body is None:
             body = encode_request(ApiKey.HEARTBEAT, 4, HeartbeatRequest())
-        return self.dispatcher.begin(connection, (1, int(ApiKey.HEARTBEAT), version, 7, "client", body))
+        return (1, int(ApiKey.HEARTBEAT), version, 7, "client", body)
+
+    def begin(self, body: bytes | None = None, version: int = 4) -> Answer | Later | NeedsTask:
+        connection: Any = None
+        return self.dispatcher.begin(connection, self._request(body, version))
 
 
 def test_a_plain_handler_answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,14 +106,17 @@ def test_a_plain_handler_answers_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_a_plain_handler_has_to_wait_for_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def rest() -> HeartbeatResponse:
+    def fail() -> HeartbeatResponse:
         raise KafkaError(ErrorCode.NOT_COORDINATOR)
 
-    quick = Quick(monkeypatch, Later(rest))
-    found = quick.begin()
-    assert isinstance(found, Later)
+    later = Later(lambda: None)
+    quick = Quick(monkeypatch, later)
+    assert quick.begin() is later
     assert quick.metrics.apis[ApiKey.HEARTBEAT].requests == 1
-    assert heartbeat_code(trio.run(found.rest)) is ErrorCode.NOT_COORDINATOR
+    answers: list[Answer] = []
+    later.then(lambda get: answers.append(get()))
+    later.come(fail)
+    assert heartbeat_code(answers[0]) is ErrorCode.NOT_COORDINATOR
     assert quick.metrics.apis[ApiKey.HEARTBEAT].errors == 1
 
 
@@ -138,4 +145,4 @@ def test_what_cannot_be_read_is_refused_at_once(monkeypatch: pytest.MonkeyPatch)
 def test_large_requests_are_left_to_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = Quick(monkeypatch, HeartbeatResponse())
     large = encode_request(ApiKey.HEARTBEAT, 4, HeartbeatRequest(group_id="g" * module.LARGE_BYTES_MIN))
-    assert isinstance(quick.begin(large), Later)
+    assert quick.begin(large) is NEEDS_TASK

@@ -1,6 +1,6 @@
 """One module a family of APIs, each with `HANDLERS`: API key to `async (context, request) -> response`.
 
-Where there rarely is anything to wait for, a handler is a plain function and returns the response, or `Later`.
+A handler that waits for nothing, or only for a coordinator, is a plain function: it returns the response, or `Later`.
 
 The families stand here by name, as a family is imported on its first request: all the messages at once would cost a
 third of the time that a broker takes to start.
@@ -13,7 +13,7 @@ from importlib import import_module
 from inspect import iscoroutine
 from typing import Any, Final
 
-from ottla.broker.connection import Later
+from ottla.broker.later import Later
 from ottla.protocol.versions import ApiKey
 
 Handler = Callable[[Any, Any], Any]
@@ -103,5 +103,5 @@ async def respond(handler: Handler, context: Any, request: Any) -> Any:
     """Return the response of a handler of either kind, once it is there."""
     found = handler(context, request)
     if isinstance(found, Later):
-        return await found.rest()
+        return await found.wait()
     return await found if iscoroutine(found) else found

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ottla.broker.context import RequestContext
 from ottla.broker.handlers.entries import merged
+from ottla.broker.later import Get, Later, finished
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.machine import GroupMachine
 from ottla.coordinator.group.offsets import commit_error
@@ -82,45 +83,55 @@ def caller_of(context: RequestContext, token: int, *, is_named: bool = False) ->
     )
 
 
-async def _ask(
+def _ask(
     context: RequestContext, group_id: str, decide: Callable[[GroupMachine, Caller, Instant], Outcome]
-) -> Any:
+) -> object | Later:
     """Let the machine of the group's partition decide. Raises: KafkaError."""
     coordinator = _coordinator(context)
-    partition = coordinator.partition_for(group_id)
-    return await coordinator.runtime.ask(
-        partition, lambda machine, token, now: decide(machine, caller_of(context, token), now)
+    return coordinator.runtime.ask_quickly(
+        coordinator.partition_for(group_id),
+        lambda machine, token, now: decide(machine, caller_of(context, token), now),
     )
+
+
+async def _ask_and_wait(
+    context: RequestContext, group_id: str, decide: Callable[[GroupMachine, Caller, Instant], Outcome]
+) -> Any:
+    """As `_ask`, for handlers that wait for more than one thing. Raises: KafkaError."""
+    found = _ask(context, group_id, decide)
+    return await found.wait() if isinstance(found, Later) else found
 
 
 # Membership
 
 
-async def handle_join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
-    try:
-        response = cast(
-            JoinGroupResponse,
-            await _ask(
-                context, request.group_id, lambda machine, caller, now: machine.membership.join(request, caller, now)
-            ),
-        )
-    except KafkaError as error:
-        response = JoinGroupResponse(error_code=error.code)
+def handle_join_group(context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse | Later:
     # An empty name is null where a name can be null, and the other way round.
-    is_nullable = context.version >= _NULLABLE_PROTOCOL_NAME_VERSION
-    return replace(response, protocol_name=response.protocol_name or (None if is_nullable else ""))
+    no_name = None if context.version >= _NULLABLE_PROTOCOL_NAME_VERSION else ""
+
+    def finish(get: Get) -> JoinGroupResponse:
+        try:
+            response = cast(JoinGroupResponse, get())
+        except KafkaError as error:
+            response = JoinGroupResponse(error_code=error.code)
+        return response if response.protocol_name else replace(response, protocol_name=no_name)
+
+    def ask() -> object | Later:
+        return _ask(
+            context, request.group_id, lambda machine, caller, now: machine.membership.join(request, caller, now)
+        )
+
+    return finished(ask, finish)
 
 
-async def handle_sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse:
+def handle_sync_group(context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse | Later:
     if context.version >= _MANDATORY_PROTOCOL_VERSION and (
         request.protocol_type is None or request.protocol_name is None
     ):
         return SyncGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
     return cast(
-        SyncGroupResponse,
-        await _ask(
-            context, request.group_id, lambda machine, caller, now: machine.membership.sync(request, caller, now)
-        ),
+        "SyncGroupResponse | Later",
+        _ask(context, request.group_id, lambda machine, caller, now: machine.membership.sync(request, caller, now)),
     )
 
 
@@ -140,19 +151,17 @@ def handle_heartbeat(context: RequestContext, request: HeartbeatRequest) -> Hear
     return HeartbeatResponse(error_code=error)
 
 
-async def handle_leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse:
+def handle_leave_group(context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse | Later:
     return cast(
-        LeaveGroupResponse,
-        await _ask(
-            context, request.group_id, lambda machine, caller, now: machine.membership.leave(request, caller, now)
-        ),
+        "LeaveGroupResponse | Later",
+        _ask(context, request.group_id, lambda machine, caller, now: machine.membership.leave(request, caller, now)),
     )
 
 
 # Offsets
 
 
-async def handle_offset_commit(context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse:
+def handle_offset_commit(context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse | Later:
     image = context.broker.metadata.image
     refused: list[OffsetCommitResponseTopic] = []
     accepted: list[OffsetCommitRequestTopic] = []
@@ -187,16 +196,20 @@ async def handle_offset_commit(context: RequestContext, request: OffsetCommitReq
     if not accepted:
         return OffsetCommitResponse(topics=merged(refused, (), key))
     passed_on = replace(request, topics=tuple(accepted))
-    try:
-        response = cast(
-            OffsetCommitResponse,
-            await _ask(
-                context, request.group_id, lambda machine, caller, now: machine.offsets.commit(passed_on, caller, now)
-            ),
+
+    def finish(get: Get) -> OffsetCommitResponse:
+        try:
+            response = cast(OffsetCommitResponse, get())
+        except KafkaError as failure:
+            response = commit_error(passed_on, failure.code)
+        return OffsetCommitResponse(topics=merged(refused, response.topics, key))
+
+    def ask() -> object | Later:
+        return _ask(
+            context, request.group_id, lambda machine, caller, now: machine.offsets.commit(passed_on, caller, now)
         )
-    except KafkaError as failure:
-        response = commit_error(passed_on, failure.code)
-    return OffsetCommitResponse(topics=merged(refused, response.topics, key))
+
+    return finished(ask, finish)
 
 
 async def handle_offset_fetch(context: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse:
@@ -248,7 +261,7 @@ async def _fetch(
     try:
         partition = coordinator.partition_for(asked.group_id)
         if is_stable:
-            answered = await _ask(
+            answered = await _ask_and_wait(
                 context, asked.group_id, lambda machine, caller, _: machine.offsets.fetch_stable(asked, caller)
             )
         else:
@@ -325,7 +338,9 @@ async def handle_offset_delete(context: RequestContext, request: OffsetDeleteReq
     passed_on = replace(request, topics=tuple(accepted))
     response = cast(
         OffsetDeleteResponse,
-        await _ask(context, request.group_id, lambda machine, caller, _: machine.offsets.delete(passed_on, caller)),
+        await _ask_and_wait(
+            context, request.group_id, lambda machine, caller, _: machine.offsets.delete(passed_on, caller)
+        ),
     )
     if response.error_code is not ErrorCode.NONE:
         return response
@@ -375,7 +390,7 @@ async def handle_delete_groups(context: RequestContext, request: DeleteGroupsReq
             if error is not ErrorCode.NONE:
                 results.append(DeletableGroupResult(group_id=group_id, error_code=error))
                 continue
-            results += await _ask(
+            results += await _ask_and_wait(
                 context,
                 group_id,
                 lambda machine, caller, _, group_id=group_id: machine.directory.delete([group_id], caller),  # type: ignore[misc]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from ottla.broker.connection import Later
 from ottla.broker.context import RequestContext
 from ottla.broker.handlers.group import GROUP_OPERATIONS, caller_of
+from ottla.broker.later import Later
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.features import SHARE_VERSION_FEATURE
 from ottla.protocol.messages.alter_share_group_offsets import (
