@@ -255,6 +255,11 @@ class ConsumerGroupModel(RuleBasedStateMachine):
         self.checked = len(self.group.log)
 
     @invariant()
+    def nobody_waits_when_nothing_is_being_written(self) -> None:
+        if self.group.high_watermark == len(self.group.log):
+            assert not self.group.machine.heartbeats.steps.turns.is_writing(GROUP)
+
+    @invariant()
     def a_group_is_of_one_kind(self) -> None:
         table = self.group.machine.table
         assert self.consumers is None or GROUP not in table.metadata

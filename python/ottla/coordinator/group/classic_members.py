@@ -16,8 +16,9 @@ from ottla.coordinator.group.config import MigrationPolicy
 from ottla.coordinator.group.consumer import ConsumerGroup, ConsumerMember, MemberState, Refused
 from ottla.coordinator.group.consumer_records import ClassicMemberMetadata, ClassicProtocol
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
-from ottla.coordinator.group.heartbeats import ConsumerHeartbeats, Step
+from ottla.coordinator.group.heartbeats import ConsumerHeartbeats
 from ottla.coordinator.group.rebalance import Rebalancing
+from ottla.coordinator.group.steps import Step
 from ottla.coordinator.group.subscription import CONSUMER_PROTOCOL_TYPE, encode_assignment, parse_subscription
 from ottla.coordinator.shard import CoordinatorRecord, Instant, Outcome, Reply
 from ottla.errors import ErrorCode
@@ -83,7 +84,7 @@ class ClassicMembers:
         step.new = replace(step.old, metadata=metadata)
         topic_ids = self._heartbeats.topics.image.topic_ids
         owned = {topic_ids[name]: parts for name, parts in subscription.owned.items() if name in topic_ids}
-        self._heartbeats.take(step, owned)
+        self._heartbeats.steps.take(step, owned)
         self._sessions.renew(group.group_id, member_id, now, timeout_ms=request.session_timeout_ms)
         self._sessions.await_classic_step(group.group_id, step.new, now, is_new=True)
         return JoinGroupResponse(

@@ -102,6 +102,12 @@ class GroupDowngraded(NamedTuple):
     group_id: str
 
 
+class TargetsWritten(NamedTuple):
+    """New targets of a consumer group."""
+
+    group_id: str
+
+
 class StatesInitializing(NamedTuple):
     """It was written that the states of partitions are to begin for a share group."""
 

@@ -9,13 +9,11 @@ Source: Kafka's `GroupMetadataManager` (consumerGroupHeartbeat, consumerGroupLea
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
-from ottla.coordinator.group import consumer_records, expressions, records
-from ottla.coordinator.group.assignors import ASSIGNORS
-from ottla.coordinator.group.assignors.model import MemberSpec, Target
+from ottla.coordinator.group import consumer_records, records
+from ottla.coordinator.group.assignors.model import Target
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic import ClassicGroup, GroupState
 from ottla.coordinator.group.consumer import (
@@ -24,31 +22,26 @@ from ottla.coordinator.group.consumer import (
     ConsumerGroup,
     ConsumerMember,
     Refused,
-    Wishes,
     target_value,
 )
 from ottla.coordinator.group.consumer_records import (
     ConsumerGroupKey,
-    ConsumerKey,
-    ConsumerValue,
     CurrentAssignmentKey,
     GroupEpochValue,
     MemberMetadataKey,
-    PartitionMetadataKey,
     RegularExpressionKey,
-    RegularExpressionValue,
     TargetMemberKey,
-    TargetMetadataKey,
-    TargetMetadataValue,
 )
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
 from ottla.coordinator.group.consumer_table import tombstones_of
-from ottla.coordinator.group.events import GroupDowngraded, MemberOverdue, RevocationOverdue
+from ottla.coordinator.group.events import GroupDowngraded, MemberOverdue, RevocationOverdue, TargetsWritten
 from ottla.coordinator.group.heartbeat_request import changes_nothing, check
 from ottla.coordinator.group.migration import as_replayed, downgrade, upgrade
 from ottla.coordinator.group.rebalance import Rebalancing
-from ottla.coordinator.group.reconciliation import Goal, Owned, reconcile
+from ottla.coordinator.group.reconciliation import Owned
+from ottla.coordinator.group.steps import Step, Steps
 from ottla.coordinator.group.table import GroupTable
+from ottla.coordinator.group.targets import Waiting
 from ottla.coordinator.group.topic_metadata import Topics
 from ottla.coordinator.shard import CoordinatorRecord, Instant, Outcome, Reply
 from ottla.errors import ErrorCode
@@ -62,37 +55,6 @@ from ottla.protocol.messages.consumer_group_heartbeat import (
 )
 
 
-@dataclass(slots=True, kw_only=True)
-class Step:
-    """A heartbeat while it is served."""
-
-    group: ConsumerGroup
-    old: ConsumerMember
-    """The member before; a blank one if it is new."""
-    now: Instant
-    records: list[CoordinatorRecord]
-    new: ConsumerMember = field(init=False)
-    replaced: ConsumerMember | None = None
-    """The static member that had the instance id, if it was another one."""
-    wishes: Wishes = field(init=False)
-    """What members want, this one included."""
-    resolved: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Topics of expressions that have just been looked for."""
-    subscription_changed: bool = False
-
-    def put(self, key: ConsumerKey, value: ConsumerValue | None) -> None:
-        self.records.append(consumer_records.record(key, value))
-
-    def topics_of(self, regex: str | None) -> tuple[str, ...]:
-        if regex is None:
-            return ()
-        found = self.resolved.get(regex)
-        return self.group.topics_of(regex) if found is None else found
-
-    def subscribed(self) -> set[str]:
-        return set(self.wishes.names).union(*(self.topics_of(regex) for regex in self.wishes.regexes))
-
-
 class ConsumerHeartbeats:
     """Serves members of consumer groups. Its state is the table's."""
 
@@ -100,16 +62,12 @@ class ConsumerHeartbeats:
         self._table = table
         self._rebalancing = rebalancing
         self._sessions = sessions
-        self.topics = Topics()
+        self.steps = Steps(table, rebalancing, sessions)
 
-    def follow(self, topics: Topics) -> None:
-        """The cluster's topics are these from now on."""
-        changed = topics.changed_since(self.topics)
-        self.topics = topics
-        if changed:
-            for group in self._table.consumers:
-                if any(group.is_subscribed_to(topic) for topic in changed):
-                    group.checked_at_epoch = None
+    @property
+    def topics(self) -> Topics:
+        """The cluster's topics."""
+        return self.steps.topics
 
     def heartbeat(self, request: ConsumerGroupHeartbeatRequest, caller: Caller, now: Instant) -> Outcome:
         """Serve one request. The reply waits until what it tells of is committed."""
@@ -123,8 +81,7 @@ class ConsumerHeartbeats:
             else:
                 self._beat(request, caller, now, out)
         except Refused as refused:
-            response = ConsumerGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
-            return Outcome().reply(caller.token, response)
+            return Outcome().reply(caller.token, _refusal(refused))
         return out
 
     # Staying
@@ -155,7 +112,8 @@ class ConsumerHeartbeats:
         owned = _owned(request)
         step = self._identify(group, member_id, request, owned, now, written)
         step.new = _described(step.old, request, caller)
-        self.take(step, owned)
+        step.may_wait = classic is None
+        self.steps.take(step, owned)
         timeouts = self._rebalancing.config.consumer_group(group.group_id)
         self._sessions.renew(group.group_id, member_id, now, timeout_ms=timeouts.session_timeout_ms)
         is_full = (
@@ -163,32 +121,50 @@ class ConsumerHeartbeats:
             and (request.subscribed_topic_names is not None or request.subscribed_topic_regex is not None)
             and request.topic_partitions is not None
         )
-        tells = joins or is_full or step.new.assigned != step.old.assigned
-        response = ConsumerGroupHeartbeatResponse(
-            member_id=member_id,
-            member_epoch=step.new.member_epoch,
-            heartbeat_interval_ms=timeouts.heartbeat_interval_ms,
-            assignment=_wire_assignment(step.new) if tells else None,
-        )
-        out.write(written, Reply(caller.token, response))
+        wants_all = joins or is_full
+        if step.waits:
+            out.write(written)
+            waiting = Waiting(
+                token=caller.token,
+                member_id=member_id,
+                owned=owned,
+                subscription_changed=step.subscription_changed,
+                assigned=step.old.assigned,
+                wants_all=wants_all,
+            )
+            self.steps.turns.wait(group.group_id, waiting)
+        else:
+            tells = wants_all or step.new.assigned != step.old.assigned
+            response = self._response(group.group_id, step.new, tells=tells)
+            self._write(group.group_id, written, [Reply(caller.token, response)], out, has_targets=step.has_targets)
         if classic is not None:
             # Its members find out by their next request; those that wait are sent to join again.
             self._table.release(classic, ErrorCode.REBALANCE_IN_PROGRESS, out)
             for member in classic.members.values():
                 self._sessions.renew(group.group_id, member.member_id, now, timeout_ms=member.session_timeout_ms)
 
-    def take(self, step: Step, owned: Owned | None) -> None:
-        """Carry out a heartbeat of `step.new`, as the member describes itself now."""
-        group = step.group
-        step.wishes = group.wishes.copy().count(step.replaced or step.old, -1).count(step.new, 1)
-        if step.new.metadata != step.old.metadata:
-            step.put(*step.new.metadata_record(group.group_id))
-        regex_changed = self._resolve(step)
-        names_changed = step.new.metadata.subscribed_topic_names != step.old.metadata.subscribed_topic_names
-        step.subscription_changed = names_changed or step.new.regex != step.old.regex
-        epoch = self._next_epoch(step, is_due=names_changed or regex_changed)
-        target_epoch, target = self._targets(step, epoch)
-        self._reconcile(step, target_epoch, target, owned)
+    def _write(
+        self,
+        group_id: str,
+        written: list[CoordinatorRecord],
+        replies: Iterable[Reply],
+        out: Outcome,
+        *,
+        has_targets: bool,
+    ) -> None:
+        if has_targets and not self.steps.turns.is_writing(group_id):
+            self.steps.turns.begin(group_id)
+            out.write(written, *replies, then=TargetsWritten(group_id))
+        else:
+            out.write(written, *replies)
+
+    def _response(self, group_id: str, member: ConsumerMember, *, tells: bool) -> ConsumerGroupHeartbeatResponse:
+        return ConsumerGroupHeartbeatResponse(
+            member_id=member.member_id,
+            member_epoch=member.member_epoch,
+            heartbeat_interval_ms=self._rebalancing.config.consumer_group(group_id).heartbeat_interval_ms,
+            assignment=_wire_assignment(member) if tells else None,
+        )
 
     def _known_group(self, group_id: str) -> ConsumerGroup:
         group = self._table.consumers.get(group_id)
@@ -275,103 +251,48 @@ class ConsumerHeartbeats:
         step.put(*step.old.assignment_record(group.group_id))
         return step
 
-    def _resolve(self, step: Step) -> bool:
-        """Find the topics of expressions that need it; returns whether the subscriptions changed thereby."""
-        group, old, new = step.group, step.old.regex, step.new.regex
-        is_changed = old != new
-        if is_changed and old is not None and old not in step.wishes.regexes:
-            step.put(RegularExpressionKey(group=group.group_id, regular_expression=old), None)
-        if not step.wishes.regexes:
-            return is_changed
-        if is_changed and new is not None:
-            expressions.check(new)
-        wanted = expressions.due(
-            {regex: group.regexes.get(regex) for regex in step.wishes.regexes},
-            self.topics,
-            wall_ms=step.now.wall_ms,
-            refresh_interval_ms=self._rebalancing.config.consumer_regex_refresh_interval_ms,
-        )
-        for regex, topics in expressions.resolve(wanted, self.topics.image.topic_ids).items():
-            is_changed = is_changed or topics != group.topics_of(regex)
-            step.resolved[regex] = topics
-            step.put(
-                RegularExpressionKey(group=group.group_id, regular_expression=regex),
-                RegularExpressionValue(topics=topics, version=self.topics.image.offset, timestamp_ms=step.now.wall_ms),
-            )
-        return is_changed
+    # Waiting for targets
 
-    def _next_epoch(self, step: Step, *, is_due: bool) -> int:
-        """The group's epoch: a new one if subscriptions changed (`is_due`) or the topics did."""
-        group = step.group
-        epoch = group.epoch
-        if not is_due and group.checked_at_epoch is not None and epoch >= group.checked_at_epoch:
-            return epoch
-        metadata_hash = self.topics.hash_of(step.subscribed())
-        if is_due or metadata_hash != group.metadata_hash:
-            epoch += 1
-            step.put(ConsumerGroupKey(group=group.group_id), GroupEpochValue(epoch=epoch, metadata_hash=metadata_hash))
-        # Should the record be lost, the group's epoch is below this one, and the next heartbeat looks again.
-        group.checked_at_epoch = epoch
-        if group.has_legacy_metadata:
-            step.put(PartitionMetadataKey(group=group.group_id), None)
-        return epoch
+    def on_targets_written(self, group_id: str, now: Instant) -> Outcome:
+        """The newest targets are committed: those who came meanwhile take their step, towards newer ones if need be."""
+        out = Outcome()
+        waiting = self.steps.turns.end(group_id)
+        if not waiting:
+            return out
+        group = self._table.consumers.get_or_blank(group_id)
+        written: list[CoordinatorRecord] = []
+        targets: Mapping[str, Target] = {}
+        target_epoch = group.assignment_epoch
+        if target_epoch < group.epoch:
+            step = Step(group=group, old=ConsumerMember(member_id=""), now=now, records=written)
+            step.wishes = group.wishes
+            targets = self.steps.compute_targets(step, [member for _, member in group.members.items()], group.epoch)
+            target_epoch = group.epoch
+        replies = []
+        moved: dict[str, ConsumerMember] = {}
+        for each in waiting:
+            member = moved.get(each.member_id) or group.members.get(each.member_id)
+            try:
+                if member is None:
+                    raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"{each.member_id} is no member of {group_id} any more.")
+                step = Step(group=group, old=member, now=now, records=written)
+                step.new, step.subscription_changed = member, each.subscription_changed
+                target = targets.get(each.member_id)
+                self.steps.reconcile(
+                    step, target_epoch, group.target_of(each.member_id) if target is None else target, each.owned
+                )
+                moved[each.member_id] = step.new
+                tells = each.wants_all or step.new.assigned != each.assigned
+                response = self._response(group_id, step.new, tells=tells)
+            except Refused as refused:
+                response = _refusal(refused)
+            replies.append(Reply(each.token, response))
+        self._write(group_id, written, replies, out, has_targets=bool(targets))
+        return out
 
-    def _targets(self, step: Step, epoch: int) -> tuple[int, Target]:
-        """The epoch of the targets and the member's, computed anew for a new group epoch."""
-        group, new, now = step.group, step.new, step.now
-        group_id = group.group_id
-        inherits = step.replaced.member_id if step.replaced is not None else new.member_id
-        interval_ms = self._rebalancing.config.consumer_group(group_id).assignment_interval_ms
-        earliest_ms = group.assigned_wall_ms + interval_ms if group.assigned_wall_ms and interval_ms else now.wall_ms
-        if group.assignment_epoch >= epoch or now.wall_ms < earliest_ms:
-            return group.assignment_epoch, group.target_of(inherits)
-        members = dict(group.members.items())
-        if step.replaced is not None:
-            members.pop(step.replaced.member_id, None)
-        members[new.member_id] = new
-        subscriptions: dict[tuple[tuple[str, ...], str | None], frozenset[uuid.UUID]] = {}
-        specs = {}
-        for member_id, member in members.items():
-            names = member.metadata.subscribed_topic_names
-            subscribed = subscriptions.get((names, member.regex))
-            if subscribed is None:
-                subscribed = self.topics.ids_of({*names, *step.topics_of(member.regex)})
-                subscriptions[names, member.regex] = subscribed
-            specs[member_id] = MemberSpec(
-                subscribed=subscribed,
-                current=group.target_of(inherits if member_id == new.member_id else member_id),
-                instance_id=member.instance_id,
-                rack_id=member.metadata.rack_id,
-            )
-        config = self._rebalancing.config
-        found = ASSIGNORS[step.wishes.assignor(config.consumer_assignors[0])](specs, self.topics)
-        for member_id, target in found.items():
-            if group.targets.get(member_id) != target:
-                step.put(TargetMemberKey(group=group_id, member=member_id), target_value(target))
-        step.put(
-            TargetMetadataKey(group=group_id),
-            TargetMetadataValue(assignment_epoch=epoch, assignment_timestamp_ms=now.wall_ms),
-        )
-        return epoch, found[new.member_id]
-
-    def _reconcile(self, step: Step, target_epoch: int, target: Target, owned: Owned | None) -> None:
-        """Take the member a step towards its target."""
-        before, group = step.new, step.group
-        if not step.subscription_changed and before.is_reconciled(target_epoch):
-            return
-        mine = {None, before.member_id, None if step.replaced is None else step.replaced.member_id}
-        goal = Goal(
-            epoch=target_epoch,
-            target=target,
-            subscribed=self.topics.ids_of({*before.metadata.subscribed_topic_names, *step.topics_of(before.regex)}),
-            subscription_changed=step.subscription_changed,
-            owned=owned,
-            is_taken=lambda topic_id, partition: group.owners.get((topic_id, partition)) not in mine,
-        )
-        step.new = reconcile(before, goal)
-        if step.new != before:
-            step.put(*step.new.assignment_record(group.group_id))
-            self._sessions.await_revocation(group.group_id, step.new, step.now)
+    def on_targets_lost(self, group_id: str, error: ErrorCode) -> Outcome:
+        """The newest targets are lost, or not committed in time: so is what those who came meanwhile wait for."""
+        return Outcome(replies=[Reply(each.token, None, error) for each in self.steps.turns.end(group_id)])
 
     # Leaving
 
@@ -446,6 +367,10 @@ class ConsumerHeartbeats:
             fenced.setdefault(event.group_id, {})[event.member_id] = member
         for group_id, members in fenced.items():
             self.put_out(self._table.consumers.get_or_blank(group_id), members.values(), now, out)
+
+
+def _refusal(refused: Refused) -> ConsumerGroupHeartbeatResponse:
+    return ConsumerGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
 
 
 def _remove(written: list[CoordinatorRecord], group_id: str, member_id: str) -> None:

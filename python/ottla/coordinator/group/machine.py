@@ -26,6 +26,7 @@ from ottla.coordinator.group.events import (
     StatesInitializing,
     StaticMemberReplaced,
     SyncPhaseEnds,
+    TargetsWritten,
     TimerEvent,
     WriteEvent,
 )
@@ -73,7 +74,7 @@ class GroupMachine:
 
     def follow(self, topics: Topics) -> None:
         """The cluster's topics are these from now on."""
-        self.heartbeats.follow(topics)
+        self.heartbeats.steps.follow(topics)
         self.share_heartbeats.follow(topics)
 
     def describe_consumers(self, group_id: str) -> DescribedGroup:
@@ -128,12 +129,16 @@ class GroupMachine:
         if isinstance(then, StatesInitializing):
             self.share_heartbeats.on_committed(then)
             return Outcome()
+        if isinstance(then, TargetsWritten):
+            return self.heartbeats.on_targets_written(then.group_id, now)
         return self.membership.on_committed(_write_event(then), now)
 
     def on_failed(self, then: object, error: ErrorCode, now: Instant) -> Outcome:
         if isinstance(then, StatesInitializing):
             self.share_heartbeats.on_failed(then)
             return Outcome()
+        if isinstance(then, TargetsWritten):
+            return self.heartbeats.on_targets_lost(then.group_id, error)
         return self.membership.on_failed(_write_event(then), error, now)
 
     def on_topics_deleted(self, deleted: Mapping[str, uuid.UUID]) -> Outcome:
