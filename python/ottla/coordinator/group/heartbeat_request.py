@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ottla.coordinator.group.caller import Caller
-from ottla.coordinator.group.consumer import LEAVE_EPOCH, STATIC_LEAVE_EPOCH, ConsumerGroup, Refused
+from ottla.coordinator.group.consumer import LEAVE_EPOCH, STATIC_LEAVE_EPOCH, ConsumerGroup, ConsumerMember, Refused
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 
@@ -44,28 +44,33 @@ def check(request: ConsumerGroupHeartbeatRequest, api_version: int, assignors: C
         raise Refused(ErrorCode.UNSUPPORTED_ASSIGNOR, f"The assignors here are {', '.join(assignors)}.")
 
 
+def describes_nothing(request: ConsumerGroupHeartbeatRequest, caller: Caller, member: ConsumerMember) -> bool:
+    """Whether a member says nothing of itself that is not known; what it has is another matter."""
+    return (
+        request.subscribed_topic_names is None
+        and request.subscribed_topic_regex is None
+        and request.instance_id is None
+        and request.rack_id is None
+        and request.server_assignor is None
+        and request.rebalance_timeout_ms == -1
+        and not member.is_classic
+        and member.metadata.client_id == caller.client_id
+        and member.metadata.client_host == caller.client_host
+    )
+
+
 def changes_nothing(request: ConsumerGroupHeartbeatRequest, caller: Caller, group: ConsumerGroup | None) -> bool:
     """Whether a member that has all it is to have says only that it is there, which nearly every heartbeat is.
 
     Such a heartbeat has no records, whatever else is looked at; False is always safe.
     """
     member = None if group is None else group.members.get(request.member_id)
-    if group is None or member is None or member.is_classic or request.member_epoch != member.member_epoch:
+    if group is None or member is None or request.member_epoch != member.member_epoch:
         return False
-    says_nothing = (
-        request.topic_partitions is None
-        and request.subscribed_topic_names is None
-        and request.subscribed_topic_regex is None
-        and request.instance_id is None
-        and request.rack_id is None
-        and request.server_assignor is None
-        and request.rebalance_timeout_ms == -1
-        and member.metadata.client_id == caller.client_id
-        and member.metadata.client_host == caller.client_host
-    )
     # Expressions may have to be looked at again when their time has come.
     return (
-        says_nothing
+        request.topic_partitions is None
+        and describes_nothing(request, caller, member)
         and group.checked_at_epoch is not None
         and group.checked_at_epoch <= group.epoch <= group.assignment_epoch
         and member.is_reconciled(group.assignment_epoch)

@@ -35,7 +35,7 @@ from ottla.coordinator.group.consumer_records import (
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
 from ottla.coordinator.group.consumer_table import tombstones_of
 from ottla.coordinator.group.events import GroupDowngraded, MemberOverdue, RevocationOverdue, TargetsWritten
-from ottla.coordinator.group.heartbeat_request import changes_nothing, check
+from ottla.coordinator.group.heartbeat_request import changes_nothing, check, describes_nothing
 from ottla.coordinator.group.migration import as_replayed, downgrade, upgrade
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.reconciliation import Owned
@@ -397,6 +397,8 @@ def _check_epoch(member: ConsumerMember, epoch: int, owned: Owned | None) -> Non
 
 def _described(member: ConsumerMember, request: ConsumerGroupHeartbeatRequest, caller: Caller) -> ConsumerMember:
     """The member with what the request says of it; what the request leaves out stays."""
+    if describes_nothing(request, caller, member):
+        return member
     before = member.metadata
     names = request.subscribed_topic_names
     has_timeout = request.rebalance_timeout_ms != -1

@@ -91,9 +91,12 @@ class Steps:
     def take(self, step: Step, owned: Owned | None) -> None:
         """Carry out a heartbeat of `step.new`, as the member describes itself now."""
         group = step.group
-        step.wishes = group.wishes.copy().count(step.replaced or step.old, -1).count(step.new, 1)
-        if step.new.metadata != step.old.metadata:
-            step.put(*step.new.metadata_record(group.group_id))
+        if step.new is step.old and step.replaced is None:
+            step.wishes = group.wishes
+        else:
+            step.wishes = group.wishes.copy().count(step.replaced or step.old, -1).count(step.new, 1)
+            if step.new.metadata != step.old.metadata:
+                step.put(*step.new.metadata_record(group.group_id))
         regex_changed = self._resolve(step)
         names_changed = step.new.metadata.subscribed_topic_names != step.old.metadata.subscribed_topic_names
         step.subscription_changed = names_changed or step.new.regex != step.old.regex
