@@ -7,6 +7,7 @@ that the connection is over. So an idle connection has no task, and costs the ev
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -83,7 +84,7 @@ class Connection:
     def __init__(
         self,
         plane: DataPlane,
-        sock: trio.socket.SocketType,
+        sock: socket.socket,
         *,
         peer: tuple[str, int],
         listener_name: str,

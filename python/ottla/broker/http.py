@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -27,13 +28,13 @@ _REASONS: Final = {
 }
 
 
-async def serve_pages(listening: trio.socket.SocketType, pages: Mapping[str, Page]) -> None:
-    """Serve until cancelled."""
+async def serve_pages(listening: socket.socket, pages: Mapping[str, Page]) -> None:
+    """Serve until cancelled, then close."""
 
     async def serve(stream: trio.SocketStream) -> None:
         await _serve(stream, pages)
 
-    await trio.serve_listeners(serve, [trio.SocketListener(listening)])
+    await trio.serve_listeners(serve, [trio.SocketListener(trio.socket.from_stdlib_socket(listening))])
 
 
 async def _serve(stream: trio.SocketStream, pages: Mapping[str, Page]) -> None:

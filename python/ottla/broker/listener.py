@@ -22,6 +22,8 @@ from ottla.common.endpoints import Endpoint
 log = EventLog("listener")
 
 ACCEPT_BACKOFF_S: Final = 0.1
+ACCEPTS_A_TURN: Final = 16
+"""Connections that are taken before other tasks may run: a turn for each would cost as much again."""
 BACKLOG_MAX: Final = 1024
 UNLIMITED: Final = 2**31 - 1
 DESCRIPTORS_RESERVED: Final = 512
@@ -41,8 +43,11 @@ _CONNECTION_IS_GONE: Final = {
     errno.ETIMEDOUT,
 }
 
-Accepted = Callable[[trio.socket.SocketType, tuple[str, int]], None]
-"""Takes over a connection: closes the socket in the end, and then gives its place back to the limits."""
+Accepted = Callable[[socket.socket, tuple[str, int]], None]
+"""Takes over a connection: closes the socket in the end, and then gives its place back to the limits.
+
+The socket does not block, and is none of Trio's, which would look after it although nothing of Trio ever waits for it.
+"""
 
 
 class ConnectionLimits:
@@ -99,8 +104,10 @@ def descriptors_left(newest: int) -> int:
     return limit - min(DESCRIPTORS_RESERVED, limit // 2) - newest
 
 
-def open_listener(endpoint: Endpoint) -> trio.socket.SocketType:
-    """Bind and listen. An empty host is every interface, by IPv6 and IPv4 where the machine has both; port 0 picks one.
+def open_listener(endpoint: Endpoint) -> socket.socket:
+    """Bind and listen; the socket does not block.
+
+    An empty host is every interface, by IPv6 and IPv4 where the machine has both; port 0 picks one.
 
     Raises: OSError, with the address in it.
     """
@@ -118,32 +125,40 @@ def open_listener(endpoint: Endpoint) -> trio.socket.SocketType:
             )
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {endpoint}: {error.strerror or error}") from error
-    return trio.socket.from_stdlib_socket(sock)
+    sock.setblocking(False)
+    return sock
 
 
-async def serve_listener(listening: trio.socket.SocketType, accepted: Accepted, limits: ConnectionLimits) -> None:
+async def serve_listener(listening: socket.socket, accepted: Accepted, limits: ConnectionLimits) -> None:
     """Accept until cancelled, then close."""
     with listening:
         while True:
-            await limits.wait_for_room()
-            try:
-                sock, address = await listening.accept()
-            except OSError as error:
-                if error.errno in _OUT_OF_CAPACITY:
-                    log.error("accept_failed", reason=error.strerror, retry_s=ACCEPT_BACKOFF_S)
-                    await trio.sleep(ACCEPT_BACKOFF_S)
-                elif error.errno not in _CONNECTION_IS_GONE:
-                    raise
-                continue
-            peer = (str(address[0]).removeprefix("::ffff:"), int(address[1]))
-            if descriptors_left(sock.fileno()) <= 0:
-                log.warning("connection_refused", peer=peer[0], limit="open files")
-                sock.close()
-                continue
-            if not limits.take(peer[0]):
-                log.warning("connection_refused", peer=peer[0], limit="max.connections.per.ip")
-                sock.close()
-                continue
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a peer that lost power while it waited
-            accepted(sock, peer)
+            await trio.lowlevel.wait_readable(listening)
+            for _ in range(ACCEPTS_A_TURN):
+                await limits.wait_for_room()
+                try:
+                    sock, address = listening.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _OUT_OF_CAPACITY:
+                        log.error("accept_failed", reason=error.strerror, retry_s=ACCEPT_BACKOFF_S)
+                        await trio.sleep(ACCEPT_BACKOFF_S)
+                    elif error.errno not in _CONNECTION_IS_GONE:
+                        raise
+                    continue
+                _take(sock, (str(address[0]).removeprefix("::ffff:"), int(address[1])), accepted, limits)
+
+
+def _take(sock: socket.socket, peer: tuple[str, int], accepted: Accepted, limits: ConnectionLimits) -> None:
+    if descriptors_left(sock.fileno()) <= 0:
+        log.warning("connection_refused", peer=peer[0], limit="open files")
+        sock.close()
+    elif not limits.take(peer[0]):
+        log.warning("connection_refused", peer=peer[0], limit="max.connections.per.ip")
+        sock.close()
+    else:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a peer that lost power while it waited
+        accepted(sock, peer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -306,7 +307,7 @@ class Server:
 
     def _open_listeners(
         self, resources: contextlib.ExitStack
-    ) -> tuple[list[tuple[str, trio.socket.SocketType]], dict[str, Endpoint]]:
+    ) -> tuple[list[tuple[str, socket.socket]], dict[str, Endpoint]]:
         sockets, listeners = [], {}
         for endpoint in client_listeners(self.config):
             sock = resources.enter_context(open_listener(endpoint))
@@ -318,7 +319,7 @@ class Server:
     def _serve_clients(
         self,
         broker: Broker,
-        sockets: list[tuple[str, trio.socket.SocketType]],
+        sockets: list[tuple[str, socket.socket]],
         nursery: trio.Nursery,
     ) -> None:
         limits = ConnectionLimits()
@@ -338,7 +339,7 @@ class Server:
 
         for name, listening in sockets:
 
-            def accepted(sock: trio.socket.SocketType, peer: tuple[str, int], name: str = name) -> None:
+            def accepted(sock: socket.socket, peer: tuple[str, int], name: str = name) -> None:
                 connection = Connection(
                     broker.plane,
                     sock,

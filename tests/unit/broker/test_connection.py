@@ -77,7 +77,7 @@ def run(
 
     async def main() -> None:
         ours, theirs = socket.socketpair()
-        with theirs, trio.socket.from_stdlib_socket(ours) as sock, trio.fail_after(5):
+        with theirs, ours as sock, trio.fail_after(5):
             async with trio.open_nursery() as nursery:
                 connection = Connection(
                     plane,
