@@ -102,12 +102,12 @@ class SharePartitions(RuleBasedStateMachine):
     )
     def fetch(self, member: str, max_records: int, batch_size: int, is_limit_strict: bool, batches_read: int) -> None:
         offset = self.machine.next_fetch_offset()
+        fresh_end = self.machine.start_offset + SETTINGS.partition_max_record_locks
         if offset is None:
-            in_flight = len(self.held) + len(self.deciding) + self.lost_in_flight()
-            assert in_flight >= SETTINGS.partition_max_record_locks
+            assert self.machine.end_offset >= fresh_end
+            assert not any(run.is_free and not run.is_fresh for run in self.machine.runs())
             return
         found = [batch for batch in self.batches if batch.last_offset >= offset][:batches_read]
-        in_flight = sum(run.size for run in self.machine.runs() if not run.state.is_final and not run.is_fresh)
         acquired = self.machine.acquire(
             member,
             offset,
@@ -118,7 +118,6 @@ class SharePartitions(RuleBasedStateMachine):
             now_ms=self.now_ms,
         )
         taken = [(at, count) for first, last, count in acquired for at in range(first, last + 1)]
-        fresh = 0
         readable = {at for b in found if not b.is_aborted for at in range(b.base_offset, b.last_offset + 1)}
         for at, count in taken:
             assert at in readable, "only what was read, and was not aborted, is given out"
@@ -126,21 +125,14 @@ class SharePartitions(RuleBasedStateMachine):
             assert at not in self.deciding, "and nothing is being decided about it"
             assert at not in self.final, "what is done with never comes again"
             assert count == self.counts.get(at, 0) + 1 <= SETTINGS.delivery_count_limit
-            fresh += at not in self.counts
+            assert at in self.counts or at < fresh_end + BATCH_MAX - 1, "only so far ahead of what is not done with"
             self.counts[at] = count
             self.held[at] = Held(member, self.now_ms + SETTINGS.record_lock_duration_ms)
         assert [at for at, _ in taken] == sorted({at for at, _ in taken})
         assert len(taken) <= max_records + (0 if is_limit_strict else BATCH_MAX - 1)
-        if fresh:
-            assert in_flight < SETTINGS.partition_max_record_locks
-            assert in_flight + fresh < SETTINGS.partition_max_record_locks + BATCH_MAX
         if taken:
             suspicious = [at for at, count in taken if count >= SETTINGS.delivery_count_limit]
             assert not suspicious or len(taken) == 1, "a record's last delivery is a lonely one"
-
-    def lost_in_flight(self) -> int:
-        """Released records count as in flight, too."""
-        return sum(run.size for run in self.machine.runs() if run.is_free and not run.is_fresh)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), kinds=st.lists(st.sampled_from(AcknowledgeType), min_size=1, max_size=4))

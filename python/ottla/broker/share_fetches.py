@@ -177,11 +177,11 @@ class ShareFetches:
         """
         if not session.partitions:
             return {}
-        settings = self.settings_of(key.group_id)
         deadline = trio.current_time() + max(0, wanted.max_wait_ms) / 1000
         found: dict[TopicPartition, Fetched] = {}
         led: list[LedSharePartition] = []
         while True:
+            settings = self.settings_of(key.group_id)  # they may change while the member waits
             await self._load(key, session, settings, led, found)
             if self.sessions.get(key) is not session:
                 return found  # it has ended, or begun anew: what there is belongs to others
@@ -321,9 +321,7 @@ class ShareFetches:
             one.add_waiting(event)
         try:
             # What came before the watch began tells nobody.
-            if wanted.min_bytes <= 1 and any(
-                not one.is_being_read and self._next_offset(one, settings) is not None for one in led
-            ):
+            if self._available([one for one in led if not one.is_being_read], settings) >= max(1, wanted.min_bytes):
                 return
             with trio.move_on_at(deadline):
                 await event.wait()

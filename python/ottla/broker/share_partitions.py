@@ -23,6 +23,7 @@ from ottla.broker.event_log import EventLog
 from ottla.broker.metadata_publisher import Published
 from ottla.broker.share_coordinator import ShareCoordinator
 from ottla.broker.share_settings import EARLIEST, LATEST, ShareGroupSettings
+from ottla.coordinator.share.state import NO_OFFSET
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage
 from ottla.share.partition import KeptBatch, SharePartition, StateWrite
@@ -283,6 +284,7 @@ class SharePartitions:
                 found = await self._load(key, settings)
                 if not loading.is_void:
                     self._add(found)
+                    self.write(found)
             finally:
                 del self._loading[key]
                 loading.done.set()
@@ -317,13 +319,16 @@ class SharePartitions:
         if state.error_code is not ErrorCode.NONE:
             raise KafkaError(state.error_code, state.error_message)
         start = state.start_offset
-        if start == -1:
+        is_new = start == NO_OFFSET
+        if is_new:
             start = await trio.to_thread.run_sync(partial(_first_offset, native, settings.start))
         kept = [
             KeptBatch(b.first_offset, b.last_offset, RecordState(b.delivery_state), b.delivery_count)
             for b in state.state_batches
         ]
-        machine = SharePartition(settings.partitions, start, kept)
+        # The beginning of the log is where it is; any other start would be another one if it were looked for anew, and
+        # what lies between them would never be delivered.
+        machine = SharePartition(settings.partitions, start, kept, is_start_new=is_new and settings.start != EARLIEST)
         log.debug("share_partition_loaded", group=key.group_id, topic=topic, partition=key.partition, start=start)
         return LedSharePartition(key, topic, native, machine, state_epoch=state.state_epoch, leader_epoch=leader_epoch)
 
@@ -335,7 +340,8 @@ class SharePartitions:
         if not 0 <= key.partition < len(topic.partitions):
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         native = self._plane.partition(topic.name, key.partition)
-        if native is None:
+        # One of the same name may have taken its place already, of which the metadata does not tell yet.
+        if native is None or native.topic_id != key.topic_id.bytes:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         return topic.name, native
 
@@ -367,6 +373,8 @@ class SharePartitions:
                 if error not in _FOR_A_WHILE:
                     self.forget((led.key,), error)
             write = led.machine.next_write()
+        if led.error is None and not self.has_readers(led.key.group_id):
+            self._retire((led,))
 
     async def _write(self, led: LedSharePartition, write: StateWrite) -> ErrorCode:
         from ottla.protocol.messages.write_share_group_state import (

@@ -81,11 +81,14 @@ class StateWrite(NamedTuple):
 class SharePartition:
     """The records of a partition between those that all are done with and those that nobody has seen."""
 
-    def __init__(self, settings: ShareSettings, start_offset: int, kept: Sequence[KeptBatch] = ()) -> None:
+    def __init__(
+        self, settings: ShareSettings, start_offset: int, kept: Sequence[KeptBatch] = (), *, is_start_new: bool = False
+    ) -> None:
         """
         Args:
             start_offset: Everything before it is done with.
             kept: What the share coordinator knows of records from there on: in order, none overlapping.
+            is_start_new: The share coordinator does not know the start offset yet, and is to be told.
         """
         self.settings = settings
         self._runs = Runs(start_offset)
@@ -100,7 +103,9 @@ class SharePartition:
             )
         self._deadline_ms: int | None = None
         self._write_number = 1
-        self._has_changes = False
+        self._has_changes = is_start_new
+        self._is_kept_known = True
+        """What the share coordinator keeps is what it was told; else the last write may have been kept or not."""
         self.is_writing = False
         """A write is under way."""
         self._tidy()
@@ -118,10 +123,12 @@ class SharePartition:
         """All records between start and end, in order."""
         return iter(self._runs)
 
-    def _locks_left(self) -> int:
-        return self.settings.partition_max_record_locks - sum(
-            run.size for run in self._runs if not run.state.is_final and not run.is_fresh
-        )
+    @property
+    def _fresh_end(self) -> int:
+        """Records from there on are not given out before earlier ones are done with: who keeps one record for long does
+        not make everything behind it be remembered.
+        """
+        return self.start_offset + self.settings.partition_max_record_locks
 
     def _tidy(self) -> None:
         """Begin behind what is done with, and end before what nobody has had."""
@@ -137,11 +144,10 @@ class SharePartition:
 
     def next_fetch_offset(self) -> int | None:
         """Where there may be records to acquire; None: nowhere for the moment."""
-        has_locks = self._locks_left() > 0
         for run in self._runs:
-            if run.is_free and (has_locks or not run.is_fresh):
+            if run.is_free and (not run.is_fresh or run.first_offset < self._fresh_end):
                 return run.first_offset
-        return self.end_offset if has_locks else None
+        return self.end_offset if self.end_offset < self._fresh_end else None
 
     def acquire(
         self,
@@ -165,7 +171,7 @@ class SharePartition:
             return []
         self._pass_over_absent(fetch_offset, batches)
         taken: list[Acquired] = []
-        left, locks = max_records, self._locks_left()
+        left = max_records
         for run in self._runs.between(max(fetch_offset, self.start_offset), batches[-1].last_offset):
             if not run.is_free:
                 continue
@@ -176,16 +182,14 @@ class SharePartition:
                     break
                 limit = min(limit, part)
             elif run.is_fresh:
-                if locks <= 0:
+                if run.first_offset >= self._fresh_end:
                     continue
-                limit = min(limit, locks)
+                limit = min(limit, self._fresh_end - run.first_offset)
             last = min(run.first_offset + limit - 1, run.last_offset)
             if part is None and not is_limit_strict:
                 last = min(_end_of_batch(batches, last), run.last_offset)
             count = last - run.first_offset + 1
             left -= count
-            if run.is_fresh:
-                locks -= count
             for first, end in _ranges(batches, run.first_offset, last, batch_size):
                 taken.append(self._take(run._replace(first_offset=first, last_offset=end), member_id, now_ms))
             if left <= 0 or part is not None:
@@ -320,6 +324,7 @@ class SharePartition:
         """Release the records whose locks have ended."""
         if self._deadline_ms is None or now_ms < self._deadline_ms:
             return
+        self._has_changes |= not self._is_kept_known
         held = [run for run in self._runs if run.state is RecordState.ACQUIRED and run.change is None]
         self._release([run for run in held if run.deadline_ms <= now_ms])
         self._deadline_ms = min((run.deadline_ms for run in held if run.deadline_ms > now_ms), default=None)
@@ -333,6 +338,7 @@ class SharePartition:
         number = self._write_number
         self._write_number += 1
         self._has_changes, self.is_writing = False, True
+        is_whole, self._is_kept_known = not self._is_kept_known, True
         start = self.start_offset
         done = 0
         batches: list[KeptBatch] = []
@@ -342,22 +348,25 @@ class SharePartition:
                 start = run.last_offset + 1
                 continue
             done += run.size * is_done
-            if run.change is not None and run.change.write == number:
-                batches.append(KeptBatch(run.first_offset, run.last_offset, run.change.state, run.delivery_count))
+            if is_whole or (run.change is not None and run.change.write == number):
+                batches += _kept(run)
         return StateWrite(number, start, done, tuple(_merged(batches)))
 
     def on_written(self, write: StateWrite, *, is_kept: bool, now_ms: int) -> None:
         """The share coordinator has kept a write, or has not: then all is as before."""
         self.is_writing = False
+        retry_ms = now_ms + RETRY_MS
+        if not is_kept:
+            # It may have been kept all the same, and what it made the share coordinator forget may count again.
+            self._is_kept_known = False
+            self._deadline_ms = retry_ms if self._deadline_ms is None else min(retry_ms, self._deadline_ms)
         for run in list(self._runs):
             if run.change is None or run.change.write != write.number:
                 continue
             if is_kept:
                 self._runs.put(run._replace(state=run.change.state, member_id="", deadline_ms=0, change=None))
             else:
-                deadline_ms = max(run.deadline_ms, now_ms + RETRY_MS)
-                self._runs.put(run._replace(deadline_ms=deadline_ms, change=None))
-                self._deadline_ms = min(deadline_ms, self._deadline_ms or deadline_ms)
+                self._runs.put(run._replace(deadline_ms=max(run.deadline_ms, retry_ms), change=None))
         self._tidy()
 
 
@@ -379,6 +388,18 @@ def _ranges(
             yield first, batch.base_offset - 1
             first = batch.base_offset
     yield first, last_offset
+
+
+def _kept(run: Run) -> Iterator[KeptBatch]:
+    """What the share coordinator is to know of a run; of records that nobody has had, nothing."""
+    if run.change is not None:
+        yield KeptBatch(run.first_offset, run.last_offset, run.change.state, run.delivery_count)
+    elif run.state is not RecordState.ACQUIRED:
+        if not run.is_fresh:
+            yield KeptBatch(run.first_offset, run.last_offset, run.state, run.delivery_count)
+    elif run.delivery_count > 1:
+        # Were it delivered anew after a restart, it would be this time again.
+        yield KeptBatch(run.first_offset, run.last_offset, RecordState.AVAILABLE, run.delivery_count - 1)
 
 
 def _merged(batches: Sequence[KeptBatch]) -> Iterator[KeptBatch]:

@@ -11,7 +11,7 @@ import trio
 
 from ottla.broker.clock import now_ms
 from ottla.broker.share_partitions import LedSharePartition, ShareKey, SharePartitions, WriteOutcome
-from ottla.broker.share_settings import ShareGroupSettings
+from ottla.broker.share_settings import EARLIEST, LATEST, ShareGroupSettings
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage, PartitionRegistration, TopicImage
 from ottla.protocol.messages import read_share_group_state, write_share_group_state
@@ -30,7 +30,9 @@ class FakeNative:
     log_dir = 0
 
     def __init__(self) -> None:
+        self.topic_id = TOPIC.bytes
         self.watchers = 0
+        self.before_watch: Callable[[], None] = lambda: None
         self.log_start_offset, self.high_watermark = 0, 5
         self.before_read: Callable[[], None] = lambda: None
         self.reads = 0
@@ -52,7 +54,17 @@ class FakeNative:
         offsets = range(offset, self.high_watermark)
         return bytes(len(offsets)), [(at, at, at - offset, False) for at in offsets]
 
+    def bytes_available(self, offset: int, *, committed_only: bool) -> int:
+        assert not committed_only
+        return max(0, self.high_watermark - offset)
+
+    def list_offset(self, timestamp: int, *, isolation_level: int) -> tuple[int, int, int]:
+        """(timestamp, offset, leader epoch) of the log's ends."""
+        assert isolation_level == 0
+        return -1, {LATEST: self.high_watermark, EARLIEST: self.log_start_offset}[timestamp], 3
+
     def watch(self, is_watched: bool = True) -> None:
+        self.before_watch()
         self.watchers += 1 if is_watched else -1
 
 
@@ -96,8 +108,8 @@ class World:
         """Let the share coordinator answer only when `may_answer` is set."""
         self.may_answer = trio.Event()
 
-    async def load(self) -> LedSharePartition:
-        return await self.partitions.load(KEY, SETTINGS)
+    async def load(self, settings: ShareGroupSettings = SETTINGS) -> LedSharePartition:
+        return await self.partitions.load(KEY, settings)
 
     def acquire(self, led: LedSharePartition, count: int) -> None:
         """Give member m so many records, each a batch."""

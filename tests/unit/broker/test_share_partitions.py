@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from ottla.broker.share_partitions import LedSharePartition
+from ottla.broker.share_settings import EARLIEST, LATEST
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage
 from tests.unit.broker.share_fakes import KEY, SETTINGS, TOPIC, World, run
@@ -128,6 +129,43 @@ def test_is_forgotten_when_nobody_reads_it() -> None:
         world.acquire(led, 1)
         world.partitions.retire("g")
         assert len(world.partitions) == 1, "somebody has records of it"
+
+    run(test)
+
+
+@pytest.mark.parametrize(("start", "told"), [(LATEST, [5]), (EARLIEST, [])])
+def test_where_a_group_begins_is_kept_unless_it_is_where_the_log_does(start: int, told: list[int]) -> None:
+    """Who comes back is not to begin behind what was produced meanwhile."""
+
+    async def test(world: World) -> None:
+        world.start_offset = -1
+        await world.load(SETTINGS._replace(start=start))
+        await trio.testing.wait_all_tasks_blocked()
+        assert [write.start_offset for write in world.writes] == told
+
+    run(test)
+
+
+def test_is_forgotten_once_it_is_written_if_nobody_reads_it_then() -> None:
+    async def test(world: World) -> None:
+        world.start_offset = -1
+        world.partitions.has_readers = lambda _group_id: False
+        await world.load()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(world.writes) == 1
+        assert len(world.partitions) == 0
+
+    run(test)
+
+
+def test_a_topic_that_has_taken_the_place_of_another_of_its_name() -> None:
+    """The metadata does not tell yet."""
+
+    async def test(world: World) -> None:
+        world.native.topic_id = bytes(16)
+        with pytest.raises(KafkaError) as refused:
+            await world.load()
+        assert refused.value.code is ErrorCode.NOT_LEADER_OR_FOLLOWER
 
     run(test)
 

@@ -1,0 +1,98 @@
+"""A share partition, where a single history says more than the property tests do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ottla.coordinator.share.state import StateBatch, combine
+from ottla.share.acknowledgement import Acknowledgement, AcknowledgeType
+from ottla.share.partition import FetchedBatch, KeptBatch, SharePartition, ShareSettings, StateWrite
+from ottla.share.records import RecordState
+
+SETTINGS = ShareSettings(record_lock_duration_ms=100, delivery_count_limit=5, partition_max_record_locks=10)
+
+
+class Coordinator:
+    """Keeps what it is told, as the share coordinator does."""
+
+    def __init__(self) -> None:
+        self.start_offset = 0
+        self.batches: tuple[StateBatch, ...] = ()
+
+    def keep(self, write: StateWrite) -> None:
+        self.start_offset = write.start_offset
+        added = (StateBatch(b.first_offset, b.last_offset, b.state, b.delivery_count) for b in write.batches)
+        self.batches = combine((*self.batches, *added), self.start_offset)
+
+    def load(self) -> SharePartition:
+        kept = [KeptBatch(b[0], b[1], RecordState(b[2]), b[3]) for b in self.batches]
+        return SharePartition(SETTINGS, self.start_offset, kept)
+
+
+def acquire(machine: SharePartition, offsets: Iterable[int], *, now_ms: int = 0) -> list[int]:
+    """Acquire all that can be of a log with a batch for each offset."""
+    at = machine.next_fetch_offset()
+    if at is None:
+        return []
+    batches = [FetchedBatch(offset, offset) for offset in offsets if offset >= at]
+    acquired = machine.acquire("m", at, batches, max_records=100, batch_size=100, is_limit_strict=False, now_ms=now_ms)
+    return [offset for one in acquired for offset in range(one.first_offset, one.last_offset + 1)]
+
+
+def say(machine: SharePartition, kind: AcknowledgeType, first_offset: int, last_offset: int) -> None:
+    machine.acknowledge("m", [Acknowledgement(first_offset, last_offset, (kind,))], 0)
+
+
+def write(machine: SharePartition) -> StateWrite:
+    found = machine.next_write()
+    assert found is not None
+    return found
+
+
+def test_a_write_that_was_kept_although_it_failed_brings_nothing_back() -> None:
+    """It told of a later start, and the share coordinator forgot what lay before."""
+    coordinator = Coordinator()
+    machine = coordinator.load()
+    assert acquire(machine, range(5)) == [0, 1, 2, 3, 4]
+    say(machine, AcknowledgeType.ACCEPT, 1, 3)
+    kept = write(machine)
+    coordinator.keep(kept)
+    machine.on_written(kept, is_kept=True, now_ms=0)
+    say(machine, AcknowledgeType.ACCEPT, 0, 0)
+    unsure = write(machine)
+    assert unsure.start_offset == 4
+    coordinator.keep(unsure)
+    machine.on_written(unsure, is_kept=False, now_ms=0)
+    say(machine, AcknowledgeType.RELEASE, 4, 4)
+    after = write(machine)
+    assert after.start_offset == 0
+    coordinator.keep(after)
+    assert not {1, 2, 3} & set(acquire(coordinator.load(), range(5))), "they were accepted"
+
+
+def test_a_start_that_the_coordinator_does_not_know_is_told() -> None:
+    assert SharePartition(SETTINGS, 7).next_write() is None
+    machine = SharePartition(SETTINGS, 7, is_start_new=True)
+    told = write(machine)
+    assert (told.start_offset, told.batches) == (7, ())
+    machine.on_written(told, is_kept=False, now_ms=0)
+    assert machine.next_write() is None, "not at once"
+    deadline_ms = machine.next_deadline_ms()
+    assert deadline_ms is not None
+    machine.on_tick(deadline_ms)
+    assert write(machine).start_offset == 7
+
+
+def test_one_record_that_is_kept_for_long_does_not_make_all_behind_it_be_remembered() -> None:
+    machine = Coordinator().load()
+    acquired: list[int] = []
+    while found := acquire(machine, range(100)):
+        acquired += found
+        for at in found:
+            if at:
+                say(machine, AcknowledgeType.ACCEPT if at % 2 else AcknowledgeType.REJECT, at, at)
+        machine.on_written(write(machine), is_kept=True, now_ms=0)
+    assert acquired == list(range(10)), "as many as may be locked"
+    say(machine, AcknowledgeType.ACCEPT, 0, 0)
+    machine.on_written(write(machine), is_kept=True, now_ms=0)
+    assert acquire(machine, range(100)) == list(range(10, 20))
