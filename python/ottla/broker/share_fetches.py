@@ -178,19 +178,30 @@ class ShareFetches:
         if not session.partitions:
             return {}
         deadline = trio.current_time() + max(0, wanted.max_wait_ms) / 1000
+        settings = self.settings_of(key.group_id)
         found: dict[TopicPartition, Fetched] = {}
         led: list[LedSharePartition] = []
-        while True:
-            settings = self.settings_of(key.group_id)  # they may change while the member waits
-            await self._load(key, session, settings, led, found)
-            if self.sessions.get(key) is not session:
-                return found  # it has ended, or begun anew: what there is belongs to others
-            is_patient = trio.current_time() < deadline and not found
-            if await self._acquire(key, session, settings, wanted, led, found, is_patient=is_patient):
-                return found
-            if not is_patient:
-                return found
-            await self._wait(led, settings, wanted, deadline)
+        try:
+            while True:
+                await self._load(key, session, settings, led, found)
+                if self.sessions.get(key) is not session:
+                    return found  # it has ended, or begun anew: what there is belongs to others
+                is_patient = trio.current_time() < deadline and not found
+                if await self._acquire(key, session, settings, wanted, led, found, is_patient=is_patient):
+                    return found
+                if not is_patient:
+                    return found
+                await self._wait(led, settings, wanted, deadline)
+                settings = self.settings_of(key.group_id)
+        finally:
+            # It may have been the one that was told of records, and have left them.
+            for one in led:
+                self._pass_on(one, settings)
+
+    def _pass_on(self, led: LedSharePartition, settings: ShareGroupSettings) -> None:
+        """Have another fetch look if there is something left for it."""
+        if not led.is_being_read and led.error is None and self._next_offset(led, settings) is not None:
+            led.wake()
 
     async def _load(
         self,
@@ -201,14 +212,15 @@ class ShareFetches:
         found: dict[TopicPartition, Fetched],
     ) -> None:
         """Bring the share partitions of a session into memory, those that are not there any more included."""
-        led.clear()
+        loaded = []
         for at in session.rotated():
             try:
                 one = await self._partitions.load(ShareKey(key.group_id, _known(at[0]), at[1]), settings)
                 one.machine.settings = settings.partitions
-                led.append(one)
+                loaded.append(one)
             except (KafkaError, OSError) as error:
                 found[at] = Fetched(error=_as_kafkas(error))
+        led[:] = loaded
 
     async def _acquire(
         self,
@@ -232,6 +244,7 @@ class ShareFetches:
             at: TopicPartition = (one.key.topic_id, one.key.partition)
             try:
                 fetched = await self._acquire_of(key, session, settings, wanted, one, bytes_left, records_left)
+                self._pass_on(one, settings)
             except (KafkaError, OSError) as error:
                 found[at] = Fetched(error=_as_kafkas(error))
                 continue
@@ -296,7 +309,6 @@ class ShareFetches:
             )
         finally:
             led.is_being_read = False
-            led.wake()
 
     def _next_offset(self, led: LedSharePartition, settings: ShareGroupSettings) -> int | None:
         """Where there are records that may be acquired; None: nowhere."""
@@ -318,7 +330,7 @@ class ShareFetches:
         """Return when there may be records, or the member waits no longer."""
         event = trio.Event()
         for one in led:
-            one.add_waiting(event)
+            one.add_waiting(event, is_choosy=wanted.min_bytes > 1)
         try:
             # What came before the watch began tells nobody.
             if self._available([one for one in led if not one.is_being_read], settings) >= max(1, wanted.min_bytes):

@@ -99,30 +99,44 @@ class LedSharePartition:
         """Of writes that are not through, where somebody asked."""
         self._waiting: dict[trio.Event, None] = {}
         """Fetches that wait for records of it, longest first."""
+        self._choosy: dict[trio.Event, None] = {}
+        """Fetches that wait for many records of it."""
 
     # Fetches that wait
 
-    def add_waiting(self, event: trio.Event) -> None:
-        """Set an event when there may be records to acquire."""
-        if not self._waiting:
+    def add_waiting(self, event: trio.Event, *, is_choosy: bool) -> None:
+        """Set an event when there may be records to acquire.
+
+        Args:
+            is_choosy: A few may not be enough. Others acquire what there is, and have the next one look when they end.
+        """
+        if not self._waiting and not self._choosy:
             self.native.watch()
-        self._waiting[event] = None
+        (self._choosy if is_choosy else self._waiting)[event] = None
 
     def remove_waiting(self, event: trio.Event) -> None:
-        if event in self._waiting:
-            del self._waiting[event]
-            if not self._waiting:
+        waiting = self._choosy if event in self._choosy else self._waiting
+        if event in waiting:
+            del waiting[event]
+            if not self._waiting and not self._choosy:
                 self.native.watch(False)
 
     def wake(self) -> None:
-        """Have fetches look again."""
-        for event in self._waiting:
+        """Have a fetch look again: all would find the same records."""
+        for event in self._choosy:
+            event.set()
+        if self._waiting:
+            next(iter(self._waiting)).set()
+
+    def wake_all(self) -> None:
+        """Have all fetches look again."""
+        for event in (*self._waiting, *self._choosy):
             event.set()
 
     # Acknowledgements that wait
 
     def is_idle(self) -> bool:
-        return not (self.machine.is_writing or self.is_being_read or self._waiting)
+        return not (self.machine.is_writing or self.is_being_read or self._waiting or self._choosy)
 
     def outcome(self, number: int) -> WriteOutcome:
         """What will become of a write that the machine has just named."""
@@ -140,7 +154,7 @@ class LedSharePartition:
         self.error = error
         while self._outcomes:
             self._outcomes.popitem()[1].settle(error)
-        self.wake()
+        self.wake_all()
 
 
 class _Loading:

@@ -25,6 +25,8 @@ from ottla.share.records import Change, RecordState, Run, Runs
 THROTTLED_COUNT_MIN: Final = 2
 """Fewer deliveries than this never make records suspicious."""
 DELIVERY_COUNT_MAX: Final = 2**15 - 1
+WHOLE_BATCH_MAX: Final = 10_000
+"""Larger batches are given out in parts: what becomes of each record must fit into one record of the coordinator."""
 RETRY_MS: Final = 1_000
 """How long a lock that has ended is left to its member after the share coordinator could not be told."""
 
@@ -187,7 +189,8 @@ class SharePartition:
                 limit = min(limit, self._fresh_end - run.first_offset)
             last = min(run.first_offset + limit - 1, run.last_offset)
             if part is None and not is_limit_strict:
-                last = min(_end_of_batch(batches, last), run.last_offset)
+                whole = min(_end_of_batch(batches, last), run.first_offset + WHOLE_BATCH_MAX - 1)
+                last = min(max(last, whole), run.last_offset)
             count = last - run.first_offset + 1
             left -= count
             for first, end in _ranges(batches, run.first_offset, last, batch_size):
@@ -360,13 +363,15 @@ class SharePartition:
             # It may have been kept all the same, and what it made the share coordinator forget may count again.
             self._is_kept_known = False
             self._deadline_ms = retry_ms if self._deadline_ms is None else min(retry_ms, self._deadline_ms)
-        for run in list(self._runs):
+
+        def settled(run: Run) -> Run:
             if run.change is None or run.change.write != write.number:
-                continue
+                return run
             if is_kept:
-                self._runs.put(run._replace(state=run.change.state, member_id="", deadline_ms=0, change=None))
-            else:
-                self._runs.put(run._replace(deadline_ms=max(run.deadline_ms, retry_ms), change=None))
+                return run._replace(state=run.change.state, member_id="", deadline_ms=0, change=None)
+            return run._replace(deadline_ms=max(run.deadline_ms, retry_ms), change=None)
+
+        self._runs.rewrite(settled)
         self._tidy()
 
 

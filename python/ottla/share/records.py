@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -118,6 +118,10 @@ class Runs:
         before = [self._runs[begin - 1]] if begin > 0 else []
         after = [self._runs[end]] if end < len(self._runs) else []
         self._runs[begin - len(before) : end + len(after)] = _joined(before + rest + after)
+
+    def rewrite(self, rewritten: Callable[[Run], Run]) -> None:
+        """Let each run be what a function makes of it; its offsets stay."""
+        self._runs = _joined([rewritten(run) for run in self._runs])
 
     def forget_before(self, offset: int) -> None:
         """Begin at an offset, which may be behind the end."""

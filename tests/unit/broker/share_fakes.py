@@ -36,8 +36,11 @@ class FakeNative:
         self.log_start_offset, self.high_watermark = 0, 5
         self.before_read: Callable[[], None] = lambda: None
         self.reads = 0
+        self.looks = 0
+        """How often somebody asked for the offsets."""
 
     def offsets(self) -> Any:
+        self.looks += 1
         return SimpleNamespace(
             leader_epoch=3, log_start_offset=self.log_start_offset, high_watermark=self.high_watermark
         )

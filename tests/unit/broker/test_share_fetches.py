@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 import trio
 import trio.testing
 
@@ -23,14 +26,20 @@ AT = (TOPIC, 0)
 class Member:
     """A member with a session, whose fetches wait for a minute."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, beside: Member | None = None) -> None:
+        """Args: beside: Another member of the group."""
+        self.key = MEMBER if beside is None else beside.key._replace(member_id=f"{beside.key.member_id}m")
+        if beside is not None:
+            self.settings, self.fetches = beside.settings, beside.fetches
+            self.session = self.begin()
+            return
         self.counters = ShareCounters()
         self.settings = SETTINGS
         self.fetches = ShareFetches(
             world.partitions,
             settings=cast(Any, SimpleNamespace(of=lambda _group_id: self.settings)),
             disk_threads=[trio.CapacityLimiter(1)],
-            sessions_max=10,
+            sessions_max=100,
             fetch_bytes_max=lambda: 1 << 20,
             counters=self.counters,
         )
@@ -38,7 +47,7 @@ class Member:
 
     def begin(self) -> ShareSession:
         return self.fetches.sessions.fetch(
-            MEMBER, 0, connection_id=1, wanted=[AT], forgotten=(), acknowledges=False, partitions_max=10
+            self.key, 0, connection_id=1, wanted=[AT], forgotten=(), acknowledges=False, partitions_max=10
         )
 
     async def fetch(self, *, min_bytes: int = 1) -> dict[Any, Fetched]:
@@ -50,7 +59,45 @@ class Member:
             batch_size=3,
             is_limit_strict=False,
         )
-        return await self.fetches.fetch(MEMBER, self.session, wanted)
+        return await self.fetches.fetch(self.key, self.session, wanted)
+
+    async def acquire(self, into: Acquired, **fields: Any) -> None:
+        """Fetch, and tell of the offsets that it acquired."""
+        found = await self.fetch(**fields)
+        into.add(at for one in found[AT].acquired for at in range(one.first_offset, one.last_offset + 1))
+
+
+class Acquired:
+    """What fetches have acquired. They read in threads, so that it takes them a moment."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self._added = trio.Event()
+
+    def add(self, offsets: Iterable[int]) -> None:
+        self.offsets += offsets
+        self._added.set()
+
+    async def wait(self, *offsets: int) -> None:
+        """Return when it is these."""
+        with trio.fail_after(10):
+            while len(self.offsets) < len(offsets):
+                self._added = trio.Event()
+                await self._added.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(self.offsets) == list(offsets)
+
+
+def members(world: World, count: int) -> list[Member]:
+    found = [Member(world)]
+    while len(found) < count:
+        found.append(Member(world, beside=found[-1]))
+    return found
+
+
+def produce(world: World, count: int) -> None:
+    world.native.high_watermark += count
+    world.partitions.on_high_watermark("t", 0)
 
 
 def test_a_log_that_loses_its_beginning_while_it_is_read_loses_no_more() -> None:
@@ -137,12 +184,80 @@ def test_records_that_come_just_before_a_fetch_watches_are_not_waited_for() -> N
     async def test(world: World) -> None:
         member = Member(world)
 
-        def produce() -> None:
+        def come() -> None:
             world.native.high_watermark = 8
 
-        world.native.before_watch = produce
+        world.native.before_watch = come
         with trio.fail_after(5):
             found = (await member.fetch(min_bytes=3))[AT]
         assert [(one.first_offset, one.last_offset) for one in found.acquired] == [(5, 7)]
+
+    run(test)
+
+
+def test_of_many_fetches_that_wait_one_looks_for_a_record() -> None:
+    async def test(world: World) -> None:
+        acquired = Acquired()
+        async with trio.open_nursery() as nursery:
+            for member in members(world, 100):
+                nursery.start_soon(member.acquire, acquired)
+            await trio.testing.wait_all_tasks_blocked()
+            world.native.looks = 0
+            produce(world, 1)
+            await acquired.wait(5)
+            assert world.native.looks < 30
+            nursery.cancel_scope.cancel()
+
+    run(test)
+
+
+def test_what_one_fetch_leaves_is_for_the_next() -> None:
+    async def test(world: World) -> None:
+        acquired = Acquired()
+        async with trio.open_nursery() as nursery:
+            for member in members(world, 4):
+                nursery.start_soon(member.acquire, acquired)
+            await trio.testing.wait_all_tasks_blocked()
+            produce(world, 7)
+            await acquired.wait(5, 6, 7, 8, 9, 10, 11)
+            nursery.cancel_scope.cancel()
+
+    run(test)
+
+
+@pytest.mark.parametrize("leaving", range(4))
+def test_a_fetch_that_is_told_of_records_and_ends_leaves_them_to_others(leaving: int) -> None:
+    async def test(world: World) -> None:
+        acquired = Acquired()
+        scopes = [trio.CancelScope() for _ in range(4)]
+
+        async def fetch(member: Member, scope: trio.CancelScope) -> None:
+            with scope:
+                await member.acquire(acquired)
+
+        async with trio.open_nursery() as nursery:
+            for member, scope in zip(members(world, 4), scopes, strict=True):
+                nursery.start_soon(fetch, member, scope)
+            await trio.testing.wait_all_tasks_blocked()
+            produce(world, 1)
+            for scope in scopes[:leaving] + scopes[leaving + 1 :]:
+                scope.cancel()
+        assert acquired.offsets == [5]
+
+    run(test)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_who_waits_for_many_records_keeps_none_from_others(first: int) -> None:
+    async def test(world: World) -> None:
+        acquired = Acquired()
+        async with trio.open_nursery() as nursery:
+            for index, member in enumerate(members(world, 2)):
+                nursery.start_soon(partial(member.acquire, acquired, min_bytes=1 if index == first else 3))
+                await trio.testing.wait_all_tasks_blocked()
+            produce(world, 1)
+            await acquired.wait(5)
+            produce(world, 3)
+            await acquired.wait(5, 6, 7, 8)
 
     run(test)

@@ -103,7 +103,7 @@ def test_a_state_that_others_have_taken_over_is_read_again() -> None:
         led = await world.load()
         world.acquire(led, 2)
         waiting = trio.Event()
-        led.add_waiting(waiting)
+        led.add_waiting(waiting, is_choosy=False)
         assert world.native.watchers == 1
         world.write_error = ErrorCode.FENCED_STATE_EPOCH
         first = world.accept(led, 5)

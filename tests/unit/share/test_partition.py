@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 from ottla.coordinator.share.state import StateBatch, combine
 from ottla.share.acknowledgement import Acknowledgement, AcknowledgeType
-from ottla.share.partition import FetchedBatch, KeptBatch, SharePartition, ShareSettings, StateWrite
+from ottla.share.partition import (
+    WHOLE_BATCH_MAX,
+    Acquired,
+    FetchedBatch,
+    KeptBatch,
+    SharePartition,
+    ShareSettings,
+    StateWrite,
+)
 from ottla.share.records import RecordState
 
 SETTINGS = ShareSettings(record_lock_duration_ms=100, delivery_count_limit=5, partition_max_record_locks=10)
@@ -96,3 +104,16 @@ def test_one_record_that_is_kept_for_long_does_not_make_all_behind_it_be_remembe
     say(machine, AcknowledgeType.ACCEPT, 0, 0)
     machine.on_written(write(machine), is_kept=True, now_ms=0)
     assert acquire(machine, range(100)) == list(range(10, 20))
+
+
+def test_a_batch_that_is_very_large_is_given_out_in_parts() -> None:
+    machine = Coordinator().load()
+    batch = FetchedBatch(0, WHOLE_BATCH_MAX + 9)
+    found: list[Acquired] = []
+    for member_id in ("a", "b"):
+        found += machine.acquire(member_id, 0, [batch], max_records=5, batch_size=5, is_limit_strict=False, now_ms=0)
+    assert found == [(0, WHOLE_BATCH_MAX - 1, 1)], "the rest waits until some of it is done with"
+    machine.acknowledge("a", [Acknowledgement(0, WHOLE_BATCH_MAX - 1, (AcknowledgeType.ACCEPT,))], 0)
+    machine.on_written(write(machine), is_kept=True, now_ms=0)
+    rest = machine.acquire("b", WHOLE_BATCH_MAX, [batch], max_records=5, batch_size=5, is_limit_strict=False, now_ms=0)
+    assert rest == [(WHOLE_BATCH_MAX, WHOLE_BATCH_MAX + 9, 1)]
