@@ -69,15 +69,15 @@ def beat(wire: Wire, member_id: str, epoch: int, *topics: str) -> Any:
 
 
 def beat_until_assigned(wire: Wire, member_id: str, epoch: int) -> tuple[int, set[int]]:
-    """Returns the member's epoch and partitions."""
-    for _ in range(200):
+    """Returns the member's epoch and partitions; the share coordinator begins the states between two heartbeats."""
+    deadline_s = time.monotonic() + 10
+    while time.monotonic() < deadline_s:
         response = beat(wire, member_id, epoch, "t")
         assert response.error_code is ErrorCode.NONE
         epoch = response.member_epoch
         if response.assignment.topic_partitions:
             (found,) = response.assignment.topic_partitions
             return epoch, set(found.partitions)
-        time.sleep(0.02)  # the share coordinator begins the states meanwhile
     raise AssertionError("nothing is assigned")
 
 

@@ -197,6 +197,7 @@ class ShareFetches:
             # It may have been the one that was told of records, and have left them.
             for one in led:
                 self._pass_on(one, settings)
+            self._retire(key.group_id)
 
     def _pass_on(self, led: LedSharePartition, settings: ShareGroupSettings) -> None:
         """Have another fetch look if there is something left for it."""

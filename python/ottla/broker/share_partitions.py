@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = EventLog("share_partitions")
 
 LATEST_TIMESTAMP: Final = -1
+TICK_S: Final = 0.02
+"""How long locks that are about to end wait for others, as each time all share partitions are looked at."""
 _FOR_A_WHILE: Final = frozenset(
     {
         ErrorCode.COORDINATOR_NOT_AVAILABLE,
@@ -209,12 +211,19 @@ class SharePartitions:
                     if self._timer_deadline_ms is None:
                         await trio.sleep_forever()
                     await trio.sleep_until(trio_time(self._timer_deadline_ms))
-                now = now_ms()
-                for led in list(self._led.values()):
-                    led.machine.on_tick(now)
-                    self.write(led)
-                    if not self.has_readers(led.key.group_id):
-                        self._retire((led,))
+                self._timer_deadline_ms = 0  # nobody need wake this task: it is about to look for itself
+                self._tick(now_ms())
+                await trio.sleep(TICK_S)
+
+    def _tick(self, now: int) -> None:
+        """Let the locks end that are due."""
+        for led in list(self._led.values()):
+            deadline_ms = led.machine.next_deadline_ms()
+            if deadline_ms is not None and deadline_ms <= now:
+                led.machine.on_tick(now)
+                self.write(led)
+                if not self.has_readers(led.key.group_id):
+                    self._retire((led,))
 
     def __len__(self) -> int:
         return len(self._led)

@@ -261,3 +261,14 @@ def test_who_waits_for_many_records_keeps_none_from_others(first: int) -> None:
             await acquired.wait(5, 6, 7, 8)
 
     run(test)
+
+
+def test_a_client_that_leaves_while_its_fetch_reads_leaves_nothing_in_memory() -> None:
+    async def test(world: World) -> None:
+        world.start_offset = 0
+        member = Member(world)
+        world.native.before_read = partial(member.fetches.on_connection_closed, 1)
+        assert await member.fetch() == {}
+        assert len(world.partitions) == 0
+
+    run(test)
