@@ -104,6 +104,17 @@ def test_a_client_that_is_gone_takes_no_records_along(broker: BrokerProcess) -> 
         assert other.fetch() == [(0, 2, 1)]
 
 
+def test_a_broker_stops_cleanly_while_members_have_records_and_wait_for_others(broker: BrokerProcess) -> None:
+    produce(broker, 2)
+    with member(broker) as one, member(broker) as other:
+        assert one.fetch() == [(0, 1, 1)]
+        other.begin_fetch()
+        assert broker.terminate() == 0
+    broker.start()
+    with member(broker) as one:
+        assert one.fetch() == [(0, 1, 1)]
+
+
 def test_locks_end(broker: BrokerProcess) -> None:
     with Wire(broker.port) as wire:
         configure(wire, GROUP, share_record_lock_duration_ms=str(LOCK_MS))
@@ -129,6 +140,17 @@ def test_a_group_that_was_moved_begins_there(broker: BrokerProcess) -> None:
         assert response.responses[0].partitions[0].error_code is ErrorCode.NONE
         with member(broker) as other:
             assert other.fetch() == [(4, 5, 1)]
+
+
+def test_a_group_that_begins_at_the_end_misses_nothing_while_nobody_is_there(broker: BrokerProcess) -> None:
+    with Wire(broker.port) as wire:
+        configure(wire, GROUP, share_auto_offset_reset="latest")
+    produce(broker, 2)
+    with member(broker) as one:
+        assert one.fetch(max_wait_ms=0) == []
+    produce(broker, 3)
+    with member(broker) as other:
+        assert other.fetch() == [(2, 4, 1)]
 
 
 def test_a_topic_that_is_deleted(broker: BrokerProcess) -> None:

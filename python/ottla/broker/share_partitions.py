@@ -201,19 +201,22 @@ class SharePartitions:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep time, and write, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            while True:
-                with trio.CancelScope() as self._timer:
-                    deadlines = [led.machine.next_deadline_ms() for led in self._led.values()]
-                    self._timer_deadline_ms = min((at for at in deadlines if at is not None), default=None)
-                    if self._timer_deadline_ms is None:
-                        await trio.sleep_forever()
-                    await trio.sleep_until(trio_time(self._timer_deadline_ms))
-                self._timer_deadline_ms = 0  # nobody need wake this task: it is about to look for itself
-                self._tick(now_ms())
-                await trio.sleep(TICK_S)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                while True:
+                    with trio.CancelScope() as self._timer:
+                        deadlines = [led.machine.next_deadline_ms() for led in self._led.values()]
+                        self._timer_deadline_ms = min((at for at in deadlines if at is not None), default=None)
+                        if self._timer_deadline_ms is None:
+                            await trio.sleep_forever()
+                        await trio.sleep_until(trio_time(self._timer_deadline_ms))
+                    self._timer_deadline_ms = 0  # nobody need wake this task: it is about to look for itself
+                    self._tick(now_ms())
+                    await trio.sleep(TICK_S)
+        finally:
+            self._nursery = None  # connections are closed after this: what their members had is free without a word
 
     def _tick(self, now: int) -> None:
         """Let the locks end that are due."""

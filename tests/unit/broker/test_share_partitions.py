@@ -188,3 +188,20 @@ def test_a_partition_that_is_not_there() -> None:
         assert refused.value.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
     run(test)
+
+
+def test_members_that_leave_once_the_broker_stops() -> None:
+    """Their connections are closed when nothing can be written any more."""
+
+    async def main() -> None:
+        world = World()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(world.partitions.run)
+            led = await world.load()
+            world.acquire(led, 1)
+            nursery.cancel_scope.cancel()
+        assert led.machine.release("m") is not None
+        world.partitions.write(led)
+        assert world.writes == []
+
+    trio.run(main)
