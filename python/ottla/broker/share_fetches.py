@@ -95,8 +95,10 @@ class ShareFetches:
 
     # Sessions
 
-    async def end_session(self, key: SessionKey) -> None:
+    async def end_session(self, key: SessionKey, session: ShareSession) -> None:
         """End a session; returns when what its member has is free for others, or that could not be written."""
+        if self.sessions.get(key) is not session:
+            return  # its client has left meanwhile, and may have begun anew
         self.sessions.end(key)
         for outcome in self._release(key):
             await outcome.wait()

@@ -263,6 +263,25 @@ def test_who_waits_for_many_records_keeps_none_from_others(first: int) -> None:
     run(test)
 
 
+def test_the_end_of_a_session_is_not_that_of_the_next() -> None:
+    """Its last request waited for a write while the client came back on another connection."""
+
+    async def test(world: World) -> None:
+        member = Member(world)
+        before, after = member.session, member.begin()
+        world.native.high_watermark = 8
+        member.session = after
+        assert (await member.fetch())[AT].acquired
+        await member.fetches.end_session(MEMBER, before)
+        assert member.fetches.sessions.get(MEMBER) is after
+        (led,) = world.partitions.of_group("g")
+        assert led.machine.next_write() is None, "nothing is released"
+        await member.fetches.end_session(MEMBER, after)
+        assert not member.fetches.sessions.has_group("g")
+
+    run(test)
+
+
 def test_a_client_that_leaves_while_its_fetch_reads_leaves_nothing_in_memory() -> None:
     async def test(world: World) -> None:
         world.start_offset = 0

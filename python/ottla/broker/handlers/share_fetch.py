@@ -46,7 +46,7 @@ async def handle_share_fetch(context: RequestContext, request: ShareFetchRequest
     found: dict[TopicPartition, Fetched] = {}
     if request.share_session_epoch == FINAL_EPOCH:
         await fetches.finish_acknowledging(begun)
-        await fetches.end_session(key)
+        await fetches.end_session(key, session)
     elif wanted.max_bytes > 0 and wanted.max_records != 0:
         if request.share_session_epoch == INITIAL_EPOCH:
             found = {at: Fetched() for at in session.partitions}
@@ -69,13 +69,13 @@ async def handle_share_acknowledge(
     fetches = context.broker.share_fetches
     try:
         key = _session_key(context, request)
-        fetches.sessions.acknowledge(key, request.share_session_epoch)
+        session = fetches.sessions.acknowledge(key, request.share_session_epoch)
     except KafkaError as error:
         return ShareAcknowledgeResponse(error_code=error.code, error_message=error.message)
     begun = fetches.begin_acknowledging(key, _acknowledgements(request.topics), may_renew=request.is_renew_ack)
     found = await fetches.finish_acknowledging(begun)
     if request.share_session_epoch == FINAL_EPOCH:
-        await fetches.end_session(key)
+        await fetches.end_session(key, session)
     rows = (
         (
             at,
