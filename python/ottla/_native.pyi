@@ -51,19 +51,23 @@ class DataPlane:
         read from it or write to it. Raises: OSError.
         """
 
+    def wait_beside(self, fd: int) -> None:
+        """Have `poll` return when this descriptor, which stays the caller's, is readable. Raises: OSError. QUICK."""
+
     def poll(
-        self, now_ms: int, wall_ms: int
-    ) -> tuple[list[tuple[int, bool, list[Request]]], list[tuple[str, int]], list[Unverified]]:
+        self, now_ms: int, wall_ms: int, wait_max_s: float = 0.0
+    ) -> tuple[list[tuple[int, bool, list[Request]]], list[tuple[str, int]], list[Unverified], bool]:
         """Do what there is to do: receive, handle, send, take in completed writes and expired deadlines.
 
         Returns (session_id, is_over, requests) for every session of which there is news: `requests` are owed by Python
         (at most one a session, until its `reply`); `is_over` asks for `close_session`. And the (topic, partition) of
         watched partitions whose high watermark moved (or whose appends failed: compare `offsets`). And the Produce
-        requests about which the transaction coordinator must be asked, for `verified`.
+        requests about which the transaction coordinator must be asked, for `verified`. And whether the descriptor of
+        `wait_beside` is readable.
 
         QUICK: works for about a millisecond at most; what is left then keeps the descriptor readable. An unneeded call
-        does no harm. While there is nothing to return, and no answer is owed, it waits for what comes next, without the
-        GIL: 2 ms at most each time, 5 ms in all.
+        does no harm. With `wait_max_s` it goes on, waiting without the GIL for what comes next, until there is
+        something to return or that time is over; it may return with nothing before, to be called with newer clocks.
         """
 
     def verify_transactions(self, *, verifies: bool) -> None:

@@ -34,7 +34,7 @@ from ottla.broker.listener import ConnectionLimits, open_listener, serve_listene
 from ottla.broker.log_maintenance import MaintenanceSettings, log_complaints, maintain_logs
 from ottla.broker.metadata_publisher import MetadataPublisher
 from ottla.broker.metrics import Metrics, render
-from ottla.broker.poller import poll_data_plane
+from ottla.broker.poller import Poller
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
 from ottla.broker.roles import check_roles, client_listeners
@@ -245,7 +245,8 @@ class Server:
         )
         try:
             async with trio.open_nursery() as services:
-                services.start_soon(poll_data_plane, plane, self.connections, on_high_watermark, verifier.start)
+                poller = Poller(plane, self.connections, on_high_watermark, verifier.start)
+                services.start_soon(poller.run)
                 await services.start(coordinator.run)
                 await services.start(transactions.run)
                 await services.start(share_coordinator.run)

@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use ottla_core::data_plane::metrics::{ApiMetrics, LATENCY_BUCKETS_US};
 use ottla_core::data_plane::rules::ProduceRules;
@@ -28,7 +29,7 @@ use crate::errors::into_py;
 use crate::partition::Partition;
 use crate::placement::Openings;
 use crate::plane::{self, Plane};
-use crate::readiness::{Wakeup, wait_readable};
+use crate::readiness::{Events, Wakeup};
 use crate::warmer::Warmer;
 
 /// Threads that check large compressed batches, at most; there is no use in more than the machine has cores.
@@ -48,6 +49,7 @@ type Polled = (
     Vec<(SessionId, bool, Vec<RequestTuple>)>,
     Vec<(String, i32)>,
     Vec<UnverifiedTuple>,
+    bool,
 );
 
 #[pyclass(frozen, module = "ottla._native")]
@@ -153,13 +155,21 @@ impl DataPlane {
         self.plane.lock().idle_sessions(before_ms)
     }
 
-    fn poll(&self, py: Python<'_>, now_ms: i64, wall_ms: i64) -> Polled {
-        let wait = |fd, wait_max| py.detach(|| wait_readable(fd, wait_max));
+    fn wait_beside(&self, fd: RawFd) -> PyResult<()> {
+        self.plane.lock().wait_beside(fd).map_err(PyOSError::new_err)
+    }
+
+    #[pyo3(signature = (now_ms, wall_ms, wait_max_s=0.0))]
+    fn poll(&self, py: Python<'_>, now_ms: i64, wall_ms: i64, wait_max_s: f64) -> Polled {
+        let wait_max = Duration::try_from_secs_f64(wait_max_s).unwrap_or_default();
         let plane::Polled {
             news,
             moved,
             unverified,
-        } = self.plane.poll(now_ms, wall_ms, wait);
+            is_due,
+        } = self.plane.poll(now_ms, wall_ms, wait_max, |epoll, wait_max| {
+            py.detach(|| Events::take(epoll, wait_max))
+        });
         let moved = if moved.is_empty() {
             Vec::new()
         } else {
@@ -170,7 +180,7 @@ impl DataPlane {
             .into_iter()
             .map(|(session_id, news)| (session_id, news.is_over, tuples(py, news.owed)));
         let unverified = unverified.into_iter().map(unverified_tuple);
-        (news.collect(), moved, unverified.collect())
+        (news.collect(), moved, unverified.collect(), is_due)
     }
 
     #[pyo3(signature = (*, verifies))]
@@ -198,7 +208,6 @@ impl DataPlane {
             .collect();
         let mut inner = self.plane.lock();
         let now = inner.now(now_ms, wall_ms);
-        inner.verifying_count = inner.verifying_count.saturating_sub(1);
         if !inner.core.on_verified(session_id, request_id, &refused, now) {
             return None;
         }

@@ -12,7 +12,7 @@ use ottla_core::data_plane::{DataPlane as Core, Now, SessionId, Unverified};
 use ottla_core::session::pipeline::OwedRequest;
 use ottla_core::storage::log_dir::PartitionId;
 
-use crate::readiness::{BROKEN, READABLE, Readiness, WRITABLE, Wakeup};
+use crate::readiness::{BROKEN, Events, READABLE, Readiness, WRITABLE, Wakeup};
 use crate::socket::{self, Attempt, Sent};
 use crate::warmer::Warmer;
 
@@ -21,12 +21,9 @@ const TURN_BYTES_MAX: usize = 1024 * 1024;
 const TURN_MAX: Duration = Duration::from_micros(200);
 /// What one `poll` may take before the event loop's other tasks get theirs.
 const POLL_MAX: Duration = Duration::from_millis(1);
-/// How long `Plane::poll` waits for what comes next before it returns to the event loop, whose turn costs more than all
-/// of a small request.
-const LINGER_MAX: Duration = Duration::from_millis(2);
-/// What one `Plane::poll` may take with all its waiting: so late may anything be that only the event loop sees, such as
-/// a new connection.
-const LINGERING_POLL_MAX: Duration = Duration::from_millis(5);
+/// So old may the caller's clocks become in `Plane::poll`: it is called again with new ones before anything is done. The
+/// wall clock may jump meanwhile.
+const CLOCK_AGE_MAX: Duration = Duration::from_millis(50);
 /// Requests that are handled between two looks at the clock.
 const REQUESTS_A_STEP: usize = 8;
 /// Size of the buffer that all sessions receive into.
@@ -44,8 +41,6 @@ struct Socket {
     is_warming: bool,
     /// It is in `Inner::again`.
     is_again: bool,
-    /// Python has a request of it that is not answered yet.
-    is_owed: bool,
     last_active_ms: i64,
 }
 
@@ -79,11 +74,13 @@ pub struct Polled {
     pub moved: Vec<PartitionId>,
     /// Requests that wait for the transaction coordinator.
     pub unverified: Vec<Unverified>,
+    /// The descriptor of `wait_beside` is readable.
+    pub is_due: bool,
 }
 
 impl Polled {
     fn is_empty(&self) -> bool {
-        self.news.is_empty() && self.moved.is_empty() && self.unverified.is_empty()
+        self.news.is_empty() && self.moved.is_empty() && self.unverified.is_empty() && !self.is_due
     }
 }
 
@@ -100,10 +97,6 @@ pub struct Inner {
     wakeup: Arc<Wakeup>,
     /// Sessions whose last turn ended before they did.
     again: Vec<SessionId>,
-    /// How many sessions have a request with Python.
-    owed_count: usize,
-    /// Requests about which the transaction coordinator is being asked.
-    pub verifying_count: usize,
 }
 
 #[derive(Debug)]
@@ -125,8 +118,6 @@ impl Plane {
             readiness,
             wakeup: Arc::clone(&wakeup),
             again: Vec::new(),
-            owed_count: 0,
-            verifying_count: 0,
         };
         Ok(Self {
             inner: Mutex::new(inner),
@@ -139,35 +130,45 @@ impl Plane {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `Inner::poll`, again and again while something keeps happening in short intervals that is nobody's business but
-    /// ours. Returns at once with what the caller must know (also the watched partitions that moved), and while Python
-    /// owes an answer to anybody.
+    /// `Inner::poll`, again and again until there is something that the caller must know (also watched partitions that
+    /// moved), the descriptor of `wait_beside` is readable, or `wait_max` is over. So the caller, whose turn costs more
+    /// than all of a small request, has none for what is the data plane's alone.
     ///
-    /// `wait` waits, for at most a given time, until a descriptor is readable; it returns false if it is not.
-    pub fn poll(&self, now_ms: i64, wall_ms: i64, wait: impl Fn(RawFd, Duration) -> bool) -> Polled {
+    /// `take_aside` is `Events::take` while other threads of the interpreter have their turn.
+    pub fn poll(
+        &self,
+        now_ms: i64,
+        wall_ms: i64,
+        wait_max: Duration,
+        take_aside: impl Fn(RawFd, Duration) -> Events,
+    ) -> Polled {
         let started = Instant::now();
+        let epoll = self.lock().wakeup_fd();
+        let mut events = Events::take(epoll, Duration::ZERO);
         loop {
+            let elapsed = started.elapsed();
             let mut inner = self.lock();
-            let elapsed_ms = started.elapsed().as_millis() as i64;
+            let elapsed_ms = elapsed.as_millis() as i64;
             let now = inner.now(now_ms + elapsed_ms, wall_ms + elapsed_ms);
             let polled = Polled {
-                news: inner.poll(now),
+                news: inner.poll(now, &events),
                 moved: inner.core.take_moved(),
                 unverified: inner.core.take_unverified(),
+                is_due: events.is_beside_ready(),
             };
-            inner.verifying_count += polled.unverified.len();
-            let fd = inner.wakeup_fd();
-            let is_needed = !polled.is_empty() || inner.owed_count > 0 || inner.verifying_count > 0;
-            let left = LINGERING_POLL_MAX.saturating_sub(started.elapsed());
-            if is_needed || left.is_zero() {
+            let has_more = !inner.again.is_empty();
+            let left = wait_max.saturating_sub(started.elapsed());
+            if !polled.is_empty() || left.is_zero() {
                 inner.ask_for_another_poll();
                 return polled;
             }
-            let has_more = !inner.again.is_empty();
             drop(inner);
-            // Waiting lets other threads have the interpreter, also where there is nothing to wait for.
-            let wait_max = if has_more { Duration::ZERO } else { left.min(LINGER_MAX) };
-            if !wait(fd, wait_max) && !has_more {
+            let wait = if has_more { Duration::ZERO } else { left };
+            // Also where there is nothing to wait for: others are to have the interpreter now and then.
+            events = take_aside(epoll, wait);
+            let is_over = events.is_empty() && !has_more;
+            if is_over || started.elapsed() > CLOCK_AGE_MAX {
+                // What is ready stays so.
                 return polled;
             }
         }
@@ -194,6 +195,11 @@ impl Inner {
         self.readiness.fd()
     }
 
+    /// Have `poll` return when this descriptor is readable.
+    pub fn wait_beside(&self, fd: RawFd) -> io::Result<()> {
+        self.readiness.wait_beside(fd)
+    }
+
     pub fn open_session(&mut self, fd: RawFd, now_ms: i64) -> io::Result<SessionId> {
         let session_id = self.core.open_session();
         if let Err(error) = self.readiness.set(fd, session_id, None, Some(READABLE)) {
@@ -205,7 +211,6 @@ impl Inner {
             interest: Some(READABLE),
             is_warming: false,
             is_again: false,
-            is_owed: false,
             last_active_ms: now_ms,
         };
         self.sockets.insert(session_id, socket);
@@ -214,7 +219,6 @@ impl Inner {
 
     pub fn close_session(&mut self, session_id: SessionId) {
         if let Some(socket) = self.sockets.remove(&session_id) {
-            self.owed_count -= usize::from(socket.is_owed);
             // It fails only for a socket that the caller has closed already, which left the set by that.
             let _ = self.readiness.set(socket.fd, session_id, socket.interest, None);
         }
@@ -234,9 +238,9 @@ impl Inner {
     }
 
     /// Do everything that there is to do; returns what the caller must know of which sessions.
-    pub fn poll(&mut self, now: Now) -> Vec<(SessionId, News)> {
+    pub fn poll(&mut self, now: Now, events: &Events) -> Vec<(SessionId, News)> {
         let started = Instant::now();
-        let mut ready = self.take_ready();
+        let mut ready = self.take_ready(events);
         let touched = self.take_touched(now);
         let mut news = Vec::new();
         for session_id in touched {
@@ -259,7 +263,6 @@ impl Inner {
     pub fn resume(&mut self, session_id: SessionId, now: Now) -> Option<News> {
         if let Some(socket) = self.sockets.get_mut(&session_id) {
             socket.last_active_ms = now.now_ms;
-            self.owed_count -= usize::from(std::mem::take(&mut socket.is_owed));
         }
         let mut owed = Vec::new();
         let turn = self.guarded_turn(session_id, now, false, &mut owed)?;
@@ -272,9 +275,10 @@ impl Inner {
     }
 
     /// Sessions whose turn it is: those that did not finish the last one, and those whose sockets are ready.
-    fn take_ready(&mut self) -> Vec<SessionId> {
+    fn take_ready(&mut self, events: &Events) -> Vec<SessionId> {
         let mut ready = Vec::new();
-        for (session_id, events) in self.readiness.take() {
+        self.readiness.clear(events);
+        for (session_id, events) in events.of_sessions() {
             let Some(socket) = self.sockets.get_mut(&session_id) else {
                 continue;
             };
@@ -373,11 +377,6 @@ impl Inner {
             self.come_again(session_id);
         }
         self.set_interest(session_id, turn);
-        if !owed.is_empty()
-            && let Some(socket) = self.sockets.get_mut(&session_id)
-        {
-            self.owed_count += usize::from(!std::mem::replace(&mut socket.is_owed, true));
-        }
         Some(turn)
     }
 

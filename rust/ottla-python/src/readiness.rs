@@ -16,6 +16,8 @@ const EVENTS_MAX: usize = 64;
 const WAKEUP: SessionId = 0;
 /// Stands for the timer.
 const TIMER: SessionId = SessionId::MAX;
+/// Stands for the descriptor of somebody else.
+const BESIDE: SessionId = SessionId::MAX - 1;
 
 pub const READABLE: u32 = libc::EPOLLIN as u32;
 pub const WRITABLE: u32 = libc::EPOLLOUT as u32;
@@ -47,19 +49,48 @@ fn clear(fd: &OwnedFd) {
     unsafe { libc::read(fd.as_raw_fd(), counter.as_mut_ptr().cast(), counter.len()) };
 }
 
-/// Wait until a descriptor is readable, at most for `wait_max`; false: it is not. An interrupted wait ends early.
-pub fn wait_readable(fd: RawFd, wait_max: Duration) -> bool {
-    let mut waited = libc::pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let timeout = libc::timespec {
-        tv_sec: wait_max.as_secs() as libc::time_t,
-        tv_nsec: libc::c_long::from(wait_max.subsec_nanos() as i32),
-    };
-    // SAFETY: both structures outlive the call.
-    unsafe { libc::ppoll(&raw mut waited, 1, &raw const timeout, std::ptr::null()) > 0 }
+/// What became ready. As long as nothing is done about it, it stays ready.
+#[derive(Debug)]
+pub struct Events {
+    events: [libc::epoll_event; EVENTS_MAX],
+    count: usize,
+}
+
+impl Events {
+    /// Wait for events of a set, at most for `wait_max` (in whole milliseconds). An interrupted wait ends early.
+    pub fn take(epoll: RawFd, wait_max: Duration) -> Self {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
+        let wait_ms = i32::try_from(wait_max.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        // SAFETY: the kernel fills at most `EVENTS_MAX` events of the array.
+        let count = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), EVENTS_MAX as i32, wait_ms) };
+        Self {
+            events,
+            count: usize::try_from(count).unwrap_or(0),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether the descriptor of `Readiness::wait_beside` is ready.
+    pub fn is_beside_ready(&self) -> bool {
+        self.has(BESIDE)
+    }
+
+    /// Sessions whose sockets are ready, each with what it is ready for.
+    pub fn of_sessions(&self) -> impl Iterator<Item = (SessionId, u32)> {
+        let all = self.all().map(|event| (event.u64, event.events));
+        all.filter(|(session_id, _)| ![WAKEUP, TIMER, BESIDE].contains(session_id))
+    }
+
+    fn has(&self, wanted: SessionId) -> bool {
+        self.all().any(|event| event.u64 == wanted)
+    }
+
+    fn all(&self) -> impl Iterator<Item = libc::epoll_event> {
+        self.events[..self.count].iter().copied()
+    }
 }
 
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
@@ -117,7 +148,7 @@ impl Readiness {
         unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut()) };
     }
 
-    /// Readable when `take` has something.
+    /// Readable when something is ready; for `Events::take`.
     pub fn fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
     }
@@ -146,23 +177,19 @@ impl Readiness {
         }
     }
 
-    /// Sessions whose sockets are ready, each with what it is ready for. Clears wake-up and timer.
-    pub fn take(&mut self) -> Vec<(SessionId, u32)> {
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
-        // SAFETY: the kernel fills at most `EVENTS_MAX` events of the array.
-        let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), EVENTS_MAX as i32, 0) };
-        let mut ready = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
-        for event in events.iter().take(usize::try_from(count).unwrap_or(0)) {
-            let (session_id, events) = (event.u64, event.events);
-            match session_id {
-                WAKEUP => clear(&self.wakeup.0),
-                TIMER => {
-                    clear(&self.timer);
-                    self.armed_ms = None;
-                }
-                _ => ready.push((session_id, events)),
-            }
+    /// Have the set be ready when this descriptor is readable, which stays the caller's.
+    pub fn wait_beside(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, BESIDE, READABLE)
+    }
+
+    /// Let wake-up and timer rest if events tell of them.
+    pub fn clear(&mut self, events: &Events) {
+        if events.has(WAKEUP) {
+            clear(&self.wakeup.0);
         }
-        ready
+        if events.has(TIMER) {
+            clear(&self.timer);
+            self.armed_ms = None;
+        }
     }
 }

@@ -1,0 +1,190 @@
+"""The data plane in Trio's idle time: what ends its wait, and what goes wrong in it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from ottla._native import build_batch
+from ottla.broker.connection import Connection
+from ottla.broker.poller import Poller, epoll_that_watches
+from ottla.protocol.versions import ApiKey
+from tests.property.native_lab import NativeLab, now_ms, wall_ms
+
+WAIT_S_MAX = 20
+METADATA = struct.pack(">ihhihc", 11, ApiKey.METADATA, 1, 7, 1, b"c")
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[NativeLab]:
+    with NativeLab(tmp_path / "data", {"t": 1}) as lab:
+        yield lab
+
+
+class Told:
+    """A connection that notes what it is told."""
+
+    def __init__(self, then: Callable[[Any], None]) -> None:
+        self._then = then
+
+    def on_polled(self, *, is_over: bool, owed: list[Any]) -> None:
+        self._then("over" if is_over else owed[0])
+
+
+def poller(lab: NativeLab, then: Callable[[Any], None], moved: Callable[[str, int], None] | None = None) -> Poller:
+    connections = cast("dict[int, Connection]", {lab.session_id: Told(then)})
+    return Poller(lab.plane, connections, moved or (lambda _topic, _partition: None))
+
+
+def test_a_task_that_a_request_wakes_runs_at_once(lab: NativeLab) -> None:
+    async def main() -> None:
+        told = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller(lab, lambda _request: told.set()).run)
+            await trio.testing.wait_all_tasks_blocked()
+            lab.client.sendall(METADATA)
+            with trio.fail_after(WAIT_S_MAX):
+                await told.wait()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_request_that_is_answered_without_a_task_takes_no_turn_of_the_event_loop(lab: NativeLab) -> None:
+    class Turns(trio.abc.Instrument):
+        count = 0
+
+        def after_io_wait(self, _timeout: float) -> None:
+            self.count += 1
+
+    turns = Turns()
+    answered = 0
+
+    def answer(request: Any) -> None:
+        nonlocal answered
+        answered += 1
+        lab.plane.reply(lab.session_id, request[0], b"\0\0\0\7", now_ms(), wall_ms())
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            lab.client.sendall(METADATA)
+            assert lab.client.recv(100) == b"\0\0\0\4\0\0\0\7"
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller(lab, answer).run)
+            await trio.testing.wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(turns)
+            with trio.fail_after(WAIT_S_MAX):
+                await trio.to_thread.run_sync(ask, 200)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert answered == 200
+    assert turns.count < 100
+
+
+def test_what_trio_waits_for_ends_the_wait(lab: NativeLab) -> None:
+    async def main() -> None:
+        here, there = socket.socketpair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller(lab, print).run)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(WAIT_S_MAX), here, there:
+                assert await trio.to_thread.run_sync(lambda: 5) == 5
+                await trio.to_thread.run_sync(there.send, b"x")
+                await trio.lowlevel.wait_readable(here)
+                began = trio.current_time()
+                await trio.sleep(0.02)
+                assert 0.02 <= trio.current_time() - began < 1
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_deadline_that_a_request_sets_is_kept(lab: NativeLab) -> None:
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+
+            def hurry(_request: Any) -> None:
+                scope.deadline = trio.current_time() + 0.01
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poller(lab, hurry).run)
+                await trio.testing.wait_all_tasks_blocked()
+                with trio.fail_after(WAIT_S_MAX):
+                    await trio.to_thread.run_sync(lab.client.sendall, METADATA)
+                    await trio.sleep_forever()
+        assert scope.cancelled_caught
+
+    trio.run(main)
+
+
+def test_moved_high_watermarks_are_told(lab: NativeLab) -> None:
+    async def main() -> None:
+        moved = trio.Event()
+        partition = lab.partitions["t", 0]
+        partition.watch()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller(lab, print, lambda _topic, _partition: moved.set()).run)
+            await trio.testing.wait_all_tasks_blocked()
+            partition.append_batch(build_batch([(None, b"x", wall_ms(), [])]), wall_ms=wall_ms())
+            with trio.fail_after(WAIT_S_MAX):
+                await moved.wait()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_bug_in_what_is_told_ends_the_poller_and_only_that(lab: NativeLab, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_request: Any) -> None:
+        raise RuntimeError("a bug")
+
+    async def main() -> None:
+        lab.client.sendall(METADATA)
+        with trio.fail_after(WAIT_S_MAX):
+            await poller(lab, fail).run()
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        trio.run(main)
+    assert not caplog.records, "Trio did not have to take it away"
+
+
+def test_a_poller_that_is_cancelled_leaves_nothing_behind(lab: NativeLab) -> None:
+    async def main() -> None:
+        before = set(os.listdir("/proc/self/fd"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller(lab, print).run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        lab.client.sendall(METADATA)
+        with trio.move_on_after(0.02):
+            await trio.sleep_forever()
+        assert lab.poll()[1], "nobody polled any more"
+        assert set(os.listdir("/proc/self/fd")) <= before
+
+    trio.run(main)
+
+
+def test_the_set_that_watches_a_descriptor_is_found_by_it() -> None:
+    async def main() -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            with pytest.raises(LookupError):
+                epoll_that_watches(here.fileno())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.lowlevel.wait_readable, here)
+                await trio.testing.wait_all_tasks_blocked()
+                found = epoll_that_watches(here.fileno())
+                assert os.readlink(f"/proc/self/fd/{found}") == "anon_inode:[eventpoll]"
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
