@@ -8,6 +8,7 @@ SOAK_SECONDS ?= 300
 FUZZ_SECONDS ?= 300
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+PROFILE_ARGS ?=
 
 BIN := .venv/bin
 DEPS := .venv/.deps
@@ -15,7 +16,7 @@ COMPAT_DEPS := .venv/.deps-compat
 NATIVE := .venv/.native-$(PROFILE)
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust/ottla-core/src rust/ottla-python -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: run test test-rust test-python check compat bench soak fuzz fmt clean
+.PHONY: run test test-rust test-python check compat bench profile soak fuzz fmt clean
 
 run: $(NATIVE)
 	$(BIN)/ottla demo --logs-dir examples
@@ -47,6 +48,13 @@ bench: $(NATIVE) $(COMPAT_DEPS)
 	tests/compat/install.sh
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python -m bench --jars .tools/java/lib $(BENCH_ARGS)
+
+# Needs Linux's `perf` on the machine; takes the drawing from the crate inferno.
+profile: $(NATIVE) $(COMPAT_DEPS)
+	tests/compat/install.sh
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	test -x .tools/cargo/bin/inferno-flamegraph || cargo install --quiet --locked --root .tools/cargo inferno
+	PATH="$(CURDIR)/.tools/cargo/bin:$$PATH" $(BIN)/python -m bench.profile --jars .tools/java/lib $(PROFILE_ARGS)
 
 soak: $(NATIVE) $(COMPAT_DEPS)
 	tests/compat/install.sh

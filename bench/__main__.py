@@ -29,6 +29,8 @@ The loads are in `bench/scenarios`: Kafka's own perf tools where it has one, els
 """
 PERFORMANCE_FOOT = """\
 ![Ottla over Apache Kafka, by load and figure](performance.png)
+
+Where the time goes under each load: flame graphs in [profiles](profiles), written by `make profile`.
 """
 README_LOADS = (
     "idle",
