@@ -96,6 +96,7 @@ PROFILED: Final[dict[str, type[Recorder]]] = {
     "1000 B records gzip": Perf,
     "500 small producers": Perf,
     "end to end": Perf,
+    "offset commits": PySpy,
     "consume-transform-produce": PySpy,
     "50 members join at once, KIP-848": PySpy,
     "heartbeats of 1000 members, classic": PySpy,
