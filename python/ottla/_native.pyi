@@ -70,6 +70,12 @@ class DataPlane:
         something to return or that time is over; it may return with nothing before, to be called with newer clocks.
         """
 
+    def cork(self, corked: bool) -> None:
+        """Let appends come together before the threads that write them are woken, until this is taken back. QUICK.
+
+        Which must follow soon: until then nothing that waits for a write goes on.
+        """
+
     def verify_transactions(self, *, verifies: bool) -> None:
         """Whether older clients are verified, too (`transaction.partition.verification.enable`). QUICK."""
 

@@ -116,12 +116,18 @@ class Poller(trio.abc.Instrument):
         moved: list[tuple[str, int]],
         unverified: list[Unverified],
     ) -> None:
-        for session_id, is_over, owed in sessions:
-            connection = self._connections.get(session_id)
-            if connection is not None:
-                connection.on_polled(is_over=is_over, owed=owed)
-        for topic, partition in moved:
-            self._on_high_watermark(topic, partition)
+        # What is appended for all of these is written together: else a writer is woken for each, and often takes the
+        # CPU from this very thread.
+        self._plane.cork(True)
+        try:
+            for session_id, is_over, owed in sessions:
+                connection = self._connections.get(session_id)
+                if connection is not None:
+                    connection.on_polled(is_over=is_over, owed=owed)
+            for topic, partition in moved:
+                self._on_high_watermark(topic, partition)
+        finally:
+            self._plane.cork(False)
         if unverified:
             assert self._verify is not None, "whoever calls verify_transactions answers"
             self._verify(unverified)

@@ -183,6 +183,10 @@ impl DataPlane {
         (news.collect(), moved, unverified.collect(), is_due)
     }
 
+    fn cork(&self, corked: bool) {
+        self.plane.lock().core.cork(corked);
+    }
+
     #[pyo3(signature = (*, verifies))]
     fn verify_transactions(&self, verifies: bool) {
         self.plane.lock().core.verify_transactions(verifies);

@@ -369,7 +369,7 @@ impl Inner {
             }
         });
         let turn = catch_unwind(take_turn).unwrap_or_else(|_| {
-            self.core.uncork();
+            self.core.cork(false);
             self.abort(session_id, "internal error while serving a request".to_owned());
             Turn::Over
         });

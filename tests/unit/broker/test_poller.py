@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from ottla._native import build_batch
+from ottla._native import DataPlane, build_batch
 from ottla.broker.connection import Connection
 from ottla.broker.poller import Poller, epoll_that_watches
 from ottla.protocol.versions import ApiKey
@@ -188,3 +188,46 @@ def test_the_set_that_watches_a_descriptor_is_found_by_it() -> None:
                 nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+class Noting:
+    """A data plane that says one thing, and notes what is done while it is corked."""
+
+    def __init__(self, notes: list[Any]) -> None:
+        self._notes = notes
+        self._said: list[Any] = [([(1, False, ["request"]), (2, True, [])], [("topic", 0)], [], True)]
+
+    def wait_beside(self, _fd: int) -> None:
+        pass
+
+    def poll(self, *_times: float) -> Any:
+        return self._said.pop() if self._said else ([], [], [], True)
+
+    def cork(self, corked: bool) -> None:
+        self._notes.append("cork" if corked else "uncork")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_one_poll_brings_is_written_together(fails: bool) -> None:
+    notes: list[Any] = []
+
+    def note(request: Any) -> None:
+        notes.append(request)
+        if fails:
+            raise RuntimeError("a bug")
+
+    async def main() -> None:
+        plane = cast("DataPlane", Noting(notes))
+        connections = cast("dict[int, Connection]", {1: Told(note)})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Poller(plane, connections, lambda *moved: notes.append(moved)).run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    if fails:
+        with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug")):
+            trio.run(main)
+        assert notes == ["cork", "request", "uncork"]
+    else:
+        trio.run(main)
+        assert notes == ["cork", "request", ("topic", 0), "uncork"]

@@ -274,7 +274,7 @@ impl DataPlane {
                 Some(Step::Native(request)) if request.api_key == PRODUCE => {
                     if !std::mem::replace(&mut is_corked, true) {
                         // The writers take the appends of all these requests together.
-                        self.log_dirs.iter().for_each(|dir| dir.cork());
+                        self.cork(true);
                     }
                     self.on_produce(session_id, request, now);
                 }
@@ -282,15 +282,20 @@ impl DataPlane {
             }
         }
         if is_corked {
-            self.uncork();
+            self.cork(false);
         }
         !self.sessions.get(&session_id).is_some_and(Session::can_step)
     }
 
-    /// Let the log directories' writers see every append there is; for a caller that caught a panic in `advance`.
-    pub fn uncork(&self) {
+    /// Let appends come together before the log directories' writers are woken, until this is taken back, which must
+    /// follow soon.
+    pub fn cork(&self, corked: bool) {
         for dir in &self.log_dirs {
-            dir.uncork();
+            if corked {
+                dir.cork();
+            } else {
+                dir.uncork();
+            }
         }
     }
 
