@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import trio
 
@@ -69,17 +69,12 @@ class PartitionLog(Protocol):
         """(log start offset, high watermark, log end offset)."""
 
 
-class _Slot:
-    """Where the reply to a request goes."""
+class _Parked(NamedTuple):
+    """A request whose reply is not there yet."""
 
-    __slots__ = ("later", "partition", "reply")
-
-    def __init__(self, partition: int) -> None:
-        self.partition = partition
-        self.reply: Reply | None = None
-        """If it was there at once."""
-        self.later: Later | None = None
-        """Else who is called back."""
+    partition: int
+    later: Later
+    """Who is called back."""
 
 
 class _Served(Generic[M]):
@@ -132,7 +127,8 @@ class CoordinatorRuntime(Generic[M]):
         self._clock = clock
         self._to_trio_time = to_trio_time
         self._served: dict[int, _Served[M]] = {}
-        self._slots: dict[int, _Slot] = {}
+        self._parked: dict[int, _Parked] = {}
+        """By the tokens of their replies."""
         self._last_token = 0
         self._nursery: trio.Nursery | None = None
         self._loads = trio.CapacityLimiter(LOADS_AT_ONCE)
@@ -171,7 +167,7 @@ class CoordinatorRuntime(Generic[M]):
         served = self._served.pop(partition, None)
         if served is not None:
             served.scope.cancel()
-            self._deliver([Reply(t, None, error) for t, s in self._slots.items() if s.partition == partition])
+            self._deliver([Reply(t, None, error) for t, p in self._parked.items() if p.partition == partition])
 
     def partitions(self) -> list[int]:
         return list(self._served)
@@ -283,17 +279,18 @@ class CoordinatorRuntime(Generic[M]):
         """Let the machine decide on a request. Raises: KafkaError."""
         self._last_token += 1
         token = self._last_token
-        slot = self._slots[token] = _Slot(served.partition)
+        now = self._clock()
+        replies = act(token, now)
         try:
-            now = self._clock()
-            self._carry_out(served, act(token, now), now)
-        except BaseException:
-            self._slots.pop(token, None)
-            raise
-        if slot.reply is not None:
-            return _response(slot.reply)
-        slot.later = Later(partial(self._slots.pop, token, None))
-        return slot.later
+            self._drain(served, replies, now)
+            mine = next((reply for reply in replies if reply.token == token), None)
+            if mine is None:
+                later = Later(partial(self._parked.pop, token, None))
+                self._parked[token] = _Parked(served.partition, later)
+                return later
+        finally:
+            self._deliver(replies)
+        return _response(mine)
 
     def look(self, partition: int, read: Callable[[M, Instant], R]) -> R:
         """Answer from the machine at once: for committed state, and for what rests on nothing durable.
@@ -334,33 +331,33 @@ class CoordinatorRuntime(Generic[M]):
 
         In this order, as it is not known here what those do who are called back.
         """
-        shard = served.shard
         try:
-            while (records := shard.next_append()) is not None:
-                try:
-                    base_offset = served.log.append(records, wall_ms=now.wall_ms, producer=shard.next_producer())
-                except KafkaError as error:
-                    replies += shard.on_append_failed(error.code, now)
-                except Exception as error:
-                    log.error("coordinator_append_failed", topic=self._topic, partition=served.partition, error=error)
-                    replies += shard.on_append_failed(ErrorCode.UNKNOWN_SERVER_ERROR, now)
-                else:
-                    replies += shard.on_appended(base_offset, now)
-            self._arm(shard.next_deadline_ms())
-            if self._on_decided is not None:
-                self._on_decided(served.partition, shard.machine)
+            self._drain(served, replies, now)
         finally:
             self._deliver(replies)
 
+    def _drain(self, served: _Served[M], replies: list[Reply], now: Instant) -> None:
+        """Append records until the shard wants nothing more; the replies that come by that are added to `replies`."""
+        shard = served.shard
+        while (records := shard.next_append()) is not None:
+            try:
+                base_offset = served.log.append(records, wall_ms=now.wall_ms, producer=shard.next_producer())
+            except KafkaError as error:
+                replies += shard.on_append_failed(error.code, now)
+            except Exception as error:
+                log.error("coordinator_append_failed", topic=self._topic, partition=served.partition, error=error)
+                replies += shard.on_append_failed(ErrorCode.UNKNOWN_SERVER_ERROR, now)
+            else:
+                replies += shard.on_appended(base_offset, now)
+        self._arm(shard.next_deadline_ms())
+        if self._on_decided is not None:
+            self._on_decided(served.partition, shard.machine)
+
     def _deliver(self, replies: Iterable[Reply]) -> None:
         for reply in replies:
-            slot = self._slots.pop(reply.token, None)
-            if slot is None:
-                continue  # its connection is gone
-            if slot.later is None:
-                slot.reply = reply
-            else:
-                slot.later.come(partial(_response, reply))
+            parked = self._parked.pop(reply.token, None)
+            if parked is not None:  # else its connection is gone
+                parked.later.come(partial(_response, reply))
 
     # The world moves
 

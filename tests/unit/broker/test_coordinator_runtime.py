@@ -212,7 +212,7 @@ def test_who_asks_quickly_has_the_reply_at_once_or_what_waits_for_it() -> None:
             shell.log.commit()
             assert [type(reply) for reply in came] == [OffsetCommitResponse]
         assert shell.committed() == 7
-        assert not shell.runtime._slots
+        assert not shell.runtime._parked
 
     run(test)
 
@@ -261,7 +261,7 @@ def test_stopping_calls_back_whoever_waits() -> None:
         found.then(note)
         shell.runtime.stop(0)
         assert came == [ErrorCode.NOT_COORDINATOR]
-        assert not shell.runtime._slots
+        assert not shell.runtime._parked
 
     run(test)
 
@@ -355,7 +355,7 @@ def test_a_client_that_is_gone_leaves_nothing_behind() -> None:
         shell.log.holding = True
         with trio.move_on_after(1):
             await shell.commit(5)
-        assert not shell.runtime._slots
+        assert not shell.runtime._parked
         shell.log.commit()
         assert shell.committed() == 5
 
