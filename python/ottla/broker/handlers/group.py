@@ -84,13 +84,17 @@ def caller_of(context: RequestContext, token: int, *, is_named: bool = False) ->
 
 
 def _ask(
-    context: RequestContext, group_id: str, decide: Callable[[GroupMachine, Caller, Instant], Outcome]
+    context: RequestContext,
+    group_id: str,
+    decide: Callable[[GroupMachine, Caller, Instant], Outcome],
+    *,
+    is_named: bool = True,
 ) -> object | Later:
-    """Let the machine of the group's partition decide. Raises: KafkaError."""
+    """Let the machine of the group's partition decide. `is_named`: see `caller_of`. Raises: KafkaError."""
     coordinator = _coordinator(context)
     return coordinator.runtime.ask_quickly(
         coordinator.partition_for(group_id),
-        lambda machine, token, now: decide(machine, caller_of(context, token), now),
+        lambda machine, token, now: decide(machine, caller_of(context, token, is_named=is_named), now),
     )
 
 
@@ -118,7 +122,10 @@ def handle_join_group(context: RequestContext, request: JoinGroupRequest) -> Joi
 
     def ask() -> object | Later:
         return _ask(
-            context, request.group_id, lambda machine, caller, now: machine.membership.join(request, caller, now)
+            context,
+            request.group_id,
+            lambda machine, caller, now: machine.membership.join(request, caller, now),
+            is_named=bool(request.member_id),
         )
 
     return finished(ask, finish)
