@@ -169,6 +169,7 @@ class TransactionsClient:
                 for p in found.active_producers
             ]
 
+        await self._know(partition)
         return await self._network.retrying(once)
 
     async def find_hanging(
@@ -216,6 +217,7 @@ class TransactionsClient:
             )
             self._check(response.markers[0].topics[0].partitions[0].error_code, str(partition))
 
+        await self._know(partition)
         await self._network.retrying(once)
 
     async def fence(self, transactional_id: str) -> tuple[int, int]:
@@ -238,12 +240,20 @@ class TransactionsClient:
 
         return await self._network.retrying(once)
 
+    async def _know(self, partition: TopicPartition) -> None:
+        """A leader may be waited for; one of no partition would not come. Raises: KafkaError."""
+        if self._network.view.leader(partition) is None:
+            await self._network.refresh({partition.topic})
+            topic = self._network.view.topics.get(partition.topic)
+            if topic is None or partition.partition not in topic.partitions:
+                raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{partition} does not exist")
+
     async def _leader(self, partition: TopicPartition) -> int:
         if self._network.view.leader(partition) is None:
             await self._network.refresh({partition.topic})
         leader = self._network.view.leader(partition)
         if leader is None:
-            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{partition} does not exist or has no leader")
+            raise KafkaError(ErrorCode.LEADER_NOT_AVAILABLE, f"{partition} has no leader")
         return leader
 
     def _check(self, error: ErrorCode, what: str) -> None:
