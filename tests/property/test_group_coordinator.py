@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup, GroupState
 from ottla.coordinator.group.config import GroupConfig
+from ottla.coordinator.shard import coordinator_error
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.join_group import JoinGroupResponse
 from ottla.protocol.messages.offset_commit import OffsetCommitResponse
@@ -217,8 +218,10 @@ class GroupCoordinatorModel(RuleBasedStateMachine):
     def collect(self) -> None:
         for client in self.clients:
             if client.joining in self.group.replies:
-                token, client.joining = client.joining, None
-                response = self.group.reply_to(token)
+                reply, client.joining = self.group.replies.pop(client.joining), None
+                response = reply.response
+                if reply.error is not ErrorCode.NONE:  # that there is such a group was not committed, or not in time
+                    response = JoinGroupResponse(error_code=coordinator_error(reply.error))
                 assert isinstance(response, JoinGroupResponse)
                 self.on_joined(client, response)
             if client.syncing in self.group.replies:

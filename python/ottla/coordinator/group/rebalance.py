@@ -7,16 +7,19 @@ tryCompleteInitialRebalanceElseSchedule and what they call).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup, GroupState, Member
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.events import TimerEvent
-from ottla.coordinator.shard import Instant, Outcome
+from ottla.coordinator.shard import Instant, Outcome, Reply
 from ottla.coordinator.timers import Timers
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.join_group import JoinGroupResponse
 from ottla.protocol.messages.sync_group import SyncGroupResponse
+
+FIRST_GENERATION: Final = 1
 
 
 class Rebalancing:
@@ -90,13 +93,19 @@ class Rebalancing:
         if group.state is GroupState.EMPTY:
             out.write([records.group_metadata(group.group_id, group.to_record({}))])
             return
+        replies = []
         for member in group.members.values():
             token = group.unpark_join(member)
             if token is not None:
-                out.reply(token, self.joined(group, member))
+                replies.append(Reply(token, self.joined(group, member)))
             self.renew_session(member, now)
             member.is_new = False
             group.pending_sync.add(member.member_id)
+        if group.generation_id == FIRST_GENERATION and replies:
+            # Who is told to be in a group may ask about it: so it has to be committed that there is one.
+            out.write((), *replies)
+        else:
+            out.replies += replies
         self._timers.schedule(group.sync_phase, now.now_ms + group.rebalance_timeout_ms)
 
     @staticmethod

@@ -64,6 +64,26 @@ def test_the_initial_delay_is_extended_by_newcomers_up_to_the_rebalance_timeout(
     assert {group.reply_to(t).generation_id for t in (first, second, third, fourth)} == {1}
 
 
+def test_who_is_told_to_be_in_a_group_may_ask_about_it() -> None:
+    group = GroupContext()
+    with group.holding_commits():
+        _, joining = group.begin_joining()
+        group.advance(0)
+        assert group.is_parked(joining)
+        assert group.state() == "Dead", "it is not committed that there is such a group"
+    assert group.reply_to(joining).generation_id == 1
+    assert group.state() == "CompletingRebalance"
+
+
+def test_a_join_whose_group_is_not_committed_in_time_has_to_be_tried_again() -> None:
+    group = GroupContext()
+    with group.holding_commits():
+        member, joining = group.begin_joining()
+        group.advance(WRITE_TIMEOUT_MS)
+        assert group.error_of(joining) is ErrorCode.REQUEST_TIMED_OUT
+    assert group.join(member).generation_id == 1, "it finds what the first attempt has made"
+
+
 def test_the_leader_assigns_and_everybody_gets_his_part_only_when_it_is_committed() -> None:
     group = GroupContext()
     a, joining_a = group.begin_joining()
