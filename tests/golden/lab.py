@@ -15,6 +15,7 @@ from ottla.errors import ErrorCode
 from ottla.protocol.codec import MalformedMessage
 from ottla.protocol.messages.api_versions import ApiVersionsRequest
 from ottla.protocol.messages.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
+from ottla.protocol.messages.describe_transactions import DescribeTransactionsRequest
 from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
 from ottla.protocol.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
@@ -31,23 +32,40 @@ from tests.golden.wire import CLOSED, ClosedByBroker, Connection, newest, plain
 Answer = Any
 
 
+GROUP, TRANSACTION = 0, 1
+"""Kinds of keys that have a coordinator."""
+
+GUESSED_PRODUCER_ID_MAX = 7
+
+ENDING = {"PrepareCommit", "PrepareAbort", "PrepareEpochFence"}
+"""The states of a transaction whose markers are on their way."""
+
+
 class NotAdvertised(Exception):
     """The broker does not offer an API that the probe needs."""
 
 
 class Lab:
-    """Requests to one broker. Every run has a name that keeps its topics and groups apart from other runs'."""
+    """Requests to one broker. A run's name keeps its topics and groups apart from those of other runs."""
 
-    def __init__(self, address: tuple[str, int], *, run: str, settle_seconds: float = 0.0) -> None:
+    def __init__(self, address: tuple[str, int], *, settle_seconds: float = 0.0) -> None:
         self.address = address
-        self.run = run
+        self.run = ""
         self.settle_seconds = settle_seconds
         self._connections: list[Connection] = []
+        self._kept: dict[str | None, Connection] = {}
+        self._served: set[str] = set()
         with self.connect() as connection:
             versions = connection.call(
                 ApiKey.API_VERSIONS, 3, ApiVersionsRequest(client_software_name="probe", client_software_version="1")
             )
         self.advertised = {entry.api_key for entry in versions.api_keys}
+        self.start_run()
+
+    def start_run(self) -> None:
+        """From now on all that is named is new: no probe finds what another has left."""
+        self.run = uuid.uuid4().hex[:10]
+        self._served.clear()
 
     def connect(self, *, client_id: str | None = "probe") -> Connection:
         connection = Connection(self.address, client_id=client_id)
@@ -56,6 +74,7 @@ class Lab:
 
     def close(self) -> None:
         """Close what probes have left open."""
+        self._kept.clear()
         while self._connections:
             self._connections.pop().close()
 
@@ -67,10 +86,18 @@ class Lab:
             raise NotAdvertised(api.name)
 
     def call(self, api: ApiKey, message: Any, *, version: int | None = None, client_id: str | None = "probe") -> Any:
-        """Send on a connection of its own and return the answer as a dataclass. Raises ClosedByBroker."""
+        """Send on a connection that only such calls use and return the answer as a dataclass. Raises ClosedByBroker."""
         self.need(api)
-        with self.connect(client_id=client_id) as connection:
-            return connection.call(api, newest(api) if version is None else version, message)
+        if api is ApiKey.DELETE_TOPICS:
+            self._served.clear()
+        connection = self._kept.pop(client_id, None) or self.connect(client_id=client_id)
+        try:
+            answer = connection.call(api, newest(api) if version is None else version, message)
+        except BaseException:
+            connection.close()
+            raise
+        self._kept[client_id] = connection
+        return answer
 
     def ask(self, api: ApiKey, message: Any, *, version: int | None = None, client_id: str | None = "probe") -> Answer:
         """Like `call`, with the answer as plain values, or CLOSED."""
@@ -92,6 +119,8 @@ class Lab:
     def topic(self, stem: str, *, partitions: int = 1, **configs: str) -> str:
         """Create a topic and wait until it is served. Config keys are written with underscores."""
         name = self.name(stem)
+        if name in self._served:
+            return name
         entries = {"retention.ms": "-1"} | {key.replace("_", "."): value for key, value in configs.items()}
         wanted = CreatableTopic(
             name=name,
@@ -102,6 +131,7 @@ class Lab:
         answer = self.call(ApiKey.CREATE_TOPICS, CreateTopicsRequest(topics=(wanted,)))
         assert answer.topics[0].error_code in {ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS}, answer
         self.wait_for_topic(name)
+        self._served.add(name)
         return name
 
     def wait_for_topic(self, name: str) -> None:
@@ -146,16 +176,35 @@ class Lab:
         offset: int = answer.topics[0].partitions[0].offset
         return offset
 
-    def wait_for_coordinator(self) -> None:
-        """Have the offsets topic created and loaded, and producer ids ready."""
+    def wait_for_coordinators(self) -> None:
+        """Have the topics of groups and transactions created, and producer ids ready beyond those that probes guess."""
         for _ in range(300):
-            request = FindCoordinatorRequest(coordinator_keys=(self.name("first"),))
-            group = self.call(ApiKey.FIND_COORDINATOR, request).coordinators[0]
+            errors = {self._coordinator_error(key_type) for key_type in (GROUP, TRANSACTION)}
             producer = self.call(ApiKey.INIT_PRODUCER_ID, InitProducerIdRequest(transaction_timeout_ms=1000))
-            if group.error_code is producer.error_code is ErrorCode.NONE:
+            if errors | {producer.error_code} != {ErrorCode.NONE}:
+                time.sleep(0.05)
+            elif producer.producer_id > GUESSED_PRODUCER_ID_MAX:
                 return
-            time.sleep(0.05)
-        raise AssertionError("no group coordinator after 15 s")
+        raise AssertionError("no coordinators after 15 s")
+
+    def _coordinator_error(self, key_type: int) -> ErrorCode:
+        request = FindCoordinatorRequest(key_type=key_type, coordinator_keys=(self.name("first"),))
+        error: ErrorCode = self.call(ApiKey.FIND_COORDINATOR, request).coordinators[0].error_code
+        return error
+
+    def transaction(self, transactional_id: str) -> Any:
+        """What DescribeTransactions says of it."""
+        request = DescribeTransactionsRequest(transactional_ids=(transactional_id,))
+        (state,) = self.call(ApiKey.DESCRIBE_TRANSACTIONS, request).transaction_states
+        return state
+
+    def wait_for_markers(self, transactional_id: str) -> None:
+        """Wait until those of a transaction that was ended are written."""
+        for _ in range(300):
+            if self.transaction(transactional_id).transaction_state not in ENDING:
+                return
+            time.sleep(0.02)
+        raise AssertionError("the markers are not written after 6 s")
 
 
 @dataclass(frozen=True)
@@ -172,6 +221,7 @@ class Probe:
     is_by_version: bool = False
 
     def run(self, lab: Lab) -> Answer:
+        lab.start_run()
         try:
             if self.each is None:
                 return lab.plain(self.ask(lab))

@@ -13,6 +13,7 @@ import struct
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ottla.protocol.codec import encode_request
@@ -29,12 +30,21 @@ _LEAST: Final = tuple(-(2**bits) for bits in (63, 31, 15, 7))
 Bend = tuple[str, Any]
 """What was done, and the request or value it was done to."""
 
+Bending = tuple[str, Callable[[], Any]]
+"""What can be done, and the doing: of the many bends of a request most are only looked through."""
 
-def bends(request: Any, *, api: ApiKey, version: int) -> Iterator[Bend]:
-    """Yield the request as it is and with each field bent, as far as the version can say it."""
+
+def bends(
+    request: Any, *, api: ApiKey, version: int, wanted: Callable[[str], bool] = lambda what: True
+) -> Iterator[Bend]:
+    """Yield the request as it is and with each field bent, as far as the version can say it and it is wanted."""
     good = encode_request(api, version, request)
-    yield AS_IT_IS, request
-    for what, bent in _bent_fields(request):
+    if wanted(AS_IT_IS):
+        yield AS_IT_IS, request
+    for what, bend in _bent_fields(request):
+        if not wanted(what):
+            continue
+        bent = bend()
         try:
             found = encode_request(api, version, bent)
         except (TypeError, ValueError, AttributeError, struct.error):
@@ -43,13 +53,35 @@ def bends(request: Any, *, api: ApiKey, version: int) -> Iterator[Bend]:
             yield what, bent
 
 
-def _bent_fields(value: Any) -> Iterator[Bend]:
+def _bent_fields(value: Any) -> Iterator[Bending]:
     for field in dataclasses.fields(value):
         for what, odd in _odd(getattr(value, field.name), is_nullable="None" in str(field.type)):
-            yield f"{field.name} {what}", dataclasses.replace(value, **{field.name: odd})
+            yield f"{field.name} {what}", partial(_with_field, value, field.name, odd)
 
 
-def _odd(value: Any, *, is_nullable: bool = False) -> Iterator[Bend]:
+def _with_field(value: Any, name: str, odd: Callable[[], Any]) -> Any:
+    return dataclasses.replace(value, **{name: odd()})
+
+
+def _odd(value: Any, *, is_nullable: bool = False) -> Iterator[Bending]:
+    for what, odd in _odd_values(value, is_nullable=is_nullable):
+        yield what, partial(_same, odd)
+    if isinstance(value, tuple) and value:
+        inner = _bent_fields(value[0]) if dataclasses.is_dataclass(value[0]) else _odd(value[0])
+        yield from ((f"/ {what}", partial(_with_first, value, odd)) for what, odd in inner)
+    elif dataclasses.is_dataclass(value):
+        yield from ((f"/ {what}", odd) for what, odd in _bent_fields(value))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _with_first(values: tuple[Any, ...], odd: Callable[[], Any]) -> tuple[Any, ...]:
+    return (odd(), *values[1:])
+
+
+def _odd_values(value: Any, *, is_nullable: bool) -> Iterator[Bend]:
     if is_nullable and value is not None:
         yield "null", None
     if isinstance(value, bool):
@@ -68,10 +100,6 @@ def _odd(value: Any, *, is_nullable: bool = False) -> Iterator[Bend]:
         yield "none", ()
         if value:
             yield "twice", (*value, value[0])
-            inner = _bent_fields(value[0]) if dataclasses.is_dataclass(value[0]) else _odd(value[0])
-            yield from ((f"/ {what}", (odd, *value[1:])) for what, odd in inner)
-    elif dataclasses.is_dataclass(value):
-        yield from ((f"/ {what}", odd) for what, odd in _bent_fields(value))
 
 
 def _once(found: Iterator[Bend]) -> Iterator[Bend]:
@@ -143,7 +171,8 @@ def odd(
                     if what not in leave_out:
 
                         def bend(base: Any, what: str = what, version: int = version) -> Any:
-                            return dict(_once(bends(base, api=api, version=version)))[what]
+                            found = bends(base, api=api, version=version, wanted=what.__eq__)
+                            return next(bent for _, bent in found)
 
                         told.setdefault(what, {})[str(version)] = request.ask(lab, next(numbers), version, bend)
             return told

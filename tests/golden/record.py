@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from pathlib import Path
-from uuid import uuid4
 
 from tests.golden.lab import Answer, Lab, Probe, all_probes
 
@@ -34,8 +33,8 @@ def as_stored(answer: Answer) -> Answer:
 
 def main(bootstrap: str, *areas: str) -> None:
     host, _, port = bootstrap.rpartition(":")
-    lab = Lab((host, int(port)), run=uuid4().hex[:10], settle_seconds=0.15)
-    lab.wait_for_coordinator()
+    lab = Lab((host, int(port)), settle_seconds=0.15)
+    lab.wait_for_coordinators()
     time.sleep(3)  # until all partitions of the offsets topic are loaded
     tables: dict[str, dict[str, Answer]] = {}
     for probe in all_probes().values():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -23,17 +23,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """At an own broker, or at the one named by OTTLA_COMPAT_BOOTSTRAP (an Apache Kafka, to test the probes)."""
     if bootstrap := os.environ.get("OTTLA_COMPAT_BOOTSTRAP"):
         host, _, port = bootstrap.rpartition(":")
-        yield prepared(Lab((host, int(port)), run=uuid4().hex[:10], settle_seconds=0.15))
+        with closing(Lab((host, int(port)), settle_seconds=0.15)) as lab:
+            yield prepared(lab)
         return
     data_dir: Path = tmp_path_factory.mktemp("golden") / "data"
     with BrokerProcess(data_dir) as broker:
-        yield prepared(Lab(("127.0.0.1", broker.port), run=uuid4().hex[:10]))
+        with closing(Lab(("127.0.0.1", broker.port))) as lab:
+            yield prepared(lab)
 
 
 def prepared(lab: Lab) -> Lab:
     try:
         lab.need(ApiKey.CREATE_TOPICS)
-        lab.wait_for_coordinator()
+        lab.wait_for_coordinators()
     except NotAdvertised as error:
         pytest.skip(f"{error} is not advertised")
     return lab

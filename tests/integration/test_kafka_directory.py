@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +28,25 @@ CONFIGS = {"plain": {"segment_ms": "60000"}, "compact": {"segment_ms": "1000", "
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A broker whose topics `plain-x` and `compact-x` lie on Kafka's files."""
+    """A broker whose topics of these names lie on Kafka's files."""
     data_dir = tmp_path_factory.mktemp("adopted") / "data"
     broker = BrokerProcess(data_dir)
-    with broker:
-        lab = Lab(("127.0.0.1", broker.port), run="x")
+    with broker, closing(Lab(("127.0.0.1", broker.port))) as lab:
         if ApiKey.CREATE_TOPICS not in lab.advertised:
             pytest.skip("CREATE_TOPICS is not advertised")
         for topic, configs in CONFIGS.items():
             lab.topic(topic, **configs)
     for topic in CONFIGS:
-        ours = data_dir / f"{topic}-x-0"
+        ours = data_dir / f"{lab.name(topic)}-0"
         for file in ours.iterdir():
             if file.name != "partition.metadata":  # the topic's id is the cluster's own
                 file.unlink()
         for file in (WRITTEN_BY_KAFKA / f"{topic}-0").iterdir():
             if file.name != "partition.metadata":
                 shutil.copy(file, ours)
-    with broker:
+    with broker, closing(lab):
         for topic in CONFIGS:
-            lab.wait_for_topic(f"{topic}-x")
+            lab.wait_for_topic(lab.name(topic))
         yield lab
 
 
@@ -73,7 +73,7 @@ def expected(topic: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("topic", CONFIGS)
 def test_serves_the_same_records(lab: Lab, topic: str) -> None:
     found = []
-    for batch in fetch_all(lab, f"{topic}-x"):
+    for batch in fetch_all(lab, lab.name(topic)):
         for offset, time, key, value, headers in batch.records:
             record = {"offset": offset, "time": time, "key": (key or b"").decode()}
             record["value"] = None if value is None else value.decode()
@@ -85,13 +85,15 @@ def test_serves_the_same_records(lab: Lab, topic: str) -> None:
 
 @pytest.mark.parametrize("topic", CONFIGS)
 def test_ends_where_kafka_ended(lab: Lab, topic: str) -> None:
-    assert lab.end_offset(f"{topic}-x") == {"plain": 300, "compact": 60}[topic]
+    assert lab.end_offset(lab.name(topic)) == {"plain": 300, "compact": 60}[topic]
 
 
 @pytest.mark.parametrize("after_ms", [0, 5, 99_999, 100_019, 100_020, 200_001, 250_000, 360_019])
 def test_finds_offsets_by_time(lab: Lab, after_ms: int) -> None:
     wanted = ListOffsetsPartition(partition_index=0, timestamp=T0_MS + after_ms)
-    request = ListOffsetsRequest(replica_id=-1, topics=(ListOffsetsTopic(name="plain-x", partitions=(wanted,)),))
+    request = ListOffsetsRequest(
+        replica_id=-1, topics=(ListOffsetsTopic(name=lab.name("plain"), partitions=(wanted,)),)
+    )
     answer = lab.call(ApiKey.LIST_OFFSETS, request).topics[0].partitions[0]
     first = next(record for record in expected("plain") if record["time"] >= T0_MS + after_ms)
     assert (answer.offset, answer.timestamp) == (first["offset"], first["time"])

@@ -161,6 +161,7 @@ def fetch_offsets(lab: Lab, version: int) -> Answer:
     topic = lab.topic("committed", partitions=2)
     group = lab.name(f"fetched-{version}")
     commit(lab, group, topic, 5, epoch=2)
+    commit(lab, "", topic, 1)
     told = {
         "both": fetch(lab, group, topic, 0, 1, version=version),
         "unknown partition": fetch(lab, group, topic, 9, version=version),
@@ -184,8 +185,8 @@ def fetch_for_several_groups(lab: Lab, version: int) -> Answer:
     topic = lab.topic("committed", partitions=2)
     name = {"topic_id": lab.topic_id(topic)} if version >= 10 else {"name": topic}
     first, second = lab.name(f"several-1-{version}"), lab.name(f"several-2-{version}")
-    commit(lab, first, topic, 1)
-    commit(lab, second, topic, 2)
+    for group, offset in ((first, 1), (second, 2), ("", 1)):
+        commit(lab, group, topic, offset)
     topics = (OffsetFetchRequestTopics(partition_indexes=(0,), **name),)
     groups = tuple(OffsetFetchRequestGroup(group_id=group, topics=topics) for group in (first, second, "", first))
     return [

@@ -50,6 +50,11 @@ def commit_request(lab: Lab, group: str, **fields: Any) -> OffsetCommitRequest:
     return OffsetCommitRequest(group_id=group, topics=(topic,), **fields)
 
 
+def commit_for(lab: Lab, *groups: str) -> None:
+    for group in groups:
+        commit(lab, group, committed_topic(lab), 5)
+
+
 @odd(ApiKey.OFFSET_COMMIT)
 def simple_commit(lab: Lab, name: str) -> Any:
     return commit_request(lab, name)
@@ -57,6 +62,7 @@ def simple_commit(lab: Lab, name: str) -> Any:
 
 @odd(ApiKey.OFFSET_COMMIT, stem="-of-a-member")
 def commit_of_a_member(lab: Lab, name: str) -> Any:
+    commit_for(lab, "")  # so that there is such a group
     member = stable(lab, stem_of(lab, name), committed_topic(lab))
     return commit_request(lab, name, member_id=member.member_id, generation_id_or_member_epoch=member.generation_id)
 
@@ -96,7 +102,7 @@ def commits_of_several_entries(lab: Lab, version: int) -> Answer:
 
 @odd(ApiKey.OFFSET_FETCH, most=7)
 def fetched_offsets(lab: Lab, name: str) -> Any:
-    commit(lab, name, committed_topic(lab), 5)
+    commit_for(lab, name, "")
     topic = OffsetFetchRequestTopic(name=committed_topic(lab), partition_indexes=(0,))
     return OffsetFetchRequest(group_id=name, topics=(topic,))
 
@@ -104,7 +110,7 @@ def fetched_offsets(lab: Lab, name: str) -> Any:
 @odd(ApiKey.OFFSET_FETCH, stem="-batched", least=8)
 def fetched_offsets_of_groups(lab: Lab, name: str) -> Any:
     topic = committed_topic(lab)
-    commit(lab, name, topic, 5)
+    commit_for(lab, name, "")
     wanted = OffsetFetchRequestTopics(name=topic, topic_id=lab.topic_id(topic), partition_indexes=(0,))
     return OffsetFetchRequest(groups=(OffsetFetchRequestGroup(group_id=name, topics=(wanted,)),))
 

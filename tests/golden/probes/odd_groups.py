@@ -130,6 +130,7 @@ def how_many(_lab: Lab, answer: Answer) -> Answer:
 
 @odd(ApiKey.LIST_GROUPS, reduce=how_many)
 def listing(lab: Lab, name: str) -> Any:
+    stable(lab, stem_of(lab, name))
     return ListGroupsRequest(states_filter=("Stable",), types_filter=("classic",))
 
 

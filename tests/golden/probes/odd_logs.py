@@ -155,6 +155,7 @@ def deleted_records_of_several_entries(lab: Lab, version: int) -> Answer:
         )
         return lab.ask(ApiKey.DELETE_RECORDS, DeleteRecordsRequest(topics=topics, timeout_ms=5000), version=version)
 
+    ask((topic, (0,)), offset=9)
     return [
         ask((topic, (0,)), (topic, (1,))),
         ask((topic, (0, 0, 9)), (topic, ()), ("a b", (0,)), (lab.name("absent"), ())),

@@ -117,6 +117,13 @@ def several_faults_in_one_entry(lab: Lab, version: int) -> Answer:
     }
 
 
+def known_topic(lab: Lab) -> str:
+    """One of several."""
+    for number in range(3):
+        lab.topic(f"odd-other-{number}")
+    return lab.topic("odd-known", partitions=2)
+
+
 def own_topics(lab: Lab, answer: Answer) -> Answer:
     """Null asks for all topics there are."""
     if answer != CLOSED and len(answer.get("topics", ())) > 3:
@@ -126,19 +133,19 @@ def own_topics(lab: Lab, answer: Answer) -> Answer:
 
 @odd(ApiKey.METADATA, reduce=own_topics)
 def metadata(lab: Lab, _name: str) -> Any:
-    topic = MetadataRequestTopic(name=lab.topic("odd-known", partitions=2))
+    topic = MetadataRequestTopic(name=known_topic(lab))
     return MetadataRequest(topics=(topic,), allow_auto_topic_creation=False)
 
 
 @odd(ApiKey.METADATA, stem="-by-id", least=10, reduce=own_topics)
 def metadata_by_id(lab: Lab, _name: str) -> Any:
-    topic = MetadataRequestTopic(name=None, topic_id=lab.topic_id(lab.topic("odd-known", partitions=2)))
+    topic = MetadataRequestTopic(name=None, topic_id=lab.topic_id(known_topic(lab)))
     return MetadataRequest(topics=(topic,), allow_auto_topic_creation=False)
 
 
 @odd(ApiKey.METADATA, stem="-creating", least=4, reduce=own_topics, leave_out=["as it is"])
 def metadata_that_creates(lab: Lab, _name: str) -> Any:
-    topic = MetadataRequestTopic(name=lab.topic("odd-known", partitions=2))
+    topic = MetadataRequestTopic(name=known_topic(lab))
     return MetadataRequest(topics=(topic,), allow_auto_topic_creation=True)
 
 

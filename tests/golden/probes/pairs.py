@@ -41,10 +41,14 @@ def field_of(what: str) -> str:
     return what.rpartition(" ")[0]
 
 
-def telling(good: GoodRequest, request: Any) -> Iterator[Bend]:
-    for what, bent in bends(request, api=good.api, version=good.versions()[-1]):
-        if what.rpartition(" ")[2] in TELLING and what not in good.leave_out:
-            yield what, bent
+def telling(good: GoodRequest, request: Any, *, only: str | None = None) -> Iterator[Bend]:
+    """Yield those bends that tell something; or just one of them."""
+
+    def wanted(what: str) -> bool:
+        is_telling = what.rpartition(" ")[2] in TELLING and what not in good.leave_out
+        return is_telling if only is None else what == only
+
+    return bends(request, api=good.api, version=good.versions()[-1], wanted=wanted)
 
 
 def pairs(good: GoodRequest, request: Any) -> Iterator[Bend]:
@@ -68,7 +72,7 @@ def register(good: GoodRequest) -> None:
 
             def bend(base: Any, what: str = what) -> Any:
                 for one in what.split(", "):
-                    base = next(bent for name, bent in telling(good, base) if name == one)
+                    base = next(bent for _, bent in telling(good, base, only=one))
                 return base
 
             told[what] = {str(version): codes(good.ask(lab, 100_000 + next(numbers), version, bend))}

@@ -96,7 +96,7 @@ class Transactional:
         for _ in range(100):
             error = self.lab.call(ApiKey.END_TXN, request, version=3).error_code
             if error is ErrorCode.NONE:
-                time.sleep(0.2)
+                self.lab.wait_for_markers(self.transactional_id)
                 return
             assert error in RETRIED, error
             time.sleep(0.05)

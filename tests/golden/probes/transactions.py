@@ -21,9 +21,6 @@ from ottla.protocol.messages.list_transactions import ListTransactionsRequest
 from ottla.protocol.versions import ApiKey
 from tests.golden.lab import Answer, Lab, probe, versions
 
-MARKED_SECONDS = 0.3
-"""Enough for the markers of a transaction to be written."""
-
 
 class Client:
     """A transactional id. Producer ids show in answers by the order of their appearance: `id 0`, `id 1`."""
@@ -36,11 +33,9 @@ class Client:
         self._ids: list[int] = []
         find = FindCoordinatorRequest(key_type=1, coordinator_keys=(self.transactional_id,))
         for _ in range(300):
-            if lab.call(ApiKey.FIND_COORDINATOR, find).coordinators[0].error_code is ErrorCode.NONE:
-                described = DescribeTransactionsRequest(transactional_ids=(self.transactional_id,))
-                state = lab.call(ApiKey.DESCRIBE_TRANSACTIONS, described).transaction_states[0]
-                if state.error_code is ErrorCode.TRANSACTIONAL_ID_NOT_FOUND:
-                    return
+            is_found = lab.call(ApiKey.FIND_COORDINATOR, find).coordinators[0].error_code is ErrorCode.NONE
+            if is_found and lab.transaction(self.transactional_id).error_code is ErrorCode.TRANSACTIONAL_ID_NOT_FOUND:
+                return
             time.sleep(0.05)
         raise AssertionError("no transaction coordinator after 15 s")
 
@@ -97,7 +92,7 @@ class Client:
     def end(
         self, epoch: int, *, commit: bool, version: int = 3, producer_id: int | None = None, name: str | None = None
     ) -> Answer:
-        """End the transaction and give its markers time."""
+        """End the transaction and wait until its markers are written."""
         request = EndTxnRequest(
             transactional_id=self.transactional_id if name is None else name,
             producer_id=self.id(0) if producer_id is None else producer_id,
@@ -105,12 +100,14 @@ class Client:
             committed=commit,
         )
         answer = self.lab.call(ApiKey.END_TXN, request, version=version)
-        time.sleep(MARKED_SECONDS)
+        self.wait_for_markers()
         return [answer.error_code.name, self.label(answer.producer_id), answer.producer_epoch]
 
+    def wait_for_markers(self) -> None:
+        self.lab.wait_for_markers(self.transactional_id)
+
     def describe(self) -> Answer:
-        request = DescribeTransactionsRequest(transactional_ids=(self.transactional_id,))
-        (state,) = self.lab.call(ApiKey.DESCRIBE_TRANSACTIONS, request).transaction_states
+        state = self.lab.transaction(self.transactional_id)
         return {
             "error": state.error_code.name,
             "state": state.transaction_state,
@@ -248,7 +245,7 @@ def end_by_old_rules(lab: Lab, version: int) -> Answer:
     return answers | {
         "open": client.describe(),
         "a new instance": client.init(),
-        "markers": time.sleep(MARKED_SECONDS),
+        "markers": client.wait_for_markers(),
         "aborted": client.describe(),
         "fenced": [end(1, commit=True), end(1, commit=False)],
         "a new instance again": client.init(),
@@ -296,7 +293,7 @@ def end_by_new_rules(lab: Lab, version: int) -> Answer:
         "old rules": [client.end(6, commit=False, version=4), client.end(6, commit=True, version=4)],
         "last added": add(6),
         "a new instance": client.init(),
-        "markers": time.sleep(MARKED_SECONDS),
+        "markers": client.wait_for_markers(),
         "aborted": client.describe(),
         "fenced": [end(6, commit=True), end(6, commit=False)],
         "goes on": client.init(producer=(client.id(0), 6)),
