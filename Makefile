@@ -1,5 +1,6 @@
 # Every target does its own set-up in .venv. Needed on the machine: Python 3.11 or later and a Rust toolchain.
-# FUZZ_SECONDS bounds each target of `make fuzz`.
+# FUZZ_SECONDS bounds each target of `make fuzz`. TEST_WORKERS processes share the tests of `make test`, which wait more
+# than they compute; 0 is for a debugger.
 # PROFILE=dev builds the native module faster and unoptimised; SOAK_SECONDS bounds one battery of `make soak`.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -7,6 +8,7 @@ PROFILE ?= release
 SOAK_SECONDS ?= 300
 FUZZ_SECONDS ?= 300
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 4
 BENCH_ARGS ?=
 PROFILE_ARGS ?=
 
@@ -15,6 +17,9 @@ DEPS := .venv/.deps
 COMPAT_DEPS := .venv/.deps-compat
 NATIVE := .venv/.native-$(PROFILE)
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust/ottla-core/src rust/ottla-python -name '*.rs' -o -name Cargo.toml)
+
+# Tests start some two hundred interpreters, which compile everything again where they may not keep it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-rust test-python check compat bench profile soak fuzz fmt clean
 
@@ -27,7 +32,8 @@ test-rust:
 	cargo test --quiet --package ottla-core
 
 test-python: $(NATIVE)
-	$(BIN)/python -m pytest -m "not soak" --ignore tests/compat $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak" --ignore tests/compat \
+	  --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(NATIVE)
 	$(BIN)/ruff format --check .

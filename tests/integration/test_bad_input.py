@@ -34,8 +34,9 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
 
 @pytest.fixture(autouse=True)
 def others_are_served(victim: BrokerProcess) -> Iterator[None]:
-    """A client that was there before is served after, and the attack was paid for by nobody's memory."""
+    """A client that was served before is served after, and the attack was paid for by nobody's memory."""
     with Wire(victim.port) as wire:
+        assert wire.produce("topic", b"here").error_code is ErrorCode.NONE
         before_bytes = rss_bytes(victim)
         yield
         started_s = time.monotonic()
