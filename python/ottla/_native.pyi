@@ -51,8 +51,12 @@ class DataPlane:
         read from it or write to it. Raises: OSError.
         """
 
-    def wait_beside(self, fd: int) -> None:
-        """Have `poll` return when this descriptor, which stays the caller's, is readable. Raises: OSError. QUICK."""
+    def wait_beside(self, watched: int) -> None:
+        """Have `poll` return when another epoll set of this process is ready: the one that watches this descriptor.
+
+        That must have been asked for as Trio does it: once, for it to be readable. Raises: OSError (no set watches it).
+        QUICK.
+        """
 
     def poll(
         self, now_ms: int, wall_ms: int, wait_max_s: float = 0.0
@@ -62,8 +66,8 @@ class DataPlane:
         Returns (session_id, is_over, requests) for every session of which there is news: `requests` are owed by Python
         (at most one a session, until its `reply`); `is_over` asks for `close_session`. And the (topic, partition) of
         watched partitions whose high watermark moved (or whose appends failed: compare `offsets`). And the Produce
-        requests about which the transaction coordinator must be asked, for `verified`. And whether the descriptor of
-        `wait_beside` is readable.
+        requests about which the transaction coordinator must be asked, for `verified`. And whether the set of
+        `wait_beside` is ready.
 
         QUICK: works for about a millisecond at most; what is left then keeps the descriptor readable. An unneeded call
         does no harm. With `wait_max_s` it goes on, waiting without the GIL for what comes next, until there is

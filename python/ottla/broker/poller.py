@@ -12,8 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 HighWatermarkMoved = Callable[[str, int], None]
 Verify = Callable[["list[Unverified]"], None]
-
-ANSWERING_MAX_S: Final = 0.005
-"""How long requests may be answered before the event loop looks after everything else."""
 
 
 class Poller(trio.abc.Instrument):
@@ -46,67 +42,71 @@ class Poller(trio.abc.Instrument):
         self._connections = connections
         self._on_high_watermark = on_high_watermark
         self._verify = verify
-        self._wakeup = -1
-        """Ends Trio's wait at once: an eventfd for which `run` waits."""
+        self._token: trio.lowlevel.TrioToken
+        self._failed = -1
+        """An eventfd for which `run` waits."""
         self._is_beside = False
         """The data plane knows Trio's epoll set."""
         self._error: BaseException | None = None
 
     async def run(self) -> None:
         """Run the data plane until cancelled. Raises: whatever the callbacks raise; OSError."""
-        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._token = trio.lowlevel.current_trio_token()
+        self._failed = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             trio.lowlevel.add_instrument(self)
-            try:
-                while self._error is None:
-                    await trio.lowlevel.wait_readable(self._wakeup)
-                    os.eventfd_read(self._wakeup)
-                raise self._error
-            finally:
-                if self._error is None:
-                    trio.lowlevel.remove_instrument(self)
+            await trio.lowlevel.wait_readable(self._failed)
         finally:
-            trio.lowlevel.notify_closing(self._wakeup)
-            os.close(self._wakeup)
+            trio.lowlevel.notify_closing(self._failed)
+            os.close(self._failed)
+            if self._error is not None:
+                # Also if the task was cancelled in the same moment.
+                raise self._error
+            trio.lowlevel.remove_instrument(self)
 
     def before_io_wait(self, timeout: float) -> None:
         """Run the data plane for as long as Trio would wait."""
         try:
             if not self._is_beside:
                 # The first call comes when `run` waits for its descriptor.
-                self._plane.wait_beside(epoll_that_watches(self._wakeup))
+                self._plane.wait_beside(self._failed)
                 self._is_beside = True
             if not self._run_for(timeout) and timeout > 0:
-                os.eventfd_write(self._wakeup, 1)
+                self._end_wait()
         except BaseException as error:
             # Trio would log it and go on without us: it is `run` that fails.
             self._error = error
             trio.lowlevel.remove_instrument(self)
-            os.eventfd_write(self._wakeup, 1)
+            os.eventfd_write(self._failed, 1)
+            self._end_wait()
+
+    def _end_wait(self) -> None:
+        """Have Trio's own wait end at once, whoever was cancelled meanwhile, be it `run`."""
+        self._token.run_sync_soon(_do_nothing, idempotent=True)
 
     def _run_for(self, timeout: float) -> bool:
-        """Returns whether Trio's own wait ends at once."""
-        began = time.monotonic()
-        ends = began + timeout
+        """Run until Trio has something to do: a task, one of its descriptors, a deadline.
+
+        Returns: Whether Trio's own wait ends at once.
+        """
+        ends = time.monotonic() + timeout
         left = timeout
         while True:
             sessions, moved, unverified, is_due = self._plane.poll(now_ms(), wall_ms(), left)
             if sessions or moved or unverified:
                 self._pass_on(sessions, moved, unverified)
-                if is_due:
-                    return True
                 if timeout <= 0:
-                    return False
-                statistics = trio.lowlevel.current_statistics()
-                now = time.monotonic()
-                if statistics.tasks_runnable or now - began >= ANSWERING_MAX_S:
-                    return False
-                ends = now + statistics.seconds_to_next_deadline
-                left = ends - now
-            else:
-                if is_due:
                     return True
+                # Trio decided how long to wait before it knew of what has come of this.
+                statistics = trio.lowlevel.current_statistics()
+                if statistics.tasks_runnable:
+                    return False
+                left = statistics.seconds_to_next_deadline
+                ends = time.monotonic() + left
+            else:
                 left = ends - time.monotonic()
+            if is_due:
+                return True
             if left <= 0:
                 return False
 
@@ -133,16 +133,5 @@ class Poller(trio.abc.Instrument):
             self._verify(unverified)
 
 
-def epoll_that_watches(fd: int) -> int:
-    """The descriptor of the epoll set of this process that watches `fd`: Trio's, if Trio waits for it.
-
-    Trio tells it to nobody, the kernel does (`proc_pid_fdinfo(5)`). Raises: OSError (no /proc), LookupError.
-    """
-    for entry in Path("/proc/self/fdinfo").iterdir():
-        try:
-            lines = entry.read_text().splitlines()
-        except OSError:
-            continue  # closed meanwhile
-        if any(line.startswith("tfd:") and int(line.split()[1]) == fd for line in lines):
-            return int(entry.name)
-    raise LookupError(f"no epoll set watches descriptor {fd}")
+def _do_nothing() -> None:
+    """The event loop turns once for it."""

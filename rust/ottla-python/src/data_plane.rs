@@ -155,13 +155,13 @@ impl DataPlane {
         self.plane.lock().idle_sessions(before_ms)
     }
 
-    fn wait_beside(&self, fd: RawFd) -> PyResult<()> {
-        self.plane.lock().wait_beside(fd).map_err(PyOSError::new_err)
+    fn wait_beside(&self, watched: RawFd) -> PyResult<()> {
+        self.plane.lock().wait_beside(watched).map_err(PyOSError::new_err)
     }
 
     #[pyo3(signature = (now_ms, wall_ms, wait_max_s=0.0))]
     fn poll(&self, py: Python<'_>, now_ms: i64, wall_ms: i64, wait_max_s: f64) -> Polled {
-        let wait_max = Duration::try_from_secs_f64(wait_max_s).unwrap_or_default();
+        let wait_max = wait_max_of(wait_max_s);
         let plane::Polled {
             news,
             moved,
@@ -478,6 +478,12 @@ impl DataPlane {
         all.set_item("latency_buckets_us", LATENCY_BUCKETS_US.to_vec())?;
         Ok(all)
     }
+}
+
+/// A wait without an end is infinite in Python.
+fn wait_max_of(seconds: f64) -> Duration {
+    let endless = if seconds > 0.0 { Duration::MAX } else { Duration::ZERO };
+    Duration::try_from_secs_f64(seconds).unwrap_or(endless)
 }
 
 fn api_metrics<'py>(py: Python<'py>, metrics: &ApiMetrics) -> PyResult<Bound<'py, PyDict>> {

@@ -19,7 +19,8 @@ use crate::warmer::Warmer;
 /// What one session may take in before others get their turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
 const TURN_MAX: Duration = Duration::from_micros(200);
-/// What one `poll` may take before the event loop's other tasks get theirs.
+/// What one `poll` may take before the event loop's other tasks get theirs: so much for the sessions for which something
+/// happened elsewhere, and as much for those whose sockets are ready.
 const POLL_MAX: Duration = Duration::from_millis(1);
 /// So old may the caller's clocks become in `Plane::poll`: it is called again with new ones before anything is done. The
 /// wall clock may jump meanwhile.
@@ -74,7 +75,7 @@ pub struct Polled {
     pub moved: Vec<PartitionId>,
     /// Requests that wait for the transaction coordinator.
     pub unverified: Vec<Unverified>,
-    /// The descriptor of `wait_beside` is readable.
+    /// The set of `wait_beside` is ready.
     pub is_due: bool,
 }
 
@@ -131,7 +132,7 @@ impl Plane {
     }
 
     /// `Inner::poll`, again and again until there is something that the caller must know (also watched partitions that
-    /// moved), the descriptor of `wait_beside` is readable, or `wait_max` is over. So the caller, whose turn costs more
+    /// moved), the set of `wait_beside` is ready, or `wait_max` is over. So the caller, whose turn costs more
     /// than all of a small request, has none for what is the data plane's alone.
     ///
     /// `take_aside` is `Events::take` while other threads of the interpreter have their turn.
@@ -154,7 +155,7 @@ impl Plane {
                 news: inner.poll(now, &events),
                 moved: inner.core.take_moved(),
                 unverified: inner.core.take_unverified(),
-                is_due: events.is_beside_ready(),
+                is_due: inner.readiness.is_beside_ready(&events),
             };
             let has_more = !inner.again.is_empty();
             let left = wait_max.saturating_sub(started.elapsed());
@@ -195,9 +196,9 @@ impl Inner {
         self.readiness.fd()
     }
 
-    /// Have `poll` return when this descriptor is readable.
-    pub fn wait_beside(&self, fd: RawFd) -> io::Result<()> {
-        self.readiness.wait_beside(fd)
+    /// Have `poll` return when the epoll set is ready that watches this descriptor.
+    pub fn wait_beside(&mut self, watched: RawFd) -> io::Result<()> {
+        self.readiness.wait_beside(watched)
     }
 
     pub fn open_session(&mut self, fd: RawFd, now_ms: i64) -> io::Result<SessionId> {
@@ -239,20 +240,24 @@ impl Inner {
 
     /// Do everything that there is to do; returns what the caller must know of which sessions.
     pub fn poll(&mut self, now: Now, events: &Events) -> Vec<(SessionId, News)> {
-        let started = Instant::now();
         let mut ready = self.take_ready(events);
-        let touched = self.take_touched(now);
+        let mut touched = self.take_touched(now).into_iter();
         let mut news = Vec::new();
-        for session_id in touched {
+        let started = Instant::now();
+        for session_id in touched.by_ref() {
             self.turn(session_id, now, false, &mut news);
+            if started.elapsed() >= POLL_MAX {
+                break;
+            }
         }
+        let started = Instant::now();
         while let Some(session_id) = ready.pop() {
             self.turn(session_id, now, true, &mut news);
             if started.elapsed() >= POLL_MAX {
                 break;
             }
         }
-        for session_id in ready {
+        for session_id in touched.chain(ready) {
             self.come_again(session_id);
         }
         self.arm(now);

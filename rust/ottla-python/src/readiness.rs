@@ -1,7 +1,7 @@
 //! The sockets of all sessions, a wake-up descriptor and a timer in one set that the kernel watches (epoll).
 //!
-//! The event loop waits for this set as for one descriptor: a connection costs it no task switch and no system call of
-//! its own, however often it becomes ready, and an idle connection costs it nothing at all.
+//! It is waited for as for one descriptor: a connection costs no task switch and no system call of its own, however often
+//! it becomes ready, and an idle connection costs nothing at all.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -16,7 +16,7 @@ const EVENTS_MAX: usize = 64;
 const WAKEUP: SessionId = 0;
 /// Stands for the timer.
 const TIMER: SessionId = SessionId::MAX;
-/// Stands for the descriptor of somebody else.
+/// Stands for the set of somebody else.
 const BESIDE: SessionId = SessionId::MAX - 1;
 
 pub const READABLE: u32 = libc::EPOLLIN as u32;
@@ -73,11 +73,6 @@ impl Events {
         self.count == 0
     }
 
-    /// Whether the descriptor of `Readiness::wait_beside` is ready.
-    pub fn is_beside_ready(&self) -> bool {
-        self.has(BESIDE)
-    }
-
     /// Sessions whose sockets are ready, each with what it is ready for.
     pub fn of_sessions(&self) -> impl Iterator<Item = (SessionId, u32)> {
         let all = self.all().map(|event| (event.u64, event.events));
@@ -101,6 +96,47 @@ fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+fn control(epoll: RawFd, operation: i32, fd: RawFd, session_id: SessionId, interest: u32) -> io::Result<()> {
+    let mut event = libc::epoll_event {
+        events: interest,
+        u64: session_id,
+    };
+    // SAFETY: the event outlives the call; the kernel checks the descriptors.
+    let result = unsafe { libc::epoll_ctl(epoll, operation, fd, &raw mut event) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The epoll set of this process that watches a descriptor: its owner tells it to nobody, but the kernel changes only what
+/// is watched. What is asked for is what the owner, who waits once for it to be readable, asked for.
+fn epoll_that_watches(watched: RawFd) -> io::Result<RawFd> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel fills the structure.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    let end = RawFd::try_from(limit.rlim_cur).unwrap_or(RawFd::MAX);
+    let interest = READABLE | libc::EPOLLONESHOT as u32;
+    let is_watcher = |fd: &RawFd| control(*fd, libc::EPOLL_CTL_MOD, watched, watched as u64, interest).is_ok();
+    (0..end)
+        .find(is_watcher)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no epoll set watches the descriptor"))
+}
+
+fn is_readable(fd: RawFd) -> bool {
+    let mut wanted = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one structure that outlives the call, which does not wait.
+    unsafe { libc::poll(&raw mut wanted, 1, 0) == 1 }
+}
+
 /// What is watched.
 #[derive(Debug)]
 pub struct Readiness {
@@ -109,6 +145,7 @@ pub struct Readiness {
     timer: OwnedFd,
     /// When the timer rings. It may ring early, never late: a deadline that went away does not stop it.
     armed_ms: Option<i64>,
+    beside: Option<RawFd>,
 }
 
 impl Readiness {
@@ -123,6 +160,7 @@ impl Readiness {
             wakeup,
             timer,
             armed_ms: None,
+            beside: None,
         };
         readiness.control(libc::EPOLL_CTL_ADD, readiness.wakeup.0.as_raw_fd(), WAKEUP, READABLE)?;
         readiness.control(libc::EPOLL_CTL_ADD, readiness.timer.as_raw_fd(), TIMER, READABLE)?;
@@ -154,17 +192,7 @@ impl Readiness {
     }
 
     fn control(&self, operation: i32, fd: RawFd, session_id: SessionId, interest: u32) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: interest,
-            u64: session_id,
-        };
-        // SAFETY: the event outlives the call; the kernel checks the descriptors.
-        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        control(self.epoll.as_raw_fd(), operation, fd, session_id, interest)
     }
 
     /// Change what is waited for on a socket. None: nothing, not even its end.
@@ -177,9 +205,18 @@ impl Readiness {
         }
     }
 
-    /// Have the set be ready when this descriptor is readable, which stays the caller's.
-    pub fn wait_beside(&self, fd: RawFd) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd, BESIDE, READABLE)
+    /// Have this set be ready when another set is, which stays the caller's: the one that watches `watched`.
+    pub fn wait_beside(&mut self, watched: RawFd) -> io::Result<()> {
+        let fd = epoll_that_watches(watched)?;
+        self.control(libc::EPOLL_CTL_ADD, fd, BESIDE, READABLE)?;
+        self.beside = Some(fd);
+        Ok(())
+    }
+
+    /// Whether the set of `wait_beside` is ready.
+    pub fn is_beside_ready(&self, events: &Events) -> bool {
+        // So many other events may have left no room for that one.
+        events.has(BESIDE) || (events.count == EVENTS_MAX && self.beside.is_some_and(is_readable))
     }
 
     /// Let wake-up and timer rest if events tell of them.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +19,7 @@ import trio.testing
 
 from ottla._native import DataPlane, build_batch
 from ottla.broker.connection import Connection
-from ottla.broker.poller import Poller, epoll_that_watches
+from ottla.broker.poller import Poller
 from ottla.protocol.versions import ApiKey
 from tests.property.native_lab import NativeLab, now_ms, wall_ms
 
@@ -44,6 +48,10 @@ def poller(lab: NativeLab, then: Callable[[Any], None], moved: Callable[[str, in
     return Poller(lab.plane, connections, moved or (lambda _topic, _partition: None))
 
 
+def answer(lab: NativeLab, request: Any) -> None:
+    lab.plane.reply(lab.session_id, request[0], b"\0\0\0\7", now_ms(), wall_ms())
+
+
 def test_a_task_that_a_request_wakes_runs_at_once(lab: NativeLab) -> None:
     async def main() -> None:
         told = trio.Event()
@@ -68,10 +76,10 @@ def test_a_request_that_is_answered_without_a_task_takes_no_turn_of_the_event_lo
     turns = Turns()
     answered = 0
 
-    def answer(request: Any) -> None:
+    def count(request: Any) -> None:
         nonlocal answered
         answered += 1
-        lab.plane.reply(lab.session_id, request[0], b"\0\0\0\7", now_ms(), wall_ms())
+        answer(lab, request)
 
     def ask(times: int) -> None:
         for _ in range(times):
@@ -80,7 +88,7 @@ def test_a_request_that_is_answered_without_a_task_takes_no_turn_of_the_event_lo
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(poller(lab, answer).run)
+            nursery.start_soon(poller(lab, count).run)
             await trio.testing.wait_all_tasks_blocked()
             trio.lowlevel.add_instrument(turns)
             with trio.fail_after(WAIT_S_MAX):
@@ -174,18 +182,26 @@ def test_a_poller_that_is_cancelled_leaves_nothing_behind(lab: NativeLab) -> Non
     trio.run(main)
 
 
-def test_the_set_that_watches_a_descriptor_is_found_by_it() -> None:
+def test_a_wait_without_a_deadline_is_one_wait(lab: NativeLab) -> None:
+    """Nothing in the event loop has a deadline, as far as a request had it looked at."""
+
+    def ask() -> None:
+        lab.client.sendall(METADATA)
+        assert lab.client.recv(100)
+
+    def ask_twice() -> float:
+        ask()
+        used_s = time.process_time()
+        time.sleep(0.2)
+        ask()
+        return time.process_time() - used_s
+
     async def main() -> None:
-        here, there = socket.socketpair()
-        with here, there:
-            with pytest.raises(LookupError):
-                epoll_that_watches(here.fileno())
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.lowlevel.wait_readable, here)
-                await trio.testing.wait_all_tasks_blocked()
-                found = epoll_that_watches(here.fileno())
-                assert os.readlink(f"/proc/self/fd/{found}") == "anon_inode:[eventpoll]"
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller(lab, partial(answer, lab)).run)
+            await trio.testing.wait_all_tasks_blocked()
+            assert await trio.to_thread.run_sync(ask_twice) < 0.1
+            nursery.cancel_scope.cancel()
 
     trio.run(main)
 
@@ -231,3 +247,97 @@ def test_what_one_poll_brings_is_written_together(fails: bool) -> None:
     else:
         trio.run(main)
         assert notes == ["cork", "request", ("topic", 0), "uncork"]
+
+
+def test_a_task_that_a_request_wakes_does_not_wait_for_what_it_waited_for_before(lab: NativeLab) -> None:
+    """Trio's own descriptor was ready, and is not watched any more when the data plane lets go."""
+    here, there = socket.socketpair()
+    scope = trio.CancelScope()
+
+    async def wait_for_input() -> None:
+        with scope:
+            await trio.lowlevel.wait_readable(here)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller(lab, lambda _request: scope.cancel()).run)
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(wait_for_input)
+                await trio.testing.wait_all_tasks_blocked()
+                there.send(b"x")
+                lab.client.sendall(METADATA)
+                began = trio.current_time()
+                waiting.cancel_scope.deadline = began + WAIT_S_MAX
+            assert trio.current_time() - began < WAIT_S_MAX / 2
+            nursery.cancel_scope.cancel()
+
+    with here, there:
+        trio.run(main)
+
+
+def test_trio_is_not_kept_waiting_by_however_many_connections(lab: NativeLab) -> None:
+    connections = 300
+    answered = 0
+    here, there = socket.socketpair()
+
+    class Answers:
+        def __init__(self, session_id: int) -> None:
+            self.session_id = session_id
+
+        def on_polled(self, *, is_over: bool, owed: list[Any]) -> None:
+            nonlocal answered
+            answered += 1
+            lab.plane.reply(self.session_id, owed[0][0], b"\0\0\0\7", now_ms(), wall_ms())
+
+    async def main(clients: list[socket.socket], answers: dict[int, Connection]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Poller(lab.plane, answers, print).run)
+            await trio.testing.wait_all_tasks_blocked()
+            for client in clients:
+                client.sendall(METADATA)
+            there.send(b"x")
+            with trio.fail_after(WAIT_S_MAX):
+                await trio.lowlevel.wait_readable(here)
+            assert 0 < answered < connections / 2
+            nursery.cancel_scope.cancel()
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(here)
+        stack.enter_context(there)
+        clients, answers = [], {}
+        for _ in range(connections):
+            client, server = map(stack.enter_context, socket.socketpair())
+            server.setblocking(False)
+            clients.append(client)
+            session_id = lab.plane.open_session(server.fileno(), now_ms())
+            answers[session_id] = cast("Connection", Answers(session_id))
+        trio.run(main, clients, answers)
+        for session_id in answers:
+            lab.plane.close_session(session_id)
+
+
+def test_a_bug_is_told_of_also_by_a_poller_that_is_cancelled_meanwhile(lab: NativeLab) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+
+            def fail(_request: Any) -> None:
+                nursery.cancel_scope.cancel()
+                raise RuntimeError("a bug")
+
+            nursery.start_soon(poller(lab, fail).run)
+            lab.client.sendall(METADATA)
+
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="a bug")):
+        trio.run(main)
+
+
+def test_only_a_set_that_watches_a_descriptor_is_waited_for(lab: NativeLab) -> None:
+    here, there = socket.socketpair()
+    with here, there, select.epoll() as other:
+        other.register(here, select.EPOLLIN)
+        with pytest.raises(OSError, match="no epoll set"):
+            lab.plane.wait_beside(there.fileno())
+        lab.plane.wait_beside(here.fileno())
+        assert not lab.plane.poll(now_ms(), wall_ms())[3]
+        there.send(b"x")
+        assert lab.plane.poll(now_ms(), wall_ms(), WAIT_S_MAX)[3]
