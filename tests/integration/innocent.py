@@ -1,9 +1,10 @@
-"""A client that does nothing wrong, while others attack."""
+"""Clients that do nothing wrong, while others attack."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -81,3 +82,30 @@ class Innocent:
         self.grown_bytes = memory_bytes(self._broker, "VmHWM") - self._before_bytes
         if error is None and self.failure is not None:
             raise self.failure
+
+
+class Repeating(threading.Thread):
+    """Does one thing on a connection of its own, again and again, and keeps how long each time took."""
+
+    def __init__(self, broker: BrokerProcess, act: Callable[[Wire, int], None]) -> None:
+        super().__init__(daemon=True)
+        self._broker = broker
+        self._act = act
+        self.waits_s: list[float] = []
+        self.failure: Exception | None = None
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        try:
+            with Wire(self._broker.port) as wire:
+                while not self._stopping.wait(PAUSE_S):
+                    began_s = time.monotonic()
+                    self._act(wire, len(self.waits_s))
+                    self.waits_s.append(time.monotonic() - began_s)
+        except Exception as error:
+            self.failure = error
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
+        assert self.failure is None, self.failure

@@ -23,6 +23,7 @@ from ottla.protocol.messages.offset_commit import (
 )
 from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerProcess
+from tests.integration.innocent import Repeating
 from tests.integration.wire import Wire
 
 WORST_S = 1.0
@@ -65,33 +66,6 @@ def slow_disk(tmp_path: Path) -> Iterator[StallingDisk]:
     yield disk
     disk.go_on()
     subprocess.run(["umount", path], check=True)
-
-
-class Repeating(threading.Thread):
-    """Does one thing again and again, each time measured."""
-
-    def __init__(self, broker: BrokerProcess, act: Callable[[Wire, int], None]) -> None:
-        super().__init__(daemon=True)
-        self.broker = broker
-        self.act = act
-        self.waits_s: list[float] = []
-        self.failure: Exception | None = None
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        try:
-            with Wire(self.broker.port) as wire:
-                while not self._stopping.wait(0.01):
-                    began_s = time.monotonic()
-                    self.act(wire, len(self.waits_s))
-                    self.waits_s.append(time.monotonic() - began_s)
-        except Exception as error:
-            self.failure = error
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self.join()
-        assert self.failure is None, self.failure
 
 
 def produce(topic: str) -> Callable[[Wire, int], None]:
