@@ -206,8 +206,8 @@ class DataPlane:
         It must not be served. Returns the new path. Raises: IndexError, OSError.
         """
 
-    def close(self, now_ms: int, wall_ms: int) -> None:
-        """Close all partitions and log directories cleanly; nothing is served afterwards. SLOW.
+    def close(self, now_ms: int, wall_ms: int, log_dir: int | None = None) -> None:
+        """Close a log directory and its partitions (None: all) cleanly; nothing there is served afterwards. SLOW.
 
         Raises: the first error that there was; everything that can be closed is closed nevertheless.
         """

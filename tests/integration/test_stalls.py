@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -12,6 +14,7 @@ import pytest
 
 from ottla._native import build_batch
 from ottla.errors import ErrorCode
+from ottla.protocol.messages.delete_topics import DeleteTopicsRequest
 from ottla.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
 from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest
 from ottla.protocol.messages.heartbeat import HeartbeatRequest
@@ -28,6 +31,10 @@ from tests.integration.wire import Wire
 
 WORST_S = 1.0
 STALL_S = 3.0
+STOP_S = 10.0
+"""Until all else is closed: a thread that waits for the disk is given up meanwhile, and so is a request's."""
+GIVE_UP_S = 30.0
+CLEAN = ".kafka_cleanshutdown"
 HELD_UP_S = 6.0
 """Longer than the metadata waits for a disk (`PATIENCE_S`, once more if it had begun)."""
 
@@ -163,6 +170,60 @@ def test_topics_are_made_and_deleted_beside_a_disk_that_stalls(tmp_path: Path, s
         for number in range(4):
             batch = build_batch([(None, b"v", int(time.time() * 1000), ())])
             assert wire.produce_batch(f"new-{number}", batch).error_code is ErrorCode.NONE
+
+
+def test_a_stop_beside_a_disk_that_stalls_ends(tmp_path: Path, slow_disk: StallingDisk) -> None:
+    """All else is closed cleanly; that disk is not said to be clean, and what was acknowledged on it is there later."""
+    fast, slow = tmp_path / "data", slow_disk.path / "data"
+    with two_disks(fast, slow) as broker:
+        with Wire(broker.port) as wire:
+            topics = create_on_both(wire, fast, slow)
+            for name in ("more-0", "more-1"):
+                wire.create(name)
+            doomed = next(name for name in ("more-0", "more-1") if (slow / f"{name}-0").exists())
+            writers = {topic: Repeating(broker, produce(topic)) for topic in topics.values()}
+            for thread in writers.values():
+                thread.start()
+            time.sleep(0.3)
+            slow_disk.stall()
+            try:
+                # A thread of Python's waits for the disk, too.
+                request = DeleteTopicsRequest(topic_names=(doomed,), timeout_ms=60_000)
+                wire.send(ApiKey.DELETE_TOPICS, 5, request)
+                time.sleep(0.3)
+                os.kill(broker.pid, signal.SIGTERM)
+                wait_for((fast / CLEAN).exists, STOP_S)
+                with pytest.raises(ConnectionRefusedError):
+                    Wire(broker.port)
+                # The kernel keeps the rest of a process for as long as one of its threads waits for a disk.
+                wait_for(lambda: is_over(broker.pid), GIVE_UP_S)
+            finally:
+                slow_disk.go_on()
+        assert broker.terminate() == 1
+        said = broker.output_path.read_text()
+        assert f'doing="closing {slow}"' in said
+        assert "_delete_all" in said
+        assert "Traceback" not in said
+        assert not (slow / CLEAN).exists()
+        broker.start()
+        with Wire(broker.port) as wire:
+            for topic, thread in writers.items():
+                thread.join()
+                values = wire.values(topic)
+                assert values == [b"%d" % n for n in range(len(values))]
+                assert len(values) >= len(thread.waits_s) > 0
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline_s, "not in time"
+        time.sleep(0.05)
+
+
+def is_over(pid: int) -> bool:
+    """Whether the main thread of a process has ended (`proc_pid_stat(5)`)."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
 def two_disks(fast: Path, slow: Path) -> BrokerProcess:

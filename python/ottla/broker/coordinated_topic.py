@@ -15,6 +15,7 @@ import trio
 
 from ottla._native import DataPlane, Partition, RecordBatch, build_batch, decode_batches
 from ottla.broker.event_log import EventLog
+from ottla.broker.worker import in_thread
 from ottla.coordinator.partitioning import partition_of
 from ottla.coordinator.shard import CoordinatorRecord, Producer, TransactionEnd
 from ottla.errors import ErrorCode, KafkaError
@@ -65,9 +66,7 @@ class NativePartitionLog:
         return appended.offset
 
     async def read(self, offset: int, *, bytes_max: int) -> Sequence[RecordBatch]:
-        data = await trio.to_thread.run_sync(
-            functools.partial(self._partition.read_records, offset, max_bytes=bytes_max)
-        )
+        data = await in_thread(functools.partial(self._partition.read_records, offset, max_bytes=bytes_max))
         return decode_batches(data)
 
     def offsets(self) -> tuple[int, int, int]:

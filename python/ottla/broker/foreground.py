@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import resource
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -14,6 +16,7 @@ from ottla._native import QuorumDamagedError, keep_freed_memory
 from ottla.broker.data_dirs import InvalidDataDirectory
 from ottla.broker.event_log import EventLog, configure_logging
 from ottla.broker.server import SWITCH_INTERVAL_S, Ready, Server, the_error
+from ottla.broker.worker import has_left_threads
 from ottla.common.config import BrokerConfig, InvalidConfig
 from ottla.common.endpoints import InvalidEndpoint
 from ottla.errors import KafkaError
@@ -62,6 +65,7 @@ def run(settings: Mapping[str, str]) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _allow_open_files()
     keep_freed_memory()
+    status = 0
     try:
         trio.run(serve, settings)
     except BaseException as raised:
@@ -69,5 +73,15 @@ def run(settings: Mapping[str, str]) -> int:
         if not isinstance(error, _EXPLAINED):
             raise
         print(f"cannot start: {error}", file=sys.stderr)
-        return 1
-    return 0
+        status = 1
+    if has_left_threads():
+        _end_at_once()
+    return status
+
+
+def _end_at_once() -> NoReturn:
+    """End the process without the interpreter's own end, which may wait for a disk that does not answer."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(1)

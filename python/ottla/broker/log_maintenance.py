@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.event_log import EventLog
+from ottla.broker.worker import in_thread
 from ottla.errors import KafkaError
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ async def _bring_back(plane: DataPlane, topic: str, partition: int) -> None:
         if offline is None:
             return
         try:
-            await trio.to_thread.run_sync(offline.reopen, wall_ms())
+            await in_thread(partial(offline.reopen, wall_ms()))
         except (KafkaError, OSError) as error:
             log.error("log_not_recovered", topic=topic, partition=partition, reason=str(error))
             await trio.sleep(RECOVERY_RETRY_S)
@@ -110,7 +112,7 @@ async def _write_checkpoints(plane: DataPlane, log_dir: int) -> None:
     while True:
         await trio.sleep(CHECKPOINT_S)
         try:
-            await trio.to_thread.run_sync(plane.write_checkpoints, log_dir)
+            await in_thread(partial(plane.write_checkpoints, log_dir))
         except (KafkaError, OSError) as error:
             log.error("checkpoint_failed", log_dir=log_dir, reason=str(error))
 
@@ -118,7 +120,7 @@ async def _write_checkpoints(plane: DataPlane, log_dir: int) -> None:
 async def _delete_old_segments(maintenance: LogMaintenance, settings: Callable[[], MaintenanceSettings]) -> None:
     while True:
         await trio.sleep(settings().retention_check_interval_ms / 1000)
-        deleted, failed = await trio.to_thread.run_sync(maintenance.delete_old_segments, wall_ms())
+        deleted, failed = await in_thread(partial(maintenance.delete_old_segments, wall_ms()))
         for topic, partition, count in deleted:
             log.info("segments_deleted", topic=topic, partition=partition, segments=count)
         for topic, partition, reason in failed:
@@ -130,7 +132,7 @@ async def _compact(maintenance: LogMaintenance, settings: Callable[[], Maintenan
     while True:
         picked = None
         try:
-            picked = await trio.to_thread.run_sync(maintenance.pick, wall_ms())
+            picked = await in_thread(partial(maintenance.pick, wall_ms()))
             if picked is not None:
                 await _compact_one(maintenance, *picked, settings)
                 continue
@@ -144,7 +146,7 @@ async def _compact_one(
     maintenance: LogMaintenance, topic: str, partition: int, settings: Callable[[], MaintenanceSettings]
 ) -> None:
     while True:
-        moved_bytes, stats = await trio.to_thread.run_sync(maintenance.clean, CLEAN_STEP_BYTES)
+        moved_bytes, stats = await in_thread(partial(maintenance.clean, CLEAN_STEP_BYTES))
         if stats is not None:
             log.info("log_compacted", topic=topic, partition=partition, **stats)
             return

@@ -25,6 +25,7 @@ import trio
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.event_log import EventLog
 from ottla.broker.strays import make_way
+from ottla.broker.worker import in_thread
 from ottla.common.config import BrokerConfig, LogConfig, ResourceType
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.delta import MetadataDelta
@@ -221,7 +222,7 @@ class MetadataPublisher:
 
     async def _do(self, work: _Work) -> None:
         if work.doomed:
-            await trio.to_thread.run_sync(self._delete_all, work, limiter=self._threads)
+            await in_thread(partial(self._delete_all, work), limiter=self._threads)
         await self._open(work)
         work.done.set()
         if work in self._late:
@@ -384,7 +385,7 @@ class MetadataPublisher:
 
         async def worker() -> None:
             while chunk := list(islice(rest, PARTITIONS_PER_CALL)):
-                await trio.to_thread.run_sync(self._open_chunk, work, chunk, limiter=self._threads)
+                await in_thread(partial(self._open_chunk, work, chunk), limiter=self._threads)
 
         async with trio.open_nursery() as nursery:
             for _ in range(min(WORKERS, len(work.openings) // PARTITIONS_PER_CALL + 1)):

@@ -15,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -29,6 +30,7 @@ from ottla._native import (
 )
 from ottla.broker.clock import wall_ms
 from ottla.broker.event_log import EventLog
+from ottla.broker.worker import close_in_thread, in_thread
 
 if TYPE_CHECKING:
     from ottla._native import QuorumEvent
@@ -199,7 +201,7 @@ class QuorumRuntime:
             self._quorum = None
             # a log that failed cannot be closed in order; its error is already on the way out
             with trio.CancelScope(shield=True), contextlib.suppress(QuorumFailedError):
-                await trio.to_thread.run_sync(writer.close)
+                await close_in_thread("the metadata log", writer.close)
 
     async def _open(self) -> tuple[Quorum, QuorumLog]:
         settings = self.settings
@@ -403,7 +405,7 @@ class QuorumRuntime:
         is_full = False
         while True:
             try:
-                done = await trio.to_thread.run_sync(writer.run, job, limiter=self._writer_thread)
+                done = await in_thread(partial(writer.run, job), limiter=self._writer_thread)
                 break
             except QuorumNoSpaceError as error:
                 # nothing is lost: the same job can be run again, and what waits for it waits on

@@ -47,6 +47,7 @@ from ottla.broker.strays import set_strays_aside
 from ottla.broker.transaction_coordinator import TransactionCoordinator
 from ottla.broker.transaction_markers import TransactionMarkers
 from ottla.broker.transaction_verifier import AddPartitions, TransactionVerifier
+from ottla.broker.worker import close_in_thread
 from ottla.common.config import BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
 from ottla.metadata.records import Endpoint as RegisteredEndpoint
@@ -59,6 +60,8 @@ log = EventLog("server")
 METADATA_PARTITION: Final = "__cluster_metadata-0"
 LOADING_PATIENCE_S: Final = 1
 """How long opening the listeners may wait for groups and transactions to be loaded."""
+CLOSING_S: Final = 15.0
+"""How long a stop waits for a log directory: much may have to be synced."""
 DISK_THREADS: Final = 4
 """For each log directory, of those that read in it for Python."""
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -283,12 +286,29 @@ class Server:
             for connection in list(self.connections.values()):
                 connection.close()
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(plane.close, now_ms(), wall_ms())
+                await self._close(plane, log_dirs)
             log_complaints(plane)
 
     def _open_plane(self, identity: DataDirs, log_dirs: Sequence[str]) -> DataPlane:
         """SLOW: opens and locks the directories."""
         return DataPlane(broker_id=identity.node_id, log_dirs=log_dirs, options=self.config.static)
+
+    async def _close(self, plane: DataPlane, log_dirs: Sequence[str]) -> None:
+        """Close all directories at once, so that none waits for another's disk. Raises: the first error there was."""
+        errors: list[Exception] = []
+
+        async def close(index: int) -> None:
+            try:
+                closing = partial(plane.close, now_ms(), wall_ms(), index)
+                await close_in_thread(log_dirs[index], closing, patience_s=CLOSING_S)
+            except Exception as error:
+                errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for index in range(len(log_dirs)):
+                nursery.start_soon(close, index)
+        if errors:
+            raise errors[0]
 
     def _controller(
         self, identity: DataDirs, publisher: MetadataPublisher, log_dirs: Sequence[str]

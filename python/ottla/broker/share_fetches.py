@@ -21,6 +21,7 @@ from ottla.broker.event_log import EventLog
 from ottla.broker.metrics import ShareCounters
 from ottla.broker.share_partitions import LedSharePartition, ShareKey, SharePartitions, WriteOutcome
 from ottla.broker.share_settings import ShareGroupSettings, ShareSettingsTable
+from ottla.broker.worker import in_thread
 from ottla.errors import ErrorCode, KafkaError, code_of
 from ottla.share.acknowledgement import Acknowledgement, check_acknowledgements
 from ottla.share.partition import Acquired, FetchedBatch
@@ -306,7 +307,7 @@ class ShareFetches:
     ) -> tuple[bytes, list[tuple[int, int, int, bool]]]:
         led.is_being_read = True
         try:
-            return await trio.to_thread.run_sync(
+            return await in_thread(
                 partial(led.native.read_batches, offset, max_bytes=bytes_max, committed_only=settings.committed_only),
                 limiter=self._disk_threads[led.native.log_dir],
             )

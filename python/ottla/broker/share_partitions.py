@@ -23,6 +23,7 @@ from ottla.broker.event_log import EventLog
 from ottla.broker.metadata_publisher import Published
 from ottla.broker.share_coordinator import ShareCoordinator
 from ottla.broker.share_settings import EARLIEST, LATEST, ShareGroupSettings
+from ottla.broker.worker import in_thread
 from ottla.coordinator.share.state import NO_OFFSET
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage
@@ -347,7 +348,7 @@ class SharePartitions:
         start = state.start_offset
         is_new = start == NO_OFFSET
         if is_new:
-            start = await trio.to_thread.run_sync(partial(_first_offset, native, settings.start))
+            start = await in_thread(partial(_first_offset, native, settings.start))
         kept = [
             KeptBatch(b.first_offset, b.last_offset, RecordState(b.delivery_state), b.delivery_count)
             for b in state.state_batches

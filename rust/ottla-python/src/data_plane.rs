@@ -441,16 +441,23 @@ impl DataPlane {
             .map_err(|error| into_py(py, &error))
     }
 
-    fn close(&self, py: Python<'_>, now_ms: i64, wall_ms: i64) -> PyResult<()> {
+    #[pyo3(signature = (now_ms, wall_ms, log_dir=None))]
+    fn close(&self, py: Python<'_>, now_ms: i64, wall_ms: i64, log_dir: Option<usize>) -> PyResult<()> {
+        let is_wanted = |index: usize| log_dir.is_none_or(|log_dir| log_dir == index);
         let partitions = {
             let mut inner = self.plane.lock();
             let now = inner.now(now_ms, wall_ms);
-            let ids: Vec<_> = inner.core.partitions().map(|(id, _)| id).collect();
+            let wanted = inner
+                .core
+                .partitions()
+                .filter(|(_, entry)| is_wanted(entry.attached.log_dir()));
+            let ids: Vec<_> = wanted.map(|(id, _)| id).collect();
             ids.into_iter()
                 .filter_map(|id| inner.core.stop_serving(id, now))
                 .collect::<Vec<_>>()
         };
-        let log_dirs = &self.log_dirs;
+        let log_dirs = self.log_dirs.iter().enumerate().filter(|(index, _)| is_wanted(*index));
+        let log_dirs: Vec<_> = log_dirs.map(|(_, dir)| dir).collect();
         let closed = py.detach(|| {
             // Every one is closed, whatever becomes of the others; the first error is reported.
             let mut results: Vec<_> = partitions.iter().map(|partition| partition.close()).collect();

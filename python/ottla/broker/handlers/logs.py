@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Final
 
-import trio
-
 from ottla.broker.context import RequestContext
+from ottla.broker.worker import in_thread
 from ottla.common.topics import is_internal
 from ottla.errors import ErrorCode, KafkaError, code_of
 from ottla.protocol.messages.delete_records import (
@@ -80,7 +80,7 @@ async def handle_describe_log_dirs(context: RequestContext, request: DescribeLog
                 found[broker.log_dirs[partition.log_dir]].setdefault(name, []).append(size)
     # A stalled disk may hold this up: never on the event loop.
     results = [
-        await trio.to_thread.run_sync(_describe, log_dir, topics, limiter=threads)
+        await in_thread(partial(_describe, log_dir, topics), limiter=threads)
         for (log_dir, topics), threads in zip(found.items(), broker.disk_threads, strict=True)
     ]
     return DescribeLogDirsResponse(results=tuple(results))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from ottla.broker.context import RequestContext
+from ottla.broker.worker import in_thread
 from ottla.errors import ErrorCode, KafkaError, code_of
 from ottla.protocol.messages.list_offsets import (
     ListOffsetsPartition,
@@ -101,7 +102,7 @@ async def _look_up(
     )
     if wanted.timestamp >= 0 or wanted.timestamp == MAX_TIMESTAMP:
         # Reads and perhaps decompresses a batch.
-        return await trio.to_thread.run_sync(look_up, limiter=threads)
+        return await in_thread(look_up, limiter=threads)
     return look_up()
 
 
