@@ -10,13 +10,11 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use ottla_core::data_plane::metrics::{ApiMetrics, LATENCY_BUCKETS_US};
-use ottla_core::data_plane::rules::ProduceRules;
 use ottla_core::data_plane::validation::Validator;
 use ottla_core::data_plane::{DataPlane as Core, Options, Refused, SessionId, Unverified};
 use ottla_core::error::Error;
 use ottla_core::partition::{Partition as CorePartition, PartitionOptions};
 use ottla_core::session::pipeline::OwedRequest;
-use ottla_core::storage::config::LogConfig;
 use ottla_core::storage::fs::LogFs;
 use ottla_core::storage::log_dir::{LogDir, LogDirOptions};
 use ottla_core::storage::real_fs::RealFs;
@@ -26,6 +24,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::errors::into_py;
+use crate::options::{parse_config, parse_options};
 use crate::partition::Partition;
 use crate::placement::Openings;
 use crate::plane::{self, Plane};
@@ -578,34 +577,4 @@ fn tuples(py: Python<'_>, owed: Vec<OwedRequest>) -> Vec<RequestTuple> {
             )
         })
         .collect()
-}
-
-fn parse_options(py: Python<'_>, given: &HashMap<String, String>) -> PyResult<Options> {
-    let mut options = Options {
-        seed: random_seed()?,
-        ..Options::default()
-    };
-    for (key, value) in given {
-        options.set(key, value).map_err(|error| into_py(py, &error))?;
-    }
-    Ok(options)
-}
-
-fn random_seed() -> PyResult<u64> {
-    let mut seed = [0_u8; 8];
-    // SAFETY: writes at most eight bytes into an array of eight.
-    let filled = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
-    if filled != 8 {
-        return Err(PyOSError::new_err("the system has no random numbers"));
-    }
-    Ok(u64::from_ne_bytes(seed))
-}
-
-fn parse_config(py: Python<'_>, config: &HashMap<String, String>) -> PyResult<(LogConfig, ProduceRules)> {
-    let (mut log_config, mut rules) = (LogConfig::default(), ProduceRules::default());
-    for (key, value) in config {
-        let set = log_config.set(key, value).and_then(|_| rules.set(key, value));
-        set.map_err(|error| into_py(py, &error))?;
-    }
-    Ok((log_config, rules))
 }

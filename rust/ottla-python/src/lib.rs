@@ -5,6 +5,7 @@ mod allocator;
 mod data_plane;
 mod errors;
 mod maintenance;
+mod options;
 mod partition;
 mod placement;
 mod plane;
