@@ -28,7 +28,7 @@ def has_left_threads() -> bool:
 
 
 def _leave_behind(call: _Call[Any], what: str, waited_s: float) -> None:
-    _left_behind.append(call)
+    _left_behind[:] = [call, *(other for other in _left_behind if not other.is_done)]
     log.error("thread_left_behind", doing=what, waited_s=waited_s, reason="the disk does not answer")
 
 

@@ -81,6 +81,9 @@ pub struct LogDir {
     pub(crate) files: Arc<Files>,
     pub(crate) queue: Arc<WriteQueue>,
     state: Mutex<DirState>,
+    /// Held while small files of the directory are written anew, from when their content is decided: several threads ask
+    /// for that, and what one found out earlier must not replace what another found out later.
+    replacing: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     has_threads: bool,
     lock: Mutex<Option<FileLock>>,
@@ -230,6 +233,7 @@ impl LogDir {
             files,
             queue,
             state: Mutex::new(state),
+            replacing: Mutex::default(),
             threads: Mutex::default(),
             has_threads: options.threads,
             lock: Mutex::new(Some(FileLock(lock))),

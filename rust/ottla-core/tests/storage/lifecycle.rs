@@ -8,11 +8,13 @@ use ottla_core::partition::{Partition, PartitionOptions};
 use ottla_core::storage::config::LogConfig;
 use ottla_core::storage::fs::{LogFs, OpenMode};
 use ottla_core::storage::log_dir::{LastStop, LogDir, PartitionId};
+use ottla_core::storage::real_fs::RealFs;
 use ottla_core::storage::sim_fs::{Crash, Effect, Fault, Operation, SimFs};
 use ottla_core::types::TopicId;
 
 use super::support::{
-    WALL_MS, append, batch, commit, consume, dir_options, meta, open, open_dir, settle, topic_partition, try_open,
+    Scratch, WALL_MS, append, batch, commit, consume, dir_options, meta, open, open_dir, settle, topic_partition,
+    try_open,
 };
 
 #[test]
@@ -285,4 +287,30 @@ fn a_damaged_partition_is_refused_by_every_start_until_it_is_mended() {
         open(&dir, "u", config.clone());
         fs.restart(Crash::ProcessDies);
     }
+}
+
+#[test]
+fn checkpoints_that_several_threads_ask_for_are_whole_and_never_go_back() {
+    let scratch = Scratch::new("checkpoints-together");
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    let partitions: Vec<_> = (0..4)
+        .map(|number| open(&dir, &format!("t{number}"), LogConfig::default()))
+        .collect();
+    for partition in &partitions {
+        commit(&dir, partition, &append(partition, &[b"a".as_slice(); 50], WALL_MS));
+    }
+    std::thread::scope(|scope| {
+        for (number, partition) in partitions.iter().enumerate() {
+            let (dir, path) = (&dir, scratch.0.join("log-start-offset-checkpoint"));
+            scope.spawn(move || {
+                for offset in 1..50 {
+                    assert_eq!(partition.delete_records(offset).unwrap(), offset);
+                    dir.write_checkpoints().unwrap();
+                    let written = std::fs::read_to_string(&path).unwrap();
+                    let row = format!("t{number} 0 {offset}");
+                    assert!(written.lines().any(|line| line == row), "no {row} in {written}");
+                }
+            });
+        }
+    });
 }

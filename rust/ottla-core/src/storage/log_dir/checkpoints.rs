@@ -61,6 +61,12 @@ impl LogDir {
     /// # Errors
     /// `Storage`; the old checkpoints stay.
     pub fn write_checkpoints(&self) -> Result<()> {
+        let _replacing = lock(&self.replacing);
+        self.write_changed()
+    }
+
+    /// Of the checkpoints, those that changed. The caller holds `replacing`.
+    fn write_changed(&self) -> Result<()> {
         let (mut recovery_points, mut log_start_offsets, mut high_watermarks) = (
             OffsetCheckpoint::new(),
             OffsetCheckpoint::new(),
@@ -99,6 +105,7 @@ impl LogDir {
     /// A partition is to be made anew: what the checkpoints on disk say of an earlier one of its name must not be taken
     /// for its own after a crash.
     pub(crate) fn forget_checkpoints(&self, topic_partition: &TopicPartition) -> Result<()> {
+        let _replacing = lock(&self.replacing);
         let is_known = {
             let mut state = lock(&self.state);
             state.found.insert(topic_partition.clone());
@@ -108,7 +115,7 @@ impl LogDir {
                 .values()
                 .any(|rows| rows.get(topic_partition).is_some_and(|offset| *offset > 0))
         };
-        if is_known { self.write_checkpoints() } else { Ok(()) }
+        if is_known { self.write_changed() } else { Ok(()) }
     }
 }
 

@@ -71,6 +71,7 @@ impl LogDir {
     /// Once no partition is left that might be torn, note the boot of the machine: if only the process dies from now on,
     /// only the tails need a look. Those that could not be opened are named with it.
     pub(super) fn note_whole(&self) -> Result<()> {
+        let _replacing = lock(&self.replacing);
         let fs = &self.files.fs;
         let mut noted = fs.boot_id().map_err(Error::storage("reading the boot id"))?;
         {
