@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -127,7 +128,12 @@ def test_produce_takes_keys_null_values_files_and_nothing(ottla: Ottla, at: Embe
     assert ottla("produce", "keys", "-p", "7", stdin=b"x\n").err == "ottla: keys-7 does not exist\n"
 
 
-def test_what_makes_no_sense_is_refused_with_a_reason(ottla: Ottla, at: EmbeddedBroker) -> None:
+def test_what_makes_no_sense_is_refused_with_a_reason(ottla: Ottla, at: EmbeddedBroker, tmp_path: Path) -> None:
+    taken, not_logs = tmp_path / "taken", tmp_path / "not logs"
+    (taken / "broker" / "somebody's").mkdir(parents=True)
+    not_logs.mkdir()
+    (not_logs / "clicks.jsonl").write_bytes(b"not \xff JSON\n")
+    ottla("topics", "create", "whole")
     for words in (
         ("topics", "list", "-b", "nonsense"),
         ("topics", "list", "-b", "host:99999"),
@@ -135,9 +141,20 @@ def test_what_makes_no_sense_is_refused_with_a_reason(ottla: Ottla, at: Embedded
         ("topics", "delete-records", "t", "--before", "x=y"),
         ("consume", "t", "-o", "3"),
         ("consume", "t", "-g", "g", "-p", "0"),
+        ("consume", "t", "-p", "-1"),
+        ("consume", "t", "-p", "0", "-o", "-1"),
+        ("consume", "t", "-n", "-1"),
+        ("consume", "t", "--timeout-ms", "-1"),
+        ("produce", "t", "-p", "-1"),
+        ("produce", "t", "-K", ""),
         ("produce", "t", "--acks", "2"),
         ("produce", "t", "-z", "rar"),
         ("configs", "describe", "cow", "t"),
+        ("groups", "list", "--type", "cow"),
+        ("groups", "list", "--state", "asleep"),
+        ("serve", "--data-dir", ""),
+        ("demo", "--clicks", "0"),
+        ("demo", "--logs-dir", not_logs, "--data-dir", tmp_path / "fresh"),
         ("groups", "reset-offsets", "g", "-t", "t"),
         ("groups", "reset-offsets", "g", "-t", "t", "--to-earliest", "--to-latest"),
         ("check", "/nowhere"),
@@ -152,6 +169,12 @@ def test_what_makes_no_sense_is_refused_with_a_reason(ottla: Ottla, at: Embedded
         (("groups", "delete", "absent", "-y"), "absent"),
         (("configs", "describe", "broker", "9"), "there is no broker 9"),
         (("topics", "create", "a b"), "is not legal"),
+        (("configs", "unset", "topic", "whole", "retention"), "topic 'whole' has no key named retention"),
+        (("transactions", "find-hanging", "-t", "absent"), "topic 'absent': UNKNOWN_TOPIC_OR_PARTITION"),
+        (("topics", "delete", "whole", "absent", "-y"), "There is no topic named absent. Deleted: whole."),
+        (("dump", not_logs / "clicks.jsonl"), "clicks.jsonl: its first line is 'not \\ufffd JSON', not 0"),
+        (("demo", "--logs-dir", not_logs / "clicks.jsonl"), "clicks.jsonl: File exists"),
+        (("demo", "--data-dir", taken, "--clicks", "1", "--payments", "1"), "broker is not empty and has no meta"),
     ):
         ran = ottla(*words)
         assert ran.status == 1, words
@@ -170,6 +193,31 @@ def test_nobody_there_is_said_soon(ottla: Ottla, monkeypatch: pytest.MonkeyPatch
     assert ran.status == 1
     assert ran.err.startswith(f"ottla: {NOBODY} cannot be reached")
     assert time.monotonic() - began < 5
+
+
+def test_somebody_who_does_not_answer_is_named(ottla: Ottla, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ottla.cli.clients.REACH_TIMEOUT_MS", 200)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        ran = ottla("topics", "list", "-b", address)
+    assert (ran.status, ran.err) == (1, f"ottla: {address} cannot be reached: no answer came within 200 ms\n")
+
+
+def test_changes_are_told_to_programs(ottla: Ottla, at: EmbeddedBroker) -> None:
+    topic = "told-to-programs"
+    ottla("topics", "create", topic, "-p", "1")
+    assert ottla("topics", "grow", topic, "-p", "2", "--json").json == {"name": topic, "partitions": 2}
+    of_topic = {"type": "topic", "name": topic}
+    change = ottla("configs", "set", "topic", topic, "retention.ms=5", "--json")
+    assert change.json == of_topic | {"set": {"retention.ms": "5"}}
+    assert ottla("configs", "unset", "topic", topic, "retention.ms", "--json").json == of_topic | {
+        "unset": ["retention.ms"]
+    }
+    ottla("groups", "reset-offsets", "programs", "-t", topic, "--to-earliest", "--execute")
+    forgotten = ottla("groups", "delete-offsets", "programs", "-t", f"{topic}:1", "--json")
+    assert forgotten.json == {"group": "programs", "deleted": [f"{topic}-1"]}
+    assert ottla("groups", "delete", "programs", "-y", "--json").json == {"deleted": "programs"}
+    assert ottla("topics", "delete", topic, "-y", "--json").json == {"deleted": [topic]}
 
 
 def _new_offsets(ran: Ran) -> list[int]:

@@ -91,6 +91,13 @@ def test_clients_are_told_the_advertised_address(data_dir: Path) -> None:
         assert [(b.host, b.port) for b in metadata.brokers] == [("broker.example", 4242)]
 
 
+def test_an_advertised_address_may_leave_out_what_clients_know(data_dir: Path) -> None:
+    settings = {"advertised.listeners": "PLAINTEXT://:0"}
+    with EmbeddedBroker(data_dir, settings=settings) as broker, Wire(broker.port) as wire:
+        metadata = wire.ask(ApiKey.METADATA, 9, MetadataRequest(topics=()))
+        assert [(b.host, b.port) for b in metadata.brokers] == [("127.0.0.1", broker.port)]
+
+
 def test_a_topic_that_nobody_made_is_unknown(wire: Wire) -> None:
     request = MetadataRequest(topics=(MetadataRequestTopic(name="nobody"),), allow_auto_topic_creation=False)
     (topic,) = wire.ask(ApiKey.METADATA, 12, request).topics

@@ -32,6 +32,8 @@ def settings_of(
     Raises: OSError (the file), InvalidSetting.
     """
     settings = load_settings(file=config, environment=os.environ, assignments=assignments)
+    if data_dir == "":  # a variable of the shell that is not set
+        raise InvalidSetting("--data-dir is empty")
     if data_dir is not None:
         settings["log.dirs"] = data_dir
     elif "log.dirs" not in settings and "log.dir" not in settings:

@@ -61,7 +61,8 @@ class Broker:
     listeners: dict[str, Endpoint]
     """What is listened on, by listener name, with the ports that were bound."""
     advertised: dict[str, Endpoint]
-    """What clients of a listener are told to connect to; a listener without entry tells them what they connected to."""
+    """What clients of a listener are told to connect to; a listener without entry, or one
+    without host or port, tells them what they connected to."""
 
 
 @dataclass(slots=True)
@@ -79,4 +80,5 @@ class RequestContext:
     def advertised_endpoint(self) -> tuple[str, int]:
         """The address at which this client reaches the broker."""
         endpoint = self.broker.advertised.get(self.connection.listener_name)
-        return self.connection.local if endpoint is None else (endpoint.host, endpoint.port)
+        host, port = self.connection.local
+        return (host, port) if endpoint is None else (endpoint.host or host, endpoint.port or port)

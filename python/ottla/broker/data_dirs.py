@@ -60,7 +60,10 @@ def open_data_dirs(paths: Sequence[str], *, node_id: int | None, node_id_default
     read: dict[Path, dict[str, str]] = {}
     for text in paths:
         path = Path(text) / META_PROPERTIES
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InvalidDataDirectory(f"{path.parent} is not a directory") from None
         if path.exists():
             try:
                 read[path] = parse_properties(path.read_text())

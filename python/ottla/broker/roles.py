@@ -28,6 +28,23 @@ def client_listeners(config: BrokerConfig) -> tuple[Endpoint, ...]:
     return tuple(listeners)
 
 
+def advertised_listeners(config: BrokerConfig) -> dict[str, Endpoint]:
+    """What clients of a listener are told to connect to, by its name; those that are not in it need no telling.
+
+    Raises: InvalidEndpoint, InvalidConfig (a listener that there is none of, an address that nobody can connect to).
+    """
+    names = [e.name for e in parse_endpoints(config.text("listeners") or "")]
+    advertised = parse_endpoints(config.text("advertised.listeners") or "", ports_shared=True)
+    for endpoint in advertised:
+        if endpoint.name not in names:
+            raise InvalidConfig(
+                f"advertised.listeners names {endpoint.name}, which is none of the listeners: {', '.join(names)}."
+            )
+        if endpoint.host == "0.0.0.0":
+            raise InvalidConfig(f"advertised.listeners says {endpoint}, which no client can connect to.")
+    return {endpoint.name: endpoint for endpoint in advertised}
+
+
 def _protocol_map(text: str) -> Mapping[str, str]:
     pairs = (part.partition(":") for part in text.split(",") if part.strip())
     return {name.strip().upper(): protocol.strip().upper() for name, _, protocol in pairs}

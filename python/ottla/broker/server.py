@@ -37,7 +37,7 @@ from ottla.broker.metrics import Metrics, render
 from ottla.broker.poller import Poller
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
-from ottla.broker.roles import check_roles, client_listeners
+from ottla.broker.roles import advertised_listeners, check_roles, client_listeners
 from ottla.broker.share_coordinator import ShareCoordinator
 from ottla.broker.share_fetches import ShareFetches
 from ottla.broker.share_groups import ShareGroups
@@ -131,6 +131,7 @@ class Server:
 
     async def _run(self, resources: contextlib.ExitStack, task_status: trio.TaskStatus[Ready]) -> None:
         config = self.config
+        advertised = advertised_listeners(config)
         sockets, listeners = self._open_listeners(resources)
         log_dirs = list(config.names("log.dirs") or config.names("log.dir"))
         node_id = config.integer("node.id") if "node.id" in config.static else None
@@ -140,7 +141,6 @@ class Server:
         held = [partition for log_dir in plane.log_dirs() for partition in log_dir["partitions"]]
         publisher = MetadataPublisher(plane, node_id=identity.node_id, config=config, held=held)
         controller = self._controller(identity, publisher, log_dirs)
-        advertised = {e.name: e for e in parse_endpoints(config.text("advertised.listeners") or "")}
         lifecycle = BrokerLifecycle(
             controller,
             publisher,

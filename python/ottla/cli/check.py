@@ -12,7 +12,7 @@ from ottla.cli.output import print_json
 from ottla.offline.check import Summary, check_directory
 from ottla.offline.finding import Finding, Severity
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

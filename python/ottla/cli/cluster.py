@@ -10,7 +10,7 @@ from ottla.cli.clients import open_admin
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap
 from ottla.cli.output import print_json, print_rows, run
 
-app = typer.Typer(no_args_is_help=True, help="Show brokers and log directories.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show brokers and log directories.")
 
 
 @app.command()

@@ -8,10 +8,13 @@ import typer
 
 from ottla.cli.clients import open_admin
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap, key_values
-from ottla.cli.output import print_rows, run
+from ottla.cli.output import print_done, print_rows, run
 from ottla.client import AlterOperation, ResourceType
+from ottla.errors import ErrorCode, KafkaError
 
-app = typer.Typer(no_args_is_help=True, help="Show and change configurations of topics, brokers and groups.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Show and change configurations of topics, brokers and groups."
+)
 KINDS = {"topic": ResourceType.TOPIC, "broker": ResourceType.BROKER, "group": ResourceType.GROUP}
 Kind = Annotated[str, typer.Argument(help="topic, broker or group.")]
 Name = Annotated[str, typer.Argument(help="Name of the topic or group, id of the broker.")]
@@ -62,6 +65,7 @@ def set_values(
     name: Name,
     values: Annotated[list[str], typer.Argument(help="key=value")],
     bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT,
+    as_json: AsJson = False,
 ) -> None:
     """Set keys; the others stay as they are.
 
@@ -76,7 +80,9 @@ def set_values(
             await admin.configs.alter(_kind(kind), name, changes)
 
     run(main)
-    print(f"Set {', '.join(changes)} of {kind} {name}.")
+    print_done(
+        f"Set {', '.join(changes)} of {kind} {name}.", as_json=as_json, type=kind, name=name, set=key_values(values)
+    )
 
 
 @app.command()
@@ -85,6 +91,7 @@ def unset(
     name: Name,
     keys: Annotated[list[str], typer.Argument(help="Keys that are to have their defaults again.")],
     bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT,
+    as_json: AsJson = False,
 ) -> None:
     """Give keys back their defaults.
 
@@ -94,7 +101,11 @@ def unset(
 
     async def main() -> None:
         async with open_admin(bootstrap_server) as admin:
+            known = {entry.name for entry in await admin.configs.describe(_kind(kind), name)}
+            for key in keys:
+                if key not in known:  # brokers let it pass, as Kafka's do: a misspelt key would stay as it is
+                    raise KafkaError(ErrorCode.INVALID_CONFIG, f"{kind} {name!r} has no key named {key}")
             await admin.configs.alter(_kind(kind), name, changes)
 
     run(main)
-    print(f"Unset {', '.join(keys)} of {kind} {name}.")
+    print_done(f"Unset {', '.join(keys)} of {kind} {name}.", as_json=as_json, type=kind, name=name, unset=keys)

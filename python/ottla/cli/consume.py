@@ -18,7 +18,7 @@ from ottla.cli.output import run
 from ottla.client import Consumer, ConsumerRecord, TopicPartition
 from ottla.errors import ErrorCode, KafkaError
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 POLL_MS = 200
 RECORDS_A_POLL = 500
 PATIENCE_MS = 2_000
@@ -35,11 +35,11 @@ def consume(
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Start at the oldest record where no offset is committed.")
     ] = False,
-    partition: Annotated[int | None, typer.Option("--partition", "-p", help="Read only this one.")] = None,
-    offset: Annotated[int | None, typer.Option("--offset", "-o", help="Start here; needs --partition.")] = None,
-    max_messages: Annotated[int | None, typer.Option("--max-messages", "-n", help="Stop after so many.")] = None,
+    partition: Annotated[int | None, typer.Option("--partition", "-p", help="Read only this one.", min=0)] = None,
+    offset: Annotated[int | None, typer.Option("--offset", "-o", help="Start here; needs --partition.", min=0)] = None,
+    max_messages: Annotated[int | None, typer.Option("--max-messages", "-n", help="Stop after so many.", min=0)] = None,
     timeout_ms: Annotated[
-        int | None, typer.Option("--timeout-ms", help="Stop when nothing came for so long. Default: never.")
+        int | None, typer.Option("--timeout-ms", help="Stop when nothing came for so long. Default: never.", min=0)
     ] = None,
     read_committed: Annotated[
         bool, typer.Option("--read-committed", help="Leave out records of transactions that were not committed.")

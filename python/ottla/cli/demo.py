@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,9 +24,9 @@ from ottla.cli.output import print_json, run
 from ottla.cli.sample_logs import CLICK_COUNT, PAYMENT_COUNT, write_sample_logs
 from ottla.cli.tally import GroupTally
 from ottla.client import Admin, Consumer, Delivery, NewTopic, Producer, TopicPartition
-from ottla.testing.broker import EmbeddedBroker
+from ottla.testing.broker import BrokerFailed, EmbeddedBroker
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 TOPICS = {"clicks": 6, "payments": 4}
 GROUPS = {"recommendations": 3, "billing": 2}
 VIEW_INTERVAL_SECONDS = 0.25
@@ -76,8 +78,14 @@ def demo(
         directory = data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ottla-demo-")))
         paths = write_sample_logs(logs_dir or directory / "logs", clicks=clicks, payments=payments)
         logs = dict(zip(TOPICS, paths, strict=True))
+        for path in paths:
+            _check_log(path)
         began = time.perf_counter()
-        broker = stack.enter_context(EmbeddedBroker(data_dir=directory / "broker"))
+        try:
+            broker = stack.enter_context(EmbeddedBroker(data_dir=directory / "broker"))
+        except BrokerFailed as error:
+            print(f"ottla: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
         start_ms = (time.perf_counter() - began) * 1000
         if not as_json:
             console.print(f"A broker serves {broker.bootstrap_servers} after {start_ms:.0f} ms.")
@@ -90,6 +98,17 @@ def demo(
     proven = _summary(progress, console, start_ms=start_ms, as_json=as_json)
     if not proven:
         raise typer.Exit(1)
+
+
+def _check_log(path: Path) -> None:
+    """Raises: BadParameter for a file of somebody else's; one look at the beginning is enough to tell."""
+    try:
+        line = json.loads(next(_lines(path)))
+        known = isinstance(line["user"], str) and line["sequence"] == 0
+    except (StopIteration, ValueError, TypeError, KeyError):
+        known = False
+    if not known:
+        raise typer.BadParameter(f"{path} is no log of the demonstration's; without it, it is written anew")
 
 
 async def _run(progress: Progress, servers: str, logs: dict[str, Path], console: Console | None) -> None:
@@ -228,7 +247,7 @@ def _summary(progress: Progress, console: Console, *, start_ms: float, as_json: 
             fault = tally.first_fault or "records are missing"
             console.print(f"[red]failed[/red]  {group_id}: {tally.records:,} of {total:,} records read; {fault}")
     console.print(
-        "\nTry next:\n"
+        f"\nTry next:\n{_activation()}"
         "  ottla serve --data-dir ./data                          a broker that stays\n"
         "  kcat -b localhost:9092 -t hello -P <<< 'hello'         any Kafka client writes to it\n"
         "  ottla consume hello --from-beginning                   and reads from it\n"
@@ -241,6 +260,16 @@ def _summary(progress: Progress, console: Console, *, start_ms: float, as_json: 
         "  trio.run(main)\n"
         "  PY",
         highlight=False,
-        markup=True,
+        markup=False,
+        soft_wrap=True,
     )
     return all(proofs.values())
+
+
+def _activation() -> str:
+    """The line after which a shell finds this interpreter's `ottla`; empty where it does, or where nothing helps."""
+    here = Path(sys.executable).parent
+    found, script = shutil.which("ottla"), here / "activate"
+    if not script.exists() or (found is not None and Path(found).parent == here):
+        return ""
+    return f"  . {script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from ottla.offline.index_files import (
 )
 from ottla.offline.segment import BatchAt, base_offset_of, walk
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 Row = dict[str, Any]
 
 
@@ -49,7 +50,7 @@ def dump(
                 else:
                     print("  ".join(f"{k}={v}" for k, v in row.items() if v is not None))
         except (MalformedFile, UnicodeDecodeError) as error:
-            print(f"ottla: {error}")
+            print(f"ottla: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
 
 

@@ -9,15 +9,28 @@ import typer
 
 from ottla.cli.clients import open_admin
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap
-from ottla.cli.output import print_json, print_rows, run
+from ottla.cli.output import print_done, print_json, print_rows, run
 from ottla.client import Admin, OffsetAndMetadata, TopicPartition
 from ottla.client.group_descriptions import CLASSIC, CONSUMER
 from ottla.client.offsets import EARLIEST, LATEST
 from ottla.errors import ErrorCode, KafkaError
 
 app = typer.Typer(
-    no_args_is_help=True, help="List and describe groups, reset and delete the offsets of those that commit them."
+    add_completion=False,
+    no_args_is_help=True,
+    help="List and describe groups, reset and delete the offsets of those that commit them.",
 )
+KINDS = ("classic", "consumer", "share")
+STATES = (
+    "PreparingRebalance",
+    "CompletingRebalance",
+    "Stable",
+    "Dead",
+    "Empty",
+    "Assigning",
+    "Reconciling",
+)
+"""Those of Kafka's `GroupState` that groups of our types have."""
 Group = Annotated[str, typer.Argument(help="The group's id.")]
 
 
@@ -26,7 +39,7 @@ def list_groups(
     bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only groups in this state. Repeatable.")] = None,
     kind: Annotated[
-        list[str] | None, typer.Option("--type", help="Only groups of this type: classic, consumer, share. Repeatable.")
+        list[str] | None, typer.Option("--type", help=f"Only groups of this type: {', '.join(KINDS)}. Repeatable.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -34,6 +47,10 @@ def list_groups(
 
     Example: ottla groups list --state Stable --type share
     """
+    for words, known in ((kind or [], KINDS), (state or [], STATES)):
+        for word in words:
+            if word.lower() not in {name.lower() for name in known}:
+                raise typer.BadParameter(f"{word!r} is none of {', '.join(known)}")
 
     async def main() -> list[dict[str, Any]]:
         async with open_admin(bootstrap_server) as admin:
@@ -208,6 +225,7 @@ def delete(
     group: Group,
     bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete an empty group with its committed offsets.
 
@@ -221,7 +239,7 @@ def delete(
             await admin.groups.delete(group)
 
     run(main)
-    print(f"Deleted {group}.")
+    print_done(f"Deleted {group}.", as_json=as_json, deleted=group)
 
 
 @app.command("delete-offsets")
@@ -229,16 +247,18 @@ def delete_offsets(
     group: Group,
     topic: Annotated[list[str], typer.Option("--topic", "-t", help="topic, or topic:partition. Repeatable.")],
     bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT,
+    as_json: AsJson = False,
 ) -> None:
     """Forget a group's offsets of topics that none of its members reads.
 
     Example: ottla groups delete-offsets billing -t payments:0
     """
 
-    async def main() -> int:
+    async def main() -> list[str]:
         async with open_admin(bootstrap_server) as admin:
             partitions = await _partitions(admin, topic)
             await admin.groups.delete_offsets(group, partitions)
-            return len(partitions)
+            return [str(partition) for partition in partitions]
 
-    print(f"Deleted the offsets of {run(main)} partitions.")
+    forgotten = run(main)
+    print_done(f"Deleted the offsets of {len(forgotten)} partitions.", as_json=as_json, group=group, deleted=forgotten)

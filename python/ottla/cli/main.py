@@ -68,15 +68,17 @@ def ottla(
 
 
 def main() -> None:
-    """The entry point. Errors of a broker or of the network are one line on standard error and exit status 1."""
+    """The entry point. Errors of a broker, the network or a file are one line on standard error and exit status 1."""
     from ottla.errors import KafkaError
 
     try:
         app(prog_name="ottla")
-    except KafkaError as refused:
+    except BrokenPipeError:
+        _leave_quietly()
+    except (KafkaError, OSError) as refused:
         _fail(refused)
     except BaseExceptionGroup as group:
-        expected, rest = group.split((KafkaError, BrokenPipeError, KeyboardInterrupt))
+        expected, rest = group.split((KafkaError, OSError, KeyboardInterrupt))
         if expected is None or rest is not None:
             raise
         error = _first(expected)
@@ -85,8 +87,6 @@ def main() -> None:
         if isinstance(error, KeyboardInterrupt):
             sys.exit(130)
         _fail(error)
-    except BrokenPipeError:
-        _leave_quietly()
 
 
 def _leave_quietly() -> NoReturn:
@@ -101,5 +101,8 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 
 
 def _fail(error: BaseException) -> NoReturn:
-    print(f"ottla: {error}", file=sys.stderr)
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    print(f"ottla: {text}", file=sys.stderr)
     sys.exit(1)

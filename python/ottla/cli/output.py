@@ -43,5 +43,9 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
     console.print(table)
 
 
-def print_text(text: str) -> None:
-    print(text)
+def print_done(text: str, *, as_json: bool, **fields: Any) -> None:
+    """Say that a change was made: in words, or as an object of what it was made to."""
+    if as_json:
+        print_json(fields)
+    else:
+        print(text)

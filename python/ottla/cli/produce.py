@@ -18,7 +18,7 @@ from ottla.cli.output import print_json, run
 from ottla.client import Delivery, Producer
 from ottla.client.producer import Compression
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 LINES_A_TURN = 1_000
 COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 
@@ -36,7 +36,7 @@ def produce(
     ] = None,
     key: Annotated[str | None, typer.Option("--key", "-k", help="The key of every record.")] = None,
     header: Annotated[list[str] | None, typer.Option("--header", "-H", help="name=value. Repeatable.")] = None,
-    partition: Annotated[int | None, typer.Option("--partition", "-p", help="Write to this partition.")] = None,
+    partition: Annotated[int | None, typer.Option("--partition", "-p", help="Write to this partition.", min=0)] = None,
     acks: Annotated[str, typer.Option("--acks", help="all, 1 or 0.")] = "all",
     compression: Annotated[str, typer.Option("--compression", "-z", help=", ".join(COMPRESSIONS))] = "none",
     null_marker: Annotated[
@@ -52,6 +52,8 @@ def produce(
         raise typer.BadParameter("--acks takes all, 1 or 0")
     if compression not in COMPRESSIONS:
         raise typer.BadParameter(f"--compression takes one of {', '.join(COMPRESSIONS)}")
+    if key_separator == "":
+        raise typer.BadParameter("--key-separator is empty")
     headers = tuple((name, value.encode()) for name, value in key_values(header or []).items())
 
     def record(line: bytes) -> tuple[bytes | None, bytes | None]:

@@ -8,12 +8,12 @@ import typer
 
 from ottla.cli.clients import open_admin
 from ottla.cli.options import BOOTSTRAP_DEFAULT, AsJson, Bootstrap, key_values
-from ottla.cli.output import print_json, print_rows, run
+from ottla.cli.output import print_done, print_json, print_rows, run
 from ottla.client import NewTopic
 
 PATIENCE_MS = 2_000
 """How long a partition that cannot tell its offsets is asked again."""
-app = typer.Typer(no_args_is_help=True, help="List, create, describe, grow and delete topics.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, create, describe, grow and delete topics.")
 Name = Annotated[str, typer.Argument(help="The topic's name.")]
 
 
@@ -136,6 +136,7 @@ def grow(
     name: Name,
     partitions: Annotated[int, typer.Option("--partitions", "-p", help="How many there are to be.")],
     bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT,
+    as_json: AsJson = False,
 ) -> None:
     """Add partitions. Records with a key may go elsewhere from then on; there is no way back.
 
@@ -147,7 +148,7 @@ def grow(
             await admin.topics.set_partition_count(name, partitions)
 
     run(main)
-    print(f"{name} has {partitions} partitions.")
+    print_done(f"{name} has {partitions} partitions.", as_json=as_json, name=name, partitions=partitions)
 
 
 @app.command()
@@ -155,6 +156,7 @@ def delete(
     names: Annotated[list[str], typer.Argument(help="Topics to delete.")],
     bootstrap_server: Bootstrap = BOOTSTRAP_DEFAULT,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete topics with all their records.
 
@@ -168,7 +170,7 @@ def delete(
             await admin.topics.delete(names)
 
     run(main)
-    print(f"Deleted {', '.join(names)}.")
+    print_done(f"Deleted {', '.join(names)}.", as_json=as_json, deleted=names)
 
 
 @app.command("delete-records")

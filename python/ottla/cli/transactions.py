@@ -29,7 +29,9 @@ PRODUCER_COLUMNS = [
     "transaction_start_offset",
 ]
 
-app = typer.Typer(no_args_is_help=True, help="Show transactions, find those that hang, and end them.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Show transactions, find those that hang, and end them."
+)
 
 
 def _partition(text: str) -> TopicPartition:
@@ -135,10 +137,8 @@ def find_hanging(
 
     async def main() -> list[dict[str, Any]]:
         async with open_admin(bootstrap_server) as admin:
-            topics = await admin.topics.list_topics(internal=True)
-            partitions = [
-                TopicPartition(t.name, p) for t in topics for p in t.partitions if not topic or t.name in topic
-            ]
+            topics = await (admin.topics.describe(topic) if topic else admin.topics.list_topics(internal=True))
+            partitions = [TopicPartition(t.name, p) for t in topics for p in t.partitions]
             found = await admin.transactions.find_hanging(
                 partitions, now_ms=round(time.time() * 1000), older_than_ms=round(older_than_minutes * 60_000)
             )

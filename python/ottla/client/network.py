@@ -122,9 +122,11 @@ class Network:
         """One request to whichever broker answers, tried again while connections fail."""
         return await self.retrying(lambda: self.send(BOOTSTRAP_NODE, api, message, version_max=version_max))
 
-    async def retrying(self, call: Callable[[], Awaitable[T]], *, timeout_ms: int | None = None) -> T:
+    async def retrying(self, call: Callable[[], Awaitable[T]], *, timeout_ms: int | None = None, silent: str = "") -> T:
         """Repeat while retriable errors come, for `timeout_ms` at most, also if calls retry by themselves.
 
+        Args:
+            silent: Stands before the text of the error that says that nothing at all came.
         Raises: KafkaError: the first that is not retriable, or the last one when the time is up.
         """
         limit_ms = self.request_timeout_ms if timeout_ms is None else timeout_ms
@@ -140,11 +142,13 @@ class Network:
                     last = error
                 await anyio.sleep(backoff_ms / 1000)
                 backoff_ms = min(backoff_ms * 2, RETRY_BACKOFF_MAX_MS)
-        raise last or self.trouble or ConnectionLost(f"no answer came within {limit_ms} ms")
+        raise last or self.trouble or ConnectionLost(f"{silent}no answer came within {limit_ms} ms")
 
     async def reach(self, *, timeout_ms: int) -> None:
         """Connect to one of the bootstrap servers. Raises ConnectionLost."""
-        await self.retrying(lambda: self.connection(BOOTSTRAP_NODE), timeout_ms=timeout_ms)
+        servers = ", ".join(f"{host}:{port}" for host, port in self._servers)
+        silent = f"{servers} cannot be reached: "
+        await self.retrying(lambda: self.connection(BOOTSTRAP_NODE), timeout_ms=timeout_ms, silent=silent)
 
     async def refresh(self, topics: Collection[str] | None, *, auto_create: bool = False) -> None:
         """Ask for metadata: of all topics (None), or of these."""

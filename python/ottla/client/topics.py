@@ -106,13 +106,17 @@ class TopicsClient:
         ]
 
     async def delete(self, names: Collection[str], *, timeout_ms: int = 30_000) -> None:
-        """Raises KafkaError of the first topic that was refused; the others may have been deleted."""
+        """Raises KafkaError of the first topic that was refused, with the names of those that were deleted."""
         request = DeleteTopicsRequest(
             topic_names=tuple(names), topics=tuple(DeleteTopicState(name=n) for n in names), timeout_ms=timeout_ms
         )
         response: DeleteTopicsResponse = await self._network.send_any(ApiKey.DELETE_TOPICS, request)
+        deleted = [r.name for r in response.responses if r.error_code is ErrorCode.NONE and r.name]
         for result in response.responses:
-            _check(result.error_code, f"topic {result.name!r}", result.error_message)
+            text = result.error_message or result.error_code.name
+            if deleted:
+                text += f" Deleted: {', '.join(deleted)}."
+            _check(result.error_code, f"topic {result.name!r}", text)
 
     async def set_partition_count(self, name: str, count: int, *, timeout_ms: int = 30_000) -> None:
         """Add partitions; there is no way back. Raises KafkaError INVALID_PARTITIONS unless `count` is larger."""

@@ -28,8 +28,12 @@ class Endpoint:
         return f"{self.name}://{host}:{self.port}"
 
 
-def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
-    """Parse a comma-separated list. Raises InvalidEndpoint; a name or a port other than 0 may appear once."""
+def parse_endpoints(text: str, *, ports_shared: bool = False) -> tuple[Endpoint, ...]:
+    """Parse a comma-separated list. Raises InvalidEndpoint; a name may appear once, and a port of a host, too.
+
+    Args:
+        ports_shared: Several may have one address, as one that is only told to clients.
+    """
     found: list[Endpoint] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = _ENDPOINT.fullmatch(part)
@@ -38,7 +42,8 @@ def parse_endpoints(text: str) -> tuple[Endpoint, ...]:
         endpoint = Endpoint(name=match["name"].upper(), host=match["v6"] or match["host"], port=int(match["port"]))
         if any(other.name == endpoint.name for other in found):
             raise InvalidEndpoint(f"two listeners are named {endpoint.name}")
-        if endpoint.port and any((other.host, other.port) == (endpoint.host, endpoint.port) for other in found):
+        address = (endpoint.host, endpoint.port)
+        if endpoint.port and not ports_shared and any((other.host, other.port) == address for other in found):
             raise InvalidEndpoint(f"two listeners have port {endpoint.port}")
         found.append(endpoint)
     return tuple(found)

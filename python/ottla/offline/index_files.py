@@ -106,7 +106,7 @@ def read_checkpoint(path: Path) -> list[tuple[str, ...]]:
     """Rows of a checkpoint in text (version line, count line, rows). Raises OSError, MalformedFile."""
     lines = path.read_text(errors="replace").splitlines()
     if not lines or lines[0] != "0":
-        raise MalformedFile(f"{path.name}: its first line is {lines[0] if lines else ''!r}, version 0 is expected")
+        raise MalformedFile(f"{path.name}: its first line is {ascii(lines[0][:40]) if lines else 'absent'}, not 0")
     if len(lines) < 2 or not lines[1].isdigit() or int(lines[1]) != len(lines) - 2:
         raise MalformedFile(f"{path.name}: its second line does not count the {max(len(lines) - 2, 0)} rows behind it")
     return [tuple(line.split()) for line in lines[2:]]

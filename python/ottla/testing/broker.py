@@ -60,7 +60,7 @@ class EmbeddedBroker:
         self._thread.start()
         outcome = self._outcome.get(timeout=START_TIMEOUT_S)
         if not isinstance(outcome, Ready):
-            raise BrokerFailed("the broker did not start") from outcome
+            raise BrokerFailed(f"the broker did not start: {outcome}") from outcome
         self.ready = outcome
         return self
 

@@ -58,6 +58,7 @@ def test_an_address_is_a_listener(options: list[str], listener: str) -> None:
         ["--port", "many"],
         ["--prot", "1"],
         ["--data", "d"],
+        ["--data-dir", ""],
         ["stray"],
         ["--set", "no-equals-sign"],
         ["--config", "no-such-file"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ottla.broker.roles import check_roles, client_listeners
+from ottla.broker.roles import advertised_listeners, check_roles, client_listeners
 from ottla.common.config import BrokerConfig, InvalidConfig
 
 KAFKAS_QUICKSTART = {
@@ -49,6 +49,19 @@ def test_listeners_may_have_names_of_their_own() -> None:
 def test_a_listener_that_cannot_be_served_as_it_says_is_refused(changes: dict[str, str], complaint: str) -> None:
     with pytest.raises(InvalidConfig, match=complaint):
         client_listeners(config(**changes))
+
+
+def test_listeners_may_be_advertised_at_one_address() -> None:
+    named = config(listeners="A://:1,B://:2,C://:3", advertised_listeners="A://proxy:9,B://proxy:9")
+    advertised = advertised_listeners(named)
+    assert {name: (e.host, e.port) for name, e in advertised.items()} == {"A": ("proxy", 9), "B": ("proxy", 9)}
+    assert advertised_listeners(BrokerConfig.load(KAFKAS_QUICKSTART))["PLAINTEXT"].host == "localhost"
+
+
+@pytest.mark.parametrize("text", ["OTHER://h:1", "PLAINTEXT://h:1,OTHER://h:2", "PLAINTEXT://0.0.0.0:1"])
+def test_what_nobody_can_connect_to_is_not_advertised(text: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"advertised\.listeners"):
+        advertised_listeners(config(listeners="PLAINTEXT://:1", advertised_listeners=text))
 
 
 @pytest.mark.parametrize(
