@@ -36,12 +36,16 @@ class Client(Consumer):
 
 
 class ConsumerGroupModel(RuleBasedStateMachine):
-    @initialize(interval_ms=st.sampled_from([0, 1_000]), size_max=st.sampled_from([3, 100]))
-    def start(self, interval_ms: int, size_max: int) -> None:
+    @initialize(
+        interval_ms=st.sampled_from([0, 1_000]), size_max=st.sampled_from([3, 100]), quiet_ms=st.sampled_from([0, 2])
+    )
+    def start(self, interval_ms: int, size_max: int, quiet_ms: int) -> None:
         config = GroupConfig(
             consumer_defaults=ConsumerGroupConfig(assignment_interval_ms=interval_ms),
             consumer_group_max_size=size_max,
+            targets_quiet_ms=quiet_ms,
         )
+        self.quiet_ms = quiet_ms
         self.counts = {"t1": 3, "u1": 2}
         self.generations: dict[str, int] = {}
         self.group = ConsumerContext(config=config, topics=self.counts)
@@ -71,19 +75,22 @@ class ConsumerGroupModel(RuleBasedStateMachine):
         assert response.error_code is not ErrorCode.UNKNOWN_SERVER_ERROR  # type: ignore[attr-defined]
         client.take(response)  # type: ignore[arg-type]
 
-    def poll(self, client: Client, *, lets_go: bool = True, is_lost: bool = False, changes: bool = False) -> None:
-        before = copy.deepcopy((client.epoch, client.owned))
+    def begin_poll(self, client: Client, *, changes: bool = False) -> int:
         if client.epoch == 0 or changes or client.must_repeat:
             subscription: dict[str, Any] = {"subscribed_topic_names": client.topics or None}
             if client.regex is not None:
                 subscription |= {"subscribed_topic_regex": client.regex, "subscribed_topic_names": ()}
             if client.epoch == 0:
                 client.owned = {}
-            token = self.send(
+            return self.send(
                 client, client.epoch, rebalance_timeout_ms=REBALANCE_MS, owned=client.owned, **subscription
             )
-        else:
-            token = self.send(client, client.epoch, owned=client.owned)
+        return self.send(client, client.epoch, owned=client.owned)
+
+    def poll(self, client: Client, *, lets_go: bool = True, is_lost: bool = False, changes: bool = False) -> None:
+        before = copy.deepcopy((client.epoch, client.owned))
+        token = self.begin_poll(client, changes=changes)
+        self.group.advance(self.quiet_ms)
         if is_lost:
             self.group.replies.pop(token, None)
             client.must_repeat = True
@@ -99,9 +106,18 @@ class ConsumerGroupModel(RuleBasedStateMachine):
     @rule(rounds=st.integers(1, 4), some=st.sets(clients_at), ms=st.sampled_from([0, 1_000, 5_000]))
     def poll_some(self, rounds: int, some: set[int], ms: int) -> None:
         for _ in range(rounds):
-            for at in sorted(some):
-                self.poll(self.clients[at])
+            self.poll_together([self.clients[at] for at in sorted(some)])
             self.group.advance(ms)
+
+    def poll_together(self, clients: list[Client]) -> None:
+        if not self.quiet_ms:
+            for client in clients:
+                self.poll(client)
+            return
+        tokens = [self.begin_poll(client) for client in clients]
+        self.group.advance(self.quiet_ms)
+        for client, token in zip(clients, tokens, strict=True):
+            self.receive(client, token)
 
     @rule(at=st.integers(0, 2), topics=st.sets(st.sampled_from(TOPICS)))
     def resubscribe(self, at: int, topics: set[str]) -> None:
@@ -255,9 +271,12 @@ class ConsumerGroupModel(RuleBasedStateMachine):
         self.checked = len(self.group.log)
 
     @invariant()
-    def nobody_waits_when_nothing_is_being_written(self) -> None:
-        if self.group.high_watermark == len(self.group.log):
-            assert not self.group.machine.heartbeats.steps.turns.is_writing(GROUP)
+    def nobody_waits_for_long_when_nothing_is_being_written(self) -> None:
+        machine = self.group.machine
+        if self.group.high_watermark == len(self.group.log) and machine.heartbeats.steps.turns.is_under_way(GROUP):
+            due_ms = machine.next_deadline_ms()
+            assert due_ms is not None
+            assert due_ms <= self.group.now.now_ms + self.quiet_ms
 
     @invariant()
     def a_group_is_of_one_kind(self) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 GROUP_RESOURCE: Final = 32
 """The type of a group's configuration."""
+TARGETS_QUIET_MS: Final = 2
+"""Members that start together come within this of each other; one that comes alone is answered so much later."""
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 """By the numbers of `offsets.topic.compression.codec`."""
 
@@ -231,6 +233,7 @@ def group_config(config: BrokerConfig, image: MetadataImage) -> GroupConfig:
             for name, texts in of_groups.items()
         },
         consumer_group_max_size=config.integer("group.consumer.max.size"),
+        targets_quiet_ms=TARGETS_QUIET_MS,
         consumer_assignors=config.names("group.consumer.assignors"),
         migration_policy=MigrationPolicy(config.string("group.consumer.migration.policy").lower()),
         consumer_regex_refresh_interval_ms=config.integer("group.consumer.regex.refresh.interval.ms"),

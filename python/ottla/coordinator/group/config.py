@@ -69,6 +69,8 @@ class GroupConfig:
     consumer_overrides: Mapping[str, ConsumerGroupConfig] = field(default_factory=dict)
     """Of groups that have configs of their own."""
     consumer_group_max_size: int = 2**31 - 1
+    targets_quiet_ms: int = 0
+    """How long no other member must have come to a consumer group until targets are computed; no setting in Kafka."""
     consumer_assignors: tuple[str, ...] = ("uniform", "range")
     """The first is the default."""
     consumer_regex_refresh_interval_ms: int = 600_000

@@ -59,13 +59,26 @@ class ShareSessionEnds(NamedTuple):
     member_id: str
 
 
+class TargetsDue(NamedTuple):
+    """Members of a consumer group wait for new targets, and no others have come for a moment."""
+
+    group_id: str
+
+
 class RolledBack(NamedTuple):
     """Records were taken back a moment ago: look after what they had made go."""
 
 
 MemberOverdue: TypeAlias = ConsumerSessionEnds | RevocationOverdue | ClassicStepOverdue
 TimerEvent: TypeAlias = (
-    SessionEnds | JoinPhaseEnds | SyncPhaseEnds | ExpiryCheckDue | MemberOverdue | ShareSessionEnds | RolledBack
+    SessionEnds
+    | JoinPhaseEnds
+    | SyncPhaseEnds
+    | ExpiryCheckDue
+    | MemberOverdue
+    | ShareSessionEnds
+    | TargetsDue
+    | RolledBack
 )
 
 
@@ -106,6 +119,13 @@ class TargetsWritten(NamedTuple):
     """New targets of a consumer group."""
 
     group_id: str
+
+
+class StepPutOff(NamedTuple):
+    """What a heartbeat of a consumer group writes that waits for targets."""
+
+    group_id: str
+    token: int
 
 
 class StatesInitializing(NamedTuple):

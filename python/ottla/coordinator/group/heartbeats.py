@@ -34,7 +34,14 @@ from ottla.coordinator.group.consumer_records import (
 )
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
 from ottla.coordinator.group.consumer_table import tombstones_of
-from ottla.coordinator.group.events import GroupDowngraded, MemberOverdue, RevocationOverdue, TargetsWritten
+from ottla.coordinator.group.events import (
+    GroupDowngraded,
+    MemberOverdue,
+    RevocationOverdue,
+    StepPutOff,
+    TargetsWritten,
+    TimerEvent,
+)
 from ottla.coordinator.group.heartbeat_request import changes_nothing, check, describes_nothing
 from ottla.coordinator.group.migration import as_replayed, downgrade, upgrade
 from ottla.coordinator.group.rebalance import Rebalancing
@@ -44,6 +51,7 @@ from ottla.coordinator.group.table import GroupTable
 from ottla.coordinator.group.targets import Waiting
 from ottla.coordinator.group.topic_metadata import Topics
 from ottla.coordinator.shard import CoordinatorRecord, Instant, Outcome, Reply
+from ottla.coordinator.timers import Timers
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.consumer_group_heartbeat import (
     Assignment as WireAssignment,
@@ -58,11 +66,13 @@ from ottla.protocol.messages.consumer_group_heartbeat import (
 class ConsumerHeartbeats:
     """Serves members of consumer groups. Its state is the table's."""
 
-    def __init__(self, table: GroupTable, rebalancing: Rebalancing, sessions: ConsumerSessions) -> None:
+    def __init__(
+        self, table: GroupTable, rebalancing: Rebalancing, sessions: ConsumerSessions, timers: Timers[TimerEvent]
+    ) -> None:
         self._table = table
         self._rebalancing = rebalancing
         self._sessions = sessions
-        self.steps = Steps(table, rebalancing, sessions)
+        self.steps = Steps(table, rebalancing, sessions, timers)
 
     @property
     def topics(self) -> Topics:
@@ -123,7 +133,7 @@ class ConsumerHeartbeats:
         )
         wants_all = joins or is_full
         if step.waits:
-            out.write(written)
+            out.write(written, then=StepPutOff(group.group_id, caller.token) if written else None)
             waiting = Waiting(
                 token=caller.token,
                 member_id=member_id,
@@ -132,7 +142,7 @@ class ConsumerHeartbeats:
                 assigned=step.old.assigned,
                 wants_all=wants_all,
             )
-            self.steps.turns.wait(group.group_id, waiting)
+            self.steps.turns.wait(group.group_id, waiting, now, quiet_ms=self._rebalancing.config.targets_quiet_ms)
         else:
             tells = wants_all or step.new.assigned != step.old.assigned
             response = self._response(group.group_id, step.new, tells=tells)
@@ -152,7 +162,7 @@ class ConsumerHeartbeats:
         *,
         has_targets: bool,
     ) -> None:
-        if has_targets and not self.steps.turns.is_writing(group_id):
+        if has_targets and not self.steps.turns.is_under_way(group_id):
             self.steps.turns.begin(group_id)
             out.write(written, *replies, then=TargetsWritten(group_id))
         else:
@@ -253,8 +263,9 @@ class ConsumerHeartbeats:
 
     # Waiting for targets
 
-    def on_targets_written(self, group_id: str, now: Instant) -> Outcome:
-        """The newest targets are committed: those who came meanwhile take their step, towards newer ones if need be."""
+    def serve_waiting(self, group_id: str, now: Instant) -> Outcome:
+        """The newest targets are committed, or nobody has come for a moment who would need others: those who wait take
+        their step, towards newer targets if need be."""
         out = Outcome()
         waiting = self.steps.turns.end(group_id)
         if not waiting:
@@ -293,6 +304,13 @@ class ConsumerHeartbeats:
     def on_targets_lost(self, group_id: str, error: ErrorCode) -> Outcome:
         """The newest targets are lost, or not committed in time: so is what those who came meanwhile wait for."""
         return Outcome(replies=[Reply(each.token, None, error) for each in self.steps.turns.end(group_id)])
+
+    def on_step_lost(self, event: StepPutOff, error: ErrorCode) -> Outcome:
+        """What a heartbeat wrote is lost, or not committed in time: it does not wait for targets any more."""
+        out = Outcome()
+        if self.steps.turns.give_up(event.group_id, event.token):
+            out.replies.append(Reply(event.token, None, error))
+        return out
 
     # Leaving
 

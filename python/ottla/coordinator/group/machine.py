@@ -25,7 +25,9 @@ from ottla.coordinator.group.events import (
     ShareSessionEnds,
     StatesInitializing,
     StaticMemberReplaced,
+    StepPutOff,
     SyncPhaseEnds,
+    TargetsDue,
     TargetsWritten,
     TimerEvent,
     WriteEvent,
@@ -56,7 +58,7 @@ class GroupMachine:
         self._rebalancing = Rebalancing(self._timers, config)
         self._expiry: Deadline[TimerEvent] = Deadline(ExpiryCheckDue())
         self._sessions = ConsumerSessions(self._timers)
-        self.heartbeats = ConsumerHeartbeats(self.table, self._rebalancing, self._sessions)
+        self.heartbeats = ConsumerHeartbeats(self.table, self._rebalancing, self._sessions, self._timers)
         self.share_heartbeats = ShareHeartbeats(self.table, self._rebalancing, self._timers)
         self.share_states = ShareStates(self.table, self.share_heartbeats)
         self.follow(topics or Topics())
@@ -130,7 +132,9 @@ class GroupMachine:
             self.share_heartbeats.on_committed(then)
             return Outcome()
         if isinstance(then, TargetsWritten):
-            return self.heartbeats.on_targets_written(then.group_id, now)
+            return self.heartbeats.serve_waiting(then.group_id, now)
+        if isinstance(then, StepPutOff):
+            return Outcome()
         return self.membership.on_committed(_write_event(then), now)
 
     def on_failed(self, then: object, error: ErrorCode, now: Instant) -> Outcome:
@@ -139,6 +143,8 @@ class GroupMachine:
             return Outcome()
         if isinstance(then, TargetsWritten):
             return self.heartbeats.on_targets_lost(then.group_id, error)
+        if isinstance(then, StepPutOff):
+            return self.heartbeats.on_step_lost(then, error)
         return self.membership.on_failed(_write_event(then), error, now)
 
     def on_topics_deleted(self, deleted: Mapping[str, uuid.UUID]) -> Outcome:
@@ -164,6 +170,8 @@ class GroupMachine:
                     overdue.append(event)
                 case ShareSessionEnds():
                     sharers_overdue.append(event)
+                case TargetsDue(group_id):
+                    out.add(self.heartbeats.serve_waiting(group_id, now))
                 case RolledBack():
                     self.share_heartbeats.adopt(now)
                     self.membership.after_rollback(now, out)

@@ -24,12 +24,14 @@ from ottla.coordinator.group.consumer_records import (
     TargetMetadataValue,
 )
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
+from ottla.coordinator.group.events import TimerEvent
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.reconciliation import Goal, Owned, reconcile
 from ottla.coordinator.group.table import GroupTable
 from ottla.coordinator.group.targets import Turns, compute
 from ottla.coordinator.group.topic_metadata import Topics
 from ottla.coordinator.shard import CoordinatorRecord, Instant
+from ottla.coordinator.timers import Timers
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,11 +74,13 @@ class Step:
 class Steps:
     """Takes members of consumer groups on. Its state is the table's, and whose targets are being written."""
 
-    def __init__(self, table: GroupTable, rebalancing: Rebalancing, sessions: ConsumerSessions) -> None:
+    def __init__(
+        self, table: GroupTable, rebalancing: Rebalancing, sessions: ConsumerSessions, timers: Timers[TimerEvent]
+    ) -> None:
         self._table = table
         self._rebalancing = rebalancing
         self._sessions = sessions
-        self.turns = Turns()
+        self.turns = Turns(timers)
         self.topics = Topics()
 
     def follow(self, topics: Topics) -> None:
@@ -154,7 +158,7 @@ class Steps:
         earliest_ms = group.assigned_wall_ms + interval_ms if group.assigned_wall_ms and interval_ms else now.wall_ms
         if group.assignment_epoch >= epoch or now.wall_ms < earliest_ms:
             return group.assignment_epoch, group.target_of(inherits)
-        if step.may_wait and self.turns.is_writing(group.group_id):
+        if step.may_wait and (self._rebalancing.config.targets_quiet_ms or self.turns.is_under_way(group.group_id)):
             step.waits = True
             return group.assignment_epoch, group.target_of(inherits)
         members = dict(group.members.items())

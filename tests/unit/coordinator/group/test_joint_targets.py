@@ -1,11 +1,14 @@
-"""Members that come while targets are being written: they wait, and are served by one computation."""
+"""Members that come while others do, or while targets are written: they wait, and are served by one computation."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from ottla.coordinator.group.targets import QUIETS_MAX
 from ottla.errors import ErrorCode
-from tests.unit.coordinator.group.consumers import Consumer, ConsumerContext, settle
+from tests.unit.coordinator.group.consumers import EAGER, Consumer, ConsumerContext, settle
 from tests.unit.coordinator.group.context import GROUP
 
 
@@ -120,3 +123,63 @@ def test_groups_do_not_wait_for_each_other() -> None:
         group.commit()
         assert group.assigned(group.reply_to(other)) == {"topic": (0, 1, 2, 3)}
     assert group.list() == {GROUP: "Stable", "other": "Stable"}
+
+
+QUIET_MS = 2
+
+
+def quiet_context(**options: object) -> ConsumerContext:
+    return ConsumerContext(config=replace(EAGER, targets_quiet_ms=QUIET_MS), **options)
+
+
+def test_members_that_start_together_have_their_shares_at_once() -> None:
+    group = quiet_context(topics={"topic": 6})
+    tokens = []
+    for member_id in "abc":
+        tokens += begin_entering(group, member_id)
+        group.advance(QUIET_MS - 1)
+        assert all(map(group.is_parked, tokens))
+    group.advance(1)
+    shares = [(group.assigned(group.reply_to(token)) or {})["topic"] for token in tokens]
+    assert sorted(p for share in shares for p in share) == list(range(6))
+    assert {len(share) for share in shares} == {2}
+    described = group.describe_consumers()
+    assert (described.group_epoch, described.assignment_epoch) == (4, 4)
+
+
+def test_nobody_waits_for_ever_for_others_that_come() -> None:
+    group = quiet_context()
+    (first,) = begin_entering(group, "a")
+    for number in range(QUIETS_MAX * QUIET_MS):
+        assert group.is_parked(first)
+        begin_entering(group, f"b{number}")
+        group.advance(1)
+    assert group.reply_to(first).error_code is ErrorCode.NONE
+
+
+def test_a_heartbeat_that_needs_no_targets_does_not_wait() -> None:
+    group = quiet_context()
+    a = Consumer(group, "a")
+    (entering,) = begin_entering(group, "a")
+    group.advance(QUIET_MS)
+    a.take(group.reply_to(entering))
+    assert group.beat("a", a.epoch, owned=a.owned).error_code is ErrorCode.NONE
+
+
+def test_members_whose_writes_are_lost_hear_so_before_the_moment_is_over() -> None:
+    group = quiet_context()
+    group.holding = True
+    tokens = begin_entering(group, "a", "b")
+    group.lose_uncommitted()
+    assert [group.error_of(token) for token in tokens] == [ErrorCode.KAFKA_STORAGE_ERROR] * 2
+    group.advance(QUIET_MS)
+    assert group.list() == {}
+
+
+def test_members_that_wait_may_leave_and_be_the_last() -> None:
+    group = quiet_context()
+    (entering,) = begin_entering(group, "a")
+    assert group.beat("a", -1).error_code is ErrorCode.NONE
+    group.advance(QUIET_MS)
+    assert group.reply_to(entering).error_code is ErrorCode.UNKNOWN_MEMBER_ID
+    assert group.list() == {GROUP: "Empty"}
