@@ -16,7 +16,7 @@ from ottla._native import QuorumDamagedError, keep_freed_memory
 from ottla.broker.data_dirs import InvalidDataDirectory
 from ottla.broker.event_log import EventLog, configure_logging
 from ottla.broker.server import SWITCH_INTERVAL_S, Ready, Server, the_error
-from ottla.broker.worker import has_left_threads
+from ottla.broker.worker import has_left_threads, not_closed
 from ottla.common.config import BrokerConfig, InvalidConfig
 from ottla.common.endpoints import InvalidEndpoint
 from ottla.errors import KafkaError
@@ -27,23 +27,41 @@ _EXPLAINED: Final = (OSError, InvalidConfig, InvalidDataDirectory, InvalidEndpoi
 """Errors whose text tells the operator what is wrong; any other is a bug and keeps its traceback."""
 
 
-async def serve(settings: Mapping[str, str]) -> None:
-    """Serve until SIGTERM or SIGINT, which stop cleanly; a second one ends the process."""
-    server = Server(dict(settings))
+STARTING_S: Final = 15.0
+"""How long a stop waits for a start that is under way: a disk may not answer."""
 
-    async def stop_on_signal(*, task_status: trio.TaskStatus[None]) -> None:
+
+async def serve(settings: Mapping[str, str]) -> int:
+    """Serve until SIGTERM or SIGINT, which stop cleanly; a second one ends the process. Returns the exit status."""
+    server = Server(dict(settings))
+    is_started = False
+
+    async def stop_on_signal(nursery: trio.Nursery, *, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             task_status.started()
             async for _ in signals:
                 server.stop()
                 break
+        await trio.sleep(STARTING_S)
+        if not is_started:
+            log.error("start_given_up", waited_s=STARTING_S)
+            nursery.cancel_scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(stop_on_signal)
-        ready: Ready = await nursery.start(server.run)
-        print(f"listening on {', '.join(map(str, ready.listeners.values()))}", flush=True)
-        await server.wait_stopped()
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stop_on_signal, nursery)
+            ready: Ready = await nursery.start(server.run)
+            is_started = True
+            print(f"listening on {', '.join(map(str, ready.listeners.values()))}", flush=True)
+            await server.wait_stopped()
+            nursery.cancel_scope.cancel()
+    except BaseException as raised:
+        error = the_error(raised)
+        if not isinstance(error, _EXPLAINED):
+            raise
+        print(f"{'failed' if is_started else 'cannot start'}: {error}", file=sys.stderr)
+        return 1
+    return 0 if is_started and not not_closed() else 1
 
 
 def _allow_open_files() -> None:
@@ -65,23 +83,15 @@ def run(settings: Mapping[str, str]) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _allow_open_files()
     keep_freed_memory()
-    status = 0
-    try:
-        trio.run(serve, settings)
-    except BaseException as raised:
-        error = the_error(raised)
-        if not isinstance(error, _EXPLAINED):
-            raise
-        print(f"cannot start: {error}", file=sys.stderr)
-        status = 1
+    status = trio.run(serve, settings)
     if has_left_threads():
-        _end_at_once()
+        _end_at_once(status)
     return status
 
 
-def _end_at_once() -> NoReturn:
+def _end_at_once(status: int) -> NoReturn:
     """End the process without the interpreter's own end, which may wait for a disk that does not answer."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(1)
+    os._exit(status)

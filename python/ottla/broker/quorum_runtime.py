@@ -220,7 +220,7 @@ class QuorumRuntime:
                 wall_ms=wall,
             )
 
-        quorum, writer, (torn_bytes, damaged_snapshots, batches) = await trio.to_thread.run_sync(opened)
+        quorum, writer, (torn_bytes, damaged_snapshots, batches) = await in_thread(opened)
         if torn_bytes:
             log.warning("metadata_log_tail_cut", bytes=torn_bytes)
         for reason in damaged_snapshots:

@@ -47,7 +47,7 @@ from ottla.broker.strays import set_strays_aside
 from ottla.broker.transaction_coordinator import TransactionCoordinator
 from ottla.broker.transaction_markers import TransactionMarkers
 from ottla.broker.transaction_verifier import AddPartitions, TransactionVerifier
-from ottla.broker.worker import close_in_thread
+from ottla.broker.worker import close_in_thread, in_thread, not_closed
 from ottla.common.config import BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
 from ottla.metadata.records import Endpoint as RegisteredEndpoint
@@ -126,7 +126,10 @@ class Server:
         """
         with contextlib.ExitStack() as resources:
             await self._run(resources, task_status)
-        log.info("stopped")
+        if left := not_closed():
+            log.error("stopped", not_closed=", ".join(left))
+        else:
+            log.info("stopped")
         self._stopped.set()
 
     async def _run(self, resources: contextlib.ExitStack, task_status: trio.TaskStatus[Ready]) -> None:
@@ -135,9 +138,9 @@ class Server:
         sockets, listeners = self._open_listeners(resources)
         log_dirs = list(config.names("log.dirs") or config.names("log.dir"))
         node_id = config.integer("node.id") if "node.id" in config.static else None
-        identity = await trio.to_thread.run_sync(partial(open_data_dirs, log_dirs, node_id=node_id))
+        identity = await in_thread(partial(open_data_dirs, log_dirs, node_id=node_id))
         check_roles(config, node_id=identity.node_id)
-        plane = await trio.to_thread.run_sync(partial(self._open_plane, identity, log_dirs))
+        plane = await in_thread(partial(self._open_plane, identity, log_dirs))
         held = [partition for log_dir in plane.log_dirs() for partition in log_dir["partitions"]]
         publisher = MetadataPublisher(plane, node_id=identity.node_id, config=config, held=held)
         controller = self._controller(identity, publisher, log_dirs)
@@ -257,7 +260,7 @@ class Server:
                 await services.start(share_partitions.run)
                 await services.start(controller.run)
                 # All of the metadata log is known now, so what it does not name is not merely unread.
-                await trio.to_thread.run_sync(set_strays_aside, plane, publisher.topic)
+                await in_thread(partial(set_strays_aside, plane, publisher.topic))
                 services.start_soon(publisher.run)
                 await services.start(verifier.run)
                 await lifecycle.start()

@@ -27,8 +27,13 @@ def has_left_threads() -> bool:
     return any(not call.is_done for call in _left_behind)
 
 
+def not_closed() -> list[str]:
+    """What `close_in_thread` was to close and is still not closed."""
+    return [call.closes for call in _left_behind if call.closes and not call.is_done]
+
+
 def _leave_behind(call: _Call[Any], what: str, waited_s: float) -> None:
-    _left_behind[:] = [call, *(other for other in _left_behind if not other.is_done)]
+    _left_behind[:] = [*(other for other in _left_behind if not other.is_done), call]
     log.error("thread_left_behind", doing=what, waited_s=waited_s, reason="the disk does not answer")
 
 
@@ -56,7 +61,7 @@ async def in_thread(
 
 async def close_in_thread(what: str, close: Callable[[], None], *, patience_s: float = PATIENCE_S) -> None:
     """Close something on a disk, for which a stop waits no longer than `patience_s`. Raises: what `close` does."""
-    call = _Call(close)
+    call = _Call(close, closes=what)
     with trio.move_on_after(patience_s):
         await trio.to_thread.run_sync(call.run, abandon_on_cancel=True)
     if call.is_done:
@@ -74,7 +79,9 @@ def _name(work: Callable[..., object]) -> str:
 class _Call(Generic[Result]):
     """One piece of work, seen from the thread that does it and from the task that asked for it."""
 
-    def __init__(self, work: Callable[[], Result]) -> None:
+    def __init__(self, work: Callable[[], Result], *, closes: str = "") -> None:
+        """Args: closes: What the work is to close."""
+        self.closes = closes
         self._work = work
         self._token = trio.lowlevel.current_trio_token()
         self._lock = threading.Lock()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 
 import pytest
 import trio
 
-from ottla.broker.worker import in_thread
+from ottla.broker.worker import close_in_thread, in_thread, not_closed
 
 WAIT_S_MAX = 20
 
@@ -22,7 +24,8 @@ class Held:
         self._token = trio.lowlevel.current_trio_token()
 
     def __call__(self) -> str:
-        self._token.run_sync_soon(self.began.set)
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.began.set)
         assert self.let_go.wait(WAIT_S_MAX)
         self.is_done = True
         return "done"
@@ -74,6 +77,22 @@ def test_a_thread_that_does_not_come_back_is_left_behind() -> None:
         work.let_go.set()
 
     trio.run(main)
+
+
+def test_what_is_not_closed_is_known_until_it_is() -> None:
+    async def main() -> None:
+        close, quick = Held(), Held()
+        quick.let_go.set()
+        await close_in_thread("one", quick, patience_s=WAIT_S_MAX)
+        await close_in_thread("other", close, patience_s=0.01)
+        assert not_closed() == ["other"]
+        close.let_go.set()
+
+    trio.run(main)
+    deadline_s = time.monotonic() + WAIT_S_MAX
+    while not_closed():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
 
 
 def test_work_that_waits_for_a_thread_is_not_begun_any_more() -> None:
