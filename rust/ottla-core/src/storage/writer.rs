@@ -105,9 +105,11 @@ impl WriteQueue {
         if let Work::Append { bytes, .. } = &job.work {
             self.tail_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
+        // Somebody waits for a barrier, perhaps whoever would uncork.
+        let is_awaited = matches!(job.work, Work::Barrier(_));
         let mut queue = lock(&self.queue);
         queue.jobs.push(job);
-        if !queue.corked {
+        if is_awaited || !queue.corked {
             self.wake(queue);
         }
     }

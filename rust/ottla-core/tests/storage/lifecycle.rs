@@ -1,13 +1,14 @@
 //! Directories and partitions that come, go, belong to others, or are recovered twice.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use ottla_core::error::Error;
 use ottla_core::partition::{Partition, PartitionOptions};
 use ottla_core::storage::config::LogConfig;
 use ottla_core::storage::fs::{LogFs, OpenMode};
-use ottla_core::storage::log_dir::{LastStop, LogDir, PartitionId};
+use ottla_core::storage::log_dir::{LastStop, LogDir, LogDirOptions, PartitionId};
 use ottla_core::storage::real_fs::RealFs;
 use ottla_core::storage::sim_fs::{Crash, Effect, Fault, Operation, SimFs};
 use ottla_core::types::TopicId;
@@ -313,4 +314,27 @@ fn checkpoints_that_several_threads_ask_for_are_whole_and_never_go_back() {
             });
         }
     });
+}
+
+#[test]
+fn a_directory_that_was_left_corked_is_closed_all_the_same() {
+    let scratch = Scratch::new("corked");
+    let options = || LogDirOptions {
+        threads: true,
+        ..dir_options(Arc::new(RealFs), &scratch.0)
+    };
+    let dir = LogDir::open(&options()).unwrap();
+    let partition = open(&dir, "t", LogConfig::default());
+    partition.flush().unwrap();
+    // The writer has nothing left to do and sleeps, or is about to.
+    std::thread::sleep(Duration::from_millis(50));
+    dir.cork();
+    append(&partition, &[b"a".as_slice(), b"b"], WALL_MS);
+    let (closed, outcome) = mpsc::channel();
+    std::thread::spawn(move || closed.send(partition.close().and_then(|()| dir.close())));
+    let outcome = outcome.recv_timeout(Duration::from_secs(20));
+    outcome.expect("the close waits for somebody to uncork").unwrap();
+    let dir = LogDir::open(&options()).unwrap();
+    assert!(dir.was_clean());
+    assert_eq!(open(&dir, "t", LogConfig::default()).offsets().log_end_offset, 2);
 }
