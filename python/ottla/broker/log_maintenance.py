@@ -49,13 +49,16 @@ class MaintenanceSettings:
         )
 
 
-async def maintain_logs(plane: DataPlane, settings: Callable[[], MaintenanceSettings]) -> None:
+async def maintain_logs(
+    plane: DataPlane, settings: Callable[[], MaintenanceSettings], on_log_start: Callable[[str, int], None]
+) -> None:
     """Look after the logs of all partitions, until cancelled.
 
     A task for each directory and job: a stalled disk holds up its own only.
 
     Args:
         settings: As they are now; asked again for every round.
+        on_log_start: Told of partitions that have lost their beginning to retention.
     """
     from ottla._native import LogMaintenance
 
@@ -64,7 +67,7 @@ async def maintain_logs(plane: DataPlane, settings: Callable[[], MaintenanceSett
         for log_dir in range(len(plane.log_dirs())):
             maintenance = LogMaintenance(plane, log_dir, dedupe_buffer_bytes=settings().cleaner_dedupe_buffer_bytes)
             nursery.start_soon(_write_checkpoints, plane, log_dir)
-            nursery.start_soon(_delete_old_segments, maintenance, settings)
+            nursery.start_soon(_delete_old_segments, maintenance, settings, on_log_start)
             if settings().cleaner_enable:
                 nursery.start_soon(_compact, maintenance, settings)
 
@@ -117,12 +120,15 @@ async def _write_checkpoints(plane: DataPlane, log_dir: int) -> None:
             log.error("checkpoint_failed", log_dir=log_dir, reason=str(error))
 
 
-async def _delete_old_segments(maintenance: LogMaintenance, settings: Callable[[], MaintenanceSettings]) -> None:
+async def _delete_old_segments(
+    maintenance: LogMaintenance, settings: Callable[[], MaintenanceSettings], on_log_start: Callable[[str, int], None]
+) -> None:
     while True:
         await trio.sleep(settings().retention_check_interval_ms / 1000)
         deleted, failed = await in_thread(partial(maintenance.delete_old_segments, wall_ms()))
         for topic, partition, count in deleted:
             log.info("segments_deleted", topic=topic, partition=partition, segments=count)
+            on_log_start(topic, partition)
         for topic, partition, reason in failed:
             log.error("retention_failed", topic=topic, partition=partition, reason=reason)
 

@@ -270,7 +270,12 @@ class Server:
                     await coordinator.wait_loaded()
                     await transactions.wait_loaded()
                     await share_coordinator.wait_loaded()
-                services.start_soon(maintain_logs, plane, lambda: MaintenanceSettings.of(publisher.broker_config))
+                services.start_soon(
+                    maintain_logs,
+                    plane,
+                    lambda: MaintenanceSettings.of(publisher.broker_config),
+                    share_partitions.on_log_start,
+                )
                 http = self._open_http(broker, services, resources)
                 async with trio.open_nursery() as connections:
                     self._serve_clients(broker, sockets, connections)

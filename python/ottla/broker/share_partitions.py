@@ -242,6 +242,11 @@ class SharePartitions:
     def on_high_watermark(self, topic: str, partition: int) -> None:
         """There are more records."""
         for led in self._of_partitions.get((topic, partition), {}).values():
+    def on_log_start(self, topic: str, partition: int) -> None:
+        """The log has lost its beginning: what its members had there keeps others from nothing any more."""
+        for led in self._of_partitions.get((topic, partition), {}).values():
+            led.wake()
+
             led.wake()
 
     def on_published(self, published: Published) -> None:

@@ -116,6 +116,27 @@ def test_a_log_that_loses_its_beginning_while_it_is_read_loses_no_more() -> None
     run(test)
 
 
+def test_records_that_are_deleted_hold_up_no_fetch_any_more() -> None:
+    """Somebody had them, and nobody got any further while they had."""
+
+    async def test(world: World) -> None:
+        world.start_offset, world.native.high_watermark = 0, 4
+        first, second = members(world, 2)
+        limited = SETTINGS._replace(partitions=SETTINGS.partitions._replace(partition_max_record_locks=3))
+        first.settings = second.settings = limited
+        acquired = Acquired()
+        await first.acquire(acquired)
+        await acquired.wait(0, 1, 2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second.acquire, acquired)
+            await trio.testing.wait_all_tasks_blocked()
+            world.native.log_start_offset = 2
+            world.partitions.on_log_start("t", 0)
+            await acquired.wait(0, 1, 2, 3)
+
+    run(test)
+
+
 def test_a_fetch_of_a_session_that_has_begun_anew_ends() -> None:
     async def test(world: World) -> None:
         member = Member(world)

@@ -56,6 +56,7 @@ def _delete(context: RequestContext, topic: str, wanted: DeleteRecordsPartition)
     else:
         try:
             low_watermark = partition.delete_records(wanted.offset)
+            context.broker.share_partitions.on_log_start(topic, wanted.partition_index)
         except (KafkaError, OSError) as error:
             code = code_of(error)
     return DeleteRecordsPartitionResult(
