@@ -155,8 +155,8 @@ class ShareFetches:
         start = led.machine.start_offset
         number = led.machine.acknowledge(key.member_id, batches, now_ms())
         for batch in batches:
-            for first, last, kind in batch.parts():
-                self._counters.acknowledged_records[kind] += max(0, last - max(first, start) + 1)
+            for kind, count in batch.counts(start):
+                self._counters.acknowledged_records[kind] += count
         outcome = None if number is None else led.outcome(number)
         self._partitions.lock_begins(led)
         self._partitions.write(led)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from itertools import groupby
 from typing import Final, NamedTuple
 
 from ottla.errors import ErrorCode, KafkaError
@@ -22,6 +22,7 @@ class AcknowledgeType(IntEnum):
 
 
 TYPE_MAX: Final = max(AcknowledgeType)
+_TYPES: Final = tuple(AcknowledgeType)
 
 
 class Acknowledgement(NamedTuple):
@@ -33,14 +34,24 @@ class Acknowledgement(NamedTuple):
 
     def parts(self) -> Iterator[tuple[int, int, AcknowledgeType]]:
         """(first offset, last offset, type) of neighbours of which the same is said."""
-        if len(self.types) == 1:
-            yield self.first_offset, self.last_offset, AcknowledgeType(self.types[0])
+        types = self.types
+        if len(types) == 1:
+            yield self.first_offset, self.last_offset, _TYPES[types[0]]
             return
-        first = self.first_offset
-        for kind, neighbours in groupby(self.types):
-            last = first + sum(1 for _ in neighbours) - 1
-            yield first, last, AcknowledgeType(kind)
-            first = last + 1
+        begin = 0
+        for i, kind in enumerate(types):
+            if kind != types[begin]:
+                yield self.first_offset + begin, self.first_offset + i - 1, _TYPES[types[begin]]
+                begin = i
+        yield self.first_offset + begin, self.last_offset, _TYPES[types[begin]]
+
+    def counts(self, start_offset: int) -> Iterator[tuple[AcknowledgeType, int]]:
+        """(type, of how many records it is said) from an offset on."""
+        if len(self.types) == 1:
+            yield _TYPES[self.types[0]], max(0, self.last_offset - max(self.first_offset, start_offset) + 1)
+            return
+        for kind, count in Counter(self.types[max(0, start_offset - self.first_offset) :]).items():
+            yield _TYPES[kind], count
 
 
 def check_acknowledgements(acknowledgements: Sequence[Acknowledgement], *, may_renew: bool) -> None:
@@ -57,6 +68,6 @@ def check_acknowledgements(acknowledgements: Sequence[Acknowledgement], *, may_r
             raise KafkaError(ErrorCode.INVALID_REQUEST, "The offsets of acknowledgements go backwards.")
         if len(one.types) != 1 and len(one.types) != one.last_offset - one.first_offset + 1:
             raise KafkaError(ErrorCode.INVALID_REQUEST, "There must be one type for all offsets, or one for each.")
-        if any(not 0 <= kind <= type_max for kind in one.types):
+        if min(one.types) < 0 or max(one.types) > type_max:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"The types of acknowledgements are 0 to {type_max:d} here.")
         before = one.first_offset

@@ -264,7 +264,6 @@ class SharePartition:
         Returns: the number of the write that the answer has to wait for; None: of none.
         Raises: KafkaError (INVALID_REQUEST: nobody has had such offsets; INVALID_RECORD_STATE: not the member's).
         """
-        decided: list[tuple[Run, AcknowledgeType]] = []
         before: int | None = None
         for one in acknowledgements:
             if one.last_offset >= self.end_offset:
@@ -272,45 +271,48 @@ class SharePartition:
             if before is not None and one.first_offset <= before:
                 raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "An offset is acknowledged twice.")
             before = one.last_offset
-            for first, last, kind in one.parts():
-                for run in self._runs.between(max(first, self.start_offset), last):
-                    if not run.is_held_by(member_id):
-                        raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "The member does not have these records.")
-                    if kind is AcknowledgeType.RENEW and not self.settings.renew_acknowledge_enable:
-                        raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "Locks are not renewed for this group.")
-                    decided.append((run, kind))
-        number: int | None = None
-        for run, kind in decided:
+        renewed: list[Run] = []
+        changed: list[tuple[Run, RecordState]] = []
+        start = self.start_offset
+        said = ((max(first, start), last, kind) for one in acknowledgements for first, last, kind in one.parts())
+        for run, kind in self._runs.within(said):
+            if not run.is_held_by(member_id):
+                raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "The member does not have these records.")
             if kind is AcknowledgeType.RENEW:
-                self._runs.put(run._replace(deadline_ms=self._lock(now_ms)))
-                continue
-            if kind is AcknowledgeType.ACCEPT:
-                state = RecordState.ACKNOWLEDGED
+                if not self.settings.renew_acknowledge_enable:
+                    raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "Locks are not renewed for this group.")
+                renewed.append(run)
+            elif kind is AcknowledgeType.ACCEPT:
+                changed.append((run, RecordState.ACKNOWLEDGED))
             elif kind is AcknowledgeType.RELEASE:
-                state = self._state_after_release(run)
+                changed.append((run, self._state_after_release(run)))
             else:
-                state = RecordState.ARCHIVED
-            number = self._change(run, state)
-        return number
+                changed.append((run, RecordState.ARCHIVED))
+        if renewed:
+            deadline_ms = self._lock(now_ms)
+            self._runs.put_all([run._replace(deadline_ms=deadline_ms) for run in renewed])
+        return self._change(changed)
 
     def release(self, member_id: str) -> int | None:
         """Let others have what a member has; returns the number of the write that says so."""
         return self._release([run for run in self._runs if run.is_held_by(member_id)])
 
     def _release(self, runs: Sequence[Run]) -> int | None:
-        number: int | None = None
-        for run in runs:
-            number = self._change(run, self._state_after_release(run))
-        return number
+        return self._change([(run, self._state_after_release(run)) for run in runs])
 
     def _state_after_release(self, run: Run) -> RecordState:
         is_over = run.delivery_count >= self.settings.delivery_count_limit
         return RecordState.ARCHIVED if is_over else RecordState.AVAILABLE
 
-    def _change(self, run: Run, state: RecordState) -> int:
-        self._runs.put(run._replace(change=Change(self._write_number, state)))
+    def _change(self, decided: Sequence[tuple[Run, RecordState]]) -> int | None:
+        """Let runs, in order, come into states; returns the number of the write that says so."""
+        if not decided:
+            return None
+        number = self._write_number
+        changes = {state: Change(number, state) for state in RecordState}
+        self._runs.put_all([Run(*run[:-1], changes[state]) for run, state in decided])
         self._has_changes = True
-        return self._write_number
+        return number
 
     def forget_before(self, log_start_offset: int) -> None:
         """The log begins there now."""

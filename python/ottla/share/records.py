@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class RecordState(IntEnum):
@@ -59,6 +61,10 @@ class Run(NamedTuple):
     def is_fresh(self) -> bool:
         """Free, and never delivered."""
         return self.is_free and self.delivery_count == 0
+
+    def cut(self, first_offset: int, last_offset: int) -> Run:
+        """The same of other offsets."""
+        return Run(first_offset, last_offset, *self[2:])
 
     def is_held_by(self, member_id: str) -> bool:
         return self.state is RecordState.ACQUIRED and self.change is None and self.member_id == member_id
@@ -118,6 +124,45 @@ class Runs:
         before = [self._runs[begin - 1]] if begin > 0 else []
         after = [self._runs[end]] if end < len(self._runs) else []
         self._runs[begin - len(before) : end + len(after)] = _joined(before + rest + after)
+
+    def within(self, ranges: Iterable[tuple[int, int, T]]) -> Iterator[tuple[Run, T]]:
+        """As `between`, of many ranges that ascend and do not overlap, with what is said of each."""
+        runs, i = self._runs, -1
+        for first, last, said in ranges:
+            if first > last:
+                continue
+            # Mostly it is this run or the next.
+            if i < 0 or (i + 1 < len(runs) and runs[i + 1].last_offset < first):
+                i = self._index(first)
+            elif i < len(runs) and runs[i].last_offset < first:
+                i += 1
+            while i < len(runs) and (run := runs[i]).first_offset <= last:
+                if run.first_offset < first or run.last_offset > last:
+                    run = run.cut(max(run.first_offset, first), min(run.last_offset, last))
+                yield run, said
+                if runs[i].last_offset > last:
+                    break
+                i += 1
+
+    def put_all(self, runs: Sequence[Run]) -> None:
+        """`put` many that are in order, do not overlap, and lie between start and end."""
+        if not runs:
+            return
+        begin, end = self._index(runs[0].first_offset), self._index(runs[-1].last_offset) + 1
+        merged: list[Run] = self._runs[max(0, begin - 1) : begin]
+        at, n = self.start_offset, 0
+        for old in self._runs[begin:end]:
+            at = max(at, old.first_offset)
+            while n < len(runs) and runs[n].first_offset <= old.last_offset:
+                if runs[n].first_offset > at:
+                    merged.append(old.cut(at, runs[n].first_offset - 1))
+                merged.append(runs[n])
+                at = runs[n].last_offset + 1
+                n += 1
+            if at <= old.last_offset:
+                merged.append(old.cut(at, old.last_offset))
+        merged += self._runs[end : end + 1]
+        self._runs[max(0, begin - 1) : end + 1] = _joined(merged)
 
     def rewrite(self, rewritten: Callable[[Run], Run]) -> None:
         """Let each run be what a function makes of it; its offsets stay."""

@@ -6,6 +6,7 @@ import base64
 import heapq
 import uuid
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 NO_OFFSET: Final = -1
@@ -93,9 +94,14 @@ def combine(batches: Iterable[StateBatch], start_offset: int = NO_OFFSET) -> tup
         for batch in batches
         if start_offset <= batch.last_offset
     )
-    if len(waiting) < 2:
-        return tuple(waiting)
     found: list[StateBatch] = []
+    if all(one.last_offset < other.first_offset for one, other in pairwise(waiting)):
+        for batch in waiting:
+            if found and found[-1].last_offset + 1 == batch.first_offset and found[-1][2:] == batch[2:]:
+                found[-1] = found[-1]._replace(last_offset=batch.last_offset)
+            else:
+                found.append(batch)
+        return tuple(found)
     open_batches: list[
         tuple[int, int, int]
     ] = []  # (-count, -state, last offset) of those that reach to `at` or further
