@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,50 @@ def test_what_was_acknowledged_outlives_the_broker(broker: BrokerProcess) -> Non
         assert third.fetch(max_wait_ms=200) == []
         produce(broker, 1)
         assert third.fetch() == [(10, 10, 1)]
+
+
+def test_records_in_the_place_of_lost_ones_are_delivered(broker: BrokerProcess, tmp_path: Path) -> None:
+    """A power failure has taken the end of the log and left what the group said of it."""
+    produce(broker, *[1] * 10)
+    with member(broker) as one:
+        taken = one.fetch()
+        assert (taken[0][0], taken[-1][1]) == (0, 9)
+        assert one.acknowledge(0, 7, ACCEPT) is ErrorCode.NONE
+        assert one.acknowledge(9, 9, ACCEPT) is ErrorCode.NONE
+        broker.kill()
+    (segment,) = (tmp_path / "data" / "t-0").glob("*.log")
+    size = segment.stat().st_size
+    os.truncate(segment, size // 10 * 4)
+    (tmp_path / "data" / ".boot-id").unlink()
+    broker.start()
+    produce(broker, *[1] * 9)
+    # The group has not been heard of since, and the log is longer than it was.
+    broker.kill()
+    broker.start()
+    with member(broker) as other:
+        assert other.fetch() == [(4, 12, 1)]
+        assert other.acknowledge(4, 12, ACCEPT) is ErrorCode.NONE
+    assert "share_state_cut" in broker.output_path.read_text()
+    broker.kill()
+    broker.start()
+    with member(broker) as third:
+        produce(broker, 1)
+        assert third.fetch() == [(13, 13, 1)]
+
+
+def test_records_that_are_deleted_hold_up_nobody_any_more(broker: BrokerProcess) -> None:
+    with Wire(broker.port) as wire:
+        configure(wire, GROUP, share_partition_max_record_locks="100", share_record_lock_duration_ms="30000")
+        produce(broker, *[50] * 3)
+        with member(broker) as one, member(broker) as other:
+            assert sum(last - first + 1 for first, last, _ in one.fetch()) == 100
+            other.begin_fetch()
+            assert other.is_silent()
+            partition = DeleteRecordsPartition(partition_index=0, offset=100)
+            topics = (DeleteRecordsTopic(name="t", partitions=(partition,)),)
+            wire.ask(ApiKey.DELETE_RECORDS, 2, DeleteRecordsRequest(topics=topics, timeout_ms=1_000))
+            assert not other.is_silent(wait_s=2)
+            assert other.end_fetch().acquired_records[0].first_offset == 100
 
 
 def test_a_fetch_waits_for_records(broker: BrokerProcess) -> None:

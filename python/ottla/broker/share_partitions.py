@@ -13,7 +13,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import trio
 
@@ -23,15 +23,13 @@ from ottla.broker.event_log import EventLog
 from ottla.broker.metadata_publisher import Published
 from ottla.broker.share_coordinator import ShareCoordinator
 from ottla.broker.share_settings import EARLIEST, LATEST, ShareGroupSettings
+from ottla.broker.share_truncation import read_state
 from ottla.broker.worker import in_thread
 from ottla.coordinator.share.state import NO_OFFSET
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage
 from ottla.share.partition import KeptBatch, SharePartition, StateWrite
 from ottla.share.records import RecordState
-
-if TYPE_CHECKING:
-    from ottla.protocol.messages.read_share_group_state import PartitionResult
 
 log = EventLog("share_partitions")
 
@@ -242,11 +240,11 @@ class SharePartitions:
     def on_high_watermark(self, topic: str, partition: int) -> None:
         """There are more records."""
         for led in self._of_partitions.get((topic, partition), {}).values():
+            led.wake()
+
     def on_log_start(self, topic: str, partition: int) -> None:
         """The log has lost its beginning: what its members had there keeps others from nothing any more."""
         for led in self._of_partitions.get((topic, partition), {}).values():
-            led.wake()
-
             led.wake()
 
     def on_published(self, published: Published) -> None:
@@ -327,29 +325,16 @@ class SharePartitions:
         self._of_partitions.setdefault((led.topic, led.key.partition), {})[led.key] = led
 
     async def _load(self, key: ShareKey, settings: ShareGroupSettings) -> LedSharePartition:
-        from ottla.protocol.messages.read_share_group_state import (
-            PartitionData,
-            ReadShareGroupStateRequest,
-            ReadStateData,
-        )
-
         topic, native = self.find(key)
         leader_epoch = native.offsets().leader_epoch
-        wanted = PartitionData(partition=key.partition, leader_epoch=leader_epoch)
-        request = ReadShareGroupStateRequest(
-            group_id=key.group_id, topics=(ReadStateData(topic_id=key.topic_id, partitions=(wanted,)),)
-        )
-        response = await self._states.read_share_group_state(request)
-        found: list[PartitionResult] = [result for topics in response.results for result in topics.partitions]
-        if not found:
-            raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, "The share coordinator knows nothing.")
-        (state,) = found
-        if state.error_code in _FOR_A_WHILE:
-            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, state.error_message)
-        if state.error_code is ErrorCode.INVALID_REQUEST:
-            raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, state.error_message)
-        if state.error_code is not ErrorCode.NONE:
-            raise KafkaError(state.error_code, state.error_message)
+        try:
+            state = await read_state(self._states, key, native, leader_epoch=leader_epoch)
+        except KafkaError as error:
+            if error.code in _FOR_A_WHILE:
+                raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, error.message) from None
+            if error.code is ErrorCode.INVALID_REQUEST:
+                raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, error.message) from None
+            raise
         start = state.start_offset
         is_new = start == NO_OFFSET
         if is_new:

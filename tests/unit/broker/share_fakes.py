@@ -14,7 +14,12 @@ from ottla.broker.share_partitions import LedSharePartition, ShareKey, SharePart
 from ottla.broker.share_settings import EARLIEST, LATEST, ShareGroupSettings
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage, PartitionRegistration, TopicImage
-from ottla.protocol.messages import read_share_group_state, write_share_group_state
+from ottla.protocol.messages import (
+    initialize_share_group_state,
+    read_share_group_state,
+    read_share_group_state_summary,
+    write_share_group_state,
+)
 from ottla.share.acknowledgement import Acknowledgement
 from ottla.share.partition import FetchedBatch, ShareSettings
 
@@ -34,6 +39,8 @@ class FakeNative:
         self.watchers = 0
         self.before_watch: Callable[[], None] = lambda: None
         self.log_start_offset, self.high_watermark = 0, 5
+        self.epoch_ends: dict[int, int] = {}
+        """Where leader epochs have ended; others are not known."""
         self.before_read: Callable[[], None] = lambda: None
         self.reads = 0
         self.looks = 0
@@ -42,8 +49,15 @@ class FakeNative:
     def offsets(self) -> Any:
         self.looks += 1
         return SimpleNamespace(
-            leader_epoch=3, log_start_offset=self.log_start_offset, high_watermark=self.high_watermark
+            leader_epoch=3,
+            log_start_offset=self.log_start_offset,
+            high_watermark=self.high_watermark,
+            log_end_offset=self.high_watermark,
         )
+
+    def end_offset_for_epoch(self, leader_epoch: int) -> tuple[int, int]:
+        end_offset = self.epoch_ends.get(leader_epoch, -1)
+        return (-1 if end_offset < 0 else leader_epoch), end_offset
 
     def read_batches(
         self, offset: int, *, max_bytes: int, committed_only: bool
@@ -80,6 +94,10 @@ class World:
         self.image = MetadataImage(topics={TOPIC: topic}, topic_ids={"t": TOPIC})
         self.native = FakeNative()
         self.start_offset = 5
+        self.batches: tuple[read_share_group_state.StateBatch, ...] = ()
+        self.written_by = 3
+        """The epoch of the leader that has written the state."""
+        self.begun_anew: list[initialize_share_group_state.PartitionData] = []
         self.read_error = self.write_error = ErrorCode.NONE
         self.reads: list[read_share_group_state.PartitionData] = []
         self.writes: list[write_share_group_state.PartitionData] = []
@@ -91,10 +109,32 @@ class World:
         assert (topic, index) == ("t", 0)
         return self.native
 
+    async def read_share_group_state_summary(self, request: Any) -> Any:
+        assert request.topics[0].partitions[0].partition == 0
+        found = read_share_group_state_summary.PartitionResult(
+            partition=0, leader_epoch=self.written_by, start_offset=self.start_offset
+        )
+        result = read_share_group_state_summary.ReadStateSummaryResult(topic_id=TOPIC, partitions=(found,))
+        return read_share_group_state_summary.ReadShareGroupStateSummaryResponse(results=(result,))
+
+    async def initialize_share_group_state(
+        self, request: initialize_share_group_state.InitializeShareGroupStateRequest
+    ) -> Any:
+        (data,) = request.topics[0].partitions
+        self.begun_anew.append(data)
+        self.start_offset, self.batches, self.written_by = data.start_offset, (), 3
+        found = initialize_share_group_state.PartitionResult(partition=0)
+        result = initialize_share_group_state.InitializeStateResult(topic_id=TOPIC, partitions=(found,))
+        return initialize_share_group_state.InitializeShareGroupStateResponse(results=(result,))
+
     async def read_share_group_state(self, request: read_share_group_state.ReadShareGroupStateRequest) -> Any:
         self.reads.append(request.topics[0].partitions[0])
         found = read_share_group_state.PartitionResult(
-            partition=0, error_code=self.read_error, start_offset=self.start_offset, state_epoch=len(self.reads)
+            partition=0,
+            error_code=self.read_error,
+            start_offset=self.start_offset,
+            state_epoch=len(self.reads),
+            state_batches=self.batches,
         )
         await self.may_answer.wait()
         result = read_share_group_state.ReadStateResult(topic_id=TOPIC, partitions=(found,))
@@ -102,6 +142,15 @@ class World:
 
     async def write_share_group_state(self, request: write_share_group_state.WriteShareGroupStateRequest) -> Any:
         self.writes.append(request.topics[0].partitions[0])
+        self.batches += tuple(
+            read_share_group_state.StateBatch(
+                first_offset=one.first_offset,
+                last_offset=one.last_offset,
+                delivery_state=one.delivery_state,
+                delivery_count=one.delivery_count,
+            )
+            for one in self.writes[-1].state_batches
+        )
         await self.may_answer.wait()
         found = write_share_group_state.PartitionResult(partition=0, error_code=self.write_error)
         result = write_share_group_state.WriteStateResult(topic_id=TOPIC, partitions=(found,))

@@ -10,6 +10,8 @@ from ottla.broker.share_partitions import LedSharePartition
 from ottla.broker.share_settings import EARLIEST, LATEST
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage
+from ottla.protocol.messages.read_share_group_state import StateBatch
+from ottla.share.records import RecordState
 from tests.unit.broker.share_fakes import KEY, SETTINGS, TOPIC, World, run
 
 
@@ -142,6 +144,51 @@ def test_where_a_group_begins_is_kept_unless_it_is_where_the_log_does(start: int
         await world.load(SETTINGS._replace(start=start))
         await trio.testing.wait_all_tasks_blocked()
         assert [write.start_offset for write in world.writes] == told
+
+    run(test)
+
+
+def test_a_state_of_records_that_the_log_has_lost_is_cut() -> None:
+    """What is appended in their place is not taken for done with, however much it is."""
+
+    async def test(world: World) -> None:
+        world.written_by, world.start_offset, world.native.high_watermark = 1, 4, 50
+        world.native.epoch_ends[1] = 8
+        lost = StateBatch(first_offset=9, last_offset=20, delivery_state=2, delivery_count=1)
+        partly = StateBatch(first_offset=6, last_offset=8, delivery_state=2, delivery_count=1)
+        world.batches = (partly, lost)
+        led = await world.load()
+        assert [data.start_offset for data in world.begun_anew] == [4]
+        (write,) = world.writes
+        assert (write.start_offset, write.delivery_complete_count, write.leader_epoch) == (4, 2, 3)
+        assert [(run.first_offset, run.last_offset, run.state) for run in led.machine.runs()] == [
+            (4, 5, RecordState.AVAILABLE),
+            (6, 7, RecordState.ACKNOWLEDGED),
+        ]
+
+    run(test)
+
+
+@pytest.mark.parametrize("ends", [{1: 3}, {}])
+def test_a_group_that_was_further_than_the_log_goes_begins_at_its_end(ends: dict[int, int]) -> None:
+    async def test(world: World) -> None:
+        world.written_by, world.start_offset, world.native.high_watermark = 1, 5, 3
+        world.native.epoch_ends |= ends
+        led = await world.load()
+        assert led.machine.start_offset == 3
+        assert [data.start_offset for data in world.begun_anew] == [3]
+
+    run(test)
+
+
+@pytest.mark.parametrize(("written_by", "end"), [(1, 5), (1, 9), (3, 2)])
+def test_a_state_that_the_log_reaches_or_of_this_leader_stays(written_by: int, end: int) -> None:
+    async def test(world: World) -> None:
+        world.written_by = written_by
+        world.native.epoch_ends[written_by] = end
+        assert (await world.load()).machine.start_offset == 5
+        assert world.begun_anew == []
+        assert [read.leader_epoch for read in world.reads][-1] == 3
 
     run(test)
 

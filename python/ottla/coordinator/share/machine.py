@@ -34,7 +34,7 @@ from ottla.coordinator.share.state import (
 from ottla.coordinator.timeline import Timeline, TimelineDict
 from ottla.coordinator.timers import Deadline, Timers
 from ottla.errors import ErrorCode, KafkaError
-from ottla.metadata.image import EMPTY_IMAGE, MetadataImage
+from ottla.metadata.image import EMPTY_IMAGE, MetadataImage, TopicImage
 from ottla.protocol.messages import (
     delete_share_group_state,
     initialize_share_group_state,
@@ -141,7 +141,9 @@ class ShareCoordinatorMachine:
     def initialize(
         self, key: SharePartition, data: initialize_share_group_state.PartitionData, token: int, now: Instant
     ) -> Outcome:
-        """Begin a state, or begin it anew: without batches, and at no leader's epoch.
+        """Begin a state, or begin it anew: without batches.
+
+        Where it is to begin at an offset, it is a state of the partition's leader of that time; else of none.
 
         The error may be FENCED_STATE_EPOCH or UNKNOWN_TOPIC_OR_PARTITION.
         """
@@ -151,13 +153,13 @@ class ShareCoordinatorMachine:
             _check_partition(key)
             if state is not None and data.state_epoch != NO_EPOCH and state.state_epoch_max > data.state_epoch:
                 raise KafkaError(ErrorCode.FENCED_STATE_EPOCH)
-            self._check_topic(key)
+            topic = self._checked_topic(key)
         except KafkaError as error:
             return Outcome().reply(token, _refused(result, error))
         begun = ShareState(
             snapshot_epoch=0 if state is None else state.snapshot_epoch + 1,
             state_epoch=data.state_epoch,
-            leader_epoch=0,
+            leader_epoch=0 if data.start_offset == NO_OFFSET else topic.partitions[key.partition].leader_epoch,
             start_offset=data.start_offset,
             delivery_complete_count=NO_COUNT if data.start_offset == NO_OFFSET else 0,
             batches=(),
@@ -176,7 +178,7 @@ class ShareCoordinatorMachine:
         result = read_share_group_state.PartitionResult(partition=key.partition)
         try:
             state = self._checked(key, data.leader_epoch)
-            self._check_topic(key)
+            self._checked_topic(key)
         except KafkaError as error:
             return Outcome().reply(token, _refused(result, error))
         found = read_share_group_state.PartitionResult(
@@ -211,7 +213,7 @@ class ShareCoordinatorMachine:
             state = self._checked(key, data.leader_epoch)
             if data.state_epoch != NO_EPOCH and state.state_epoch_max > data.state_epoch:
                 raise KafkaError(ErrorCode.FENCED_STATE_EPOCH)
-            self._check_topic(key)
+            self._checked_topic(key)
         except KafkaError as error:
             return Outcome().reply(token, _refused(result, error))
         record = self._next_record(
@@ -235,7 +237,7 @@ class ShareCoordinatorMachine:
         result = delete_share_group_state.PartitionResult(partition=key.partition)
         try:
             _check_partition(key)
-            self._check_topic(key)
+            self._checked_topic(key)
         except KafkaError as error:
             return Outcome().reply(token, _refused(result, error))
         tombstones = [records.tombstone(key)] if key in self._states else []
@@ -248,7 +250,7 @@ class ShareCoordinatorMachine:
         result = read_share_group_state_summary.PartitionResult(partition=key.partition)
         try:
             _check_partition(key)
-            self._check_topic(key)
+            self._checked_topic(key)
         except KafkaError as error:
             return Outcome().reply(token, _refused(result, error))
         state = self._states.get(key)
@@ -278,11 +280,12 @@ class ShareCoordinatorMachine:
             raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH)
         return state
 
-    def _check_topic(self, key: SharePartition) -> None:
+    def _checked_topic(self, key: SharePartition) -> TopicImage:
         """Raises: KafkaError (UNKNOWN_TOPIC_OR_PARTITION)."""
         topic = None if key.topic_id is None else self._image.topics.get(key.topic_id)
-        if topic is None or key.partition >= len(topic.partitions):
+        if topic is None or key.partition not in topic.partitions:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        return topic
 
     def _next_record(
         self,

@@ -25,8 +25,8 @@ KEY: Final = SharePartition("g", TOPIC, 0)
 NOW: Final = Instant(1_000, 1_700_000_000_000)
 
 
-def image_of(partitions: int = 2) -> MetadataImage:
-    led = PartitionRegistration(replicas=(1,), isr=(1,), leader=1, leader_epoch=0, partition_epoch=0)
+def image_of(partitions: int = 2, *, leader_epoch: int = 0) -> MetadataImage:
+    led = PartitionRegistration(replicas=(1,), isr=(1,), leader=1, leader_epoch=leader_epoch, partition_epoch=0)
     topic = TopicImage(name="t", topic_id=TOPIC, partitions=dict.fromkeys(range(partitions), led))
     return MetadataImage(topics={TOPIC: topic}, topic_ids={"t": TOPIC})
 

@@ -14,7 +14,7 @@ from ottla.coordinator.share import records
 from ottla.coordinator.share.config import ShareCoordinatorConfig
 from ottla.coordinator.share.state import SharePartition, ShareState, StateBatch, is_share_partition_key
 from ottla.errors import ErrorCode
-from tests.unit.coordinator.share.share_lab import KEY, NOW, TOPIC, ShareLab
+from tests.unit.coordinator.share.share_lab import KEY, NOW, TOPIC, ShareLab, image_of
 
 GOLDEN: Final = Path(__file__).parents[3] / "golden" / "share_group_state" / "kafka-4.3.1.jsonl"
 
@@ -85,6 +85,19 @@ def test_a_state_is_begun_read_written_and_forgotten() -> None:
     assert lab.read().error_code is ErrorCode.INVALID_REQUEST
     assert lab.summary().start_offset == -1
     assert lab.delete().error_code is ErrorCode.NONE
+
+
+def test_a_state_that_begins_at_an_offset_is_of_the_leader_of_that_time() -> None:
+    """Else it would be taken for older than the records that it speaks of."""
+    lab = ShareLab()
+    lab.machine.follow(image_of(leader_epoch=6))
+    lab.initialize(-1)
+    assert lab.summary().leader_epoch == 0
+    lab.initialize(5)
+    assert lab.summary().leader_epoch == 6
+    written = len(lab.log)
+    assert lab.read(leader_epoch=6).error_code is ErrorCode.NONE
+    assert len(lab.log) == written
 
 
 def test_a_leader_that_has_been_succeeded_is_fenced() -> None:
