@@ -8,6 +8,7 @@
 mod basics;
 mod crashes;
 mod damage;
+mod deleted_records;
 mod details;
 mod faults;
 mod history;
