@@ -78,6 +78,10 @@ def page() -> str:
         "Of the odd requests in `tests/golden`, which keeps Apache Kafka's answers to them, these are answered "
         "otherwise. Texts for humans are our own everywhere.",
         "\n".join(answers()),
+        "Beside these, two answers come sooner: a topic that a Metadata request creates is in the answer to that "
+        "request, where Kafka says UNKNOWN_TOPIC_OR_PARTITION until it is asked again (so a client that lists a topic "
+        "which it has just deleted, and lets it be created, sees it at once), and FindCoordinator answers when the "
+        "coordinator's topic is served, where Kafka says COORDINATOR_NOT_AVAILABLE while it is made.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -369,6 +369,15 @@ def test_the_cluster_and_its_directories(ottla: Ottla, at: EmbeddedBroker) -> No
     assert directory["usable_bytes"] > 0
 
 
+def test_directories_have_names_that_say_where_they_are(
+    ottla: Ottla, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with EmbeddedBroker(Path("near")) as broker:
+        (directory,) = ottla("cluster", "log-dirs", "--json", "-b", broker.bootstrap_servers).json
+    assert directory["path"] == str(tmp_path / "near")
+
+
 def _process(*words: str, **how: Any) -> subprocess.Popen[bytes]:
     program = "import sys; from ottla.cli.main import main; sys.exit(main())"
     return subprocess.Popen([sys.executable, "-c", program, *words], **how)

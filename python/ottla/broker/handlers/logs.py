@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from ottla.broker.context import RequestContext
@@ -88,12 +89,13 @@ async def handle_describe_log_dirs(context: RequestContext, request: DescribeLog
 
 
 def _describe(log_dir: str, topics: Mapping[str, list[DescribeLogDirsPartition]]) -> DescribeLogDirsResult:
+    path = str(Path(log_dir).absolute())  # who asks is somewhere else
     try:
         space = os.statvfs(log_dir)
     except OSError:
-        return DescribeLogDirsResult(log_dir=log_dir, error_code=ErrorCode.KAFKA_STORAGE_ERROR)
+        return DescribeLogDirsResult(log_dir=path, error_code=ErrorCode.KAFKA_STORAGE_ERROR)
     return DescribeLogDirsResult(
-        log_dir=log_dir,
+        log_dir=path,
         topics=tuple(DescribeLogDirsTopic(name=name, partitions=tuple(found)) for name, found in topics.items()),
         total_bytes=space.f_blocks * space.f_frsize,
         usable_bytes=space.f_bavail * space.f_frsize,
