@@ -112,6 +112,33 @@ class DataPlane:
         (is_over, requests) as `poll` does. Raises: KeyError (no such session, or it does not owe this request).
         """
 
+    def let_stand(
+        self,
+        session_id: int,
+        standing_id: int,
+        api_key: int,
+        api_version: int,
+        client_id: str | None,
+        body: bytes,
+        response: bytes,
+    ) -> None:
+        """Answer all requests of a connection that are the same as this one without asking any more. QUICK.
+
+        Until the answer is withdrawn, another one stands in its place (there is one for each connection), or the
+        connection ends. `body` is the request behind its header, `response` as in `reply`: each gets its own
+        correlation id. `standing_id` is the caller's, and never used again. An unknown session is ignored.
+        Raises: ValueError (no response begins like that).
+        """
+
+    def withdraw(self, standing_ids: list[int]) -> list[tuple[int, int]]:
+        """Give these answers no more; ids that do not stand are ignored. QUICK.
+
+        Returns those that were given since `take_given` was last asked for them, and when (monotonic ms).
+        """
+
+    def take_given(self, standing_ids: list[int]) -> list[tuple[int, int]]:
+        """Those of these answers that were given since the last call, and when (monotonic ms). QUICK."""
+
     def refuse(self, session_id: int, reason: str, now_ms: int, wall_ms: int) -> bool:
         """End the connection once the replies before the owed request have left; returns whether it is over. QUICK.
 

@@ -46,6 +46,8 @@ class DataPlaneMetrics(TypedDict):
 
     produce: ApiMetrics
     fetch: ApiMetrics
+    answered: dict[int, int]
+    """Requests that standing answers answered, by API key."""
     fetches_parked: int
     stalls: int
     """Times that a connection had to wait because a log directory's tail was full."""

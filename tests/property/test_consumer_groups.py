@@ -130,6 +130,23 @@ class ConsumerGroupModel(RuleBasedStateMachine):
         self.clients[3].regex = regex
         self.poll(self.clients[3], changes=True)
 
+    @rule(times=st.integers(1, 20), some=st.sets(clients_at))
+    def stay_some(self, times: int, some: set[int]) -> None:
+        """Clients that have nothing to say stay members, however long that lasts and whoever answers them."""
+        for _ in range(3):
+            self.poll_together([self.clients[at] for at in sorted(some)])
+            self.group.advance(1_000)
+        for _ in range(times):
+            for at in sorted(some):
+                client = self.clients[at]
+                if client.epoch and not client.must_repeat:
+                    response = self.group.stay(client.member_id, client.epoch, client.instance_id)
+                    if response is None:
+                        client.must_repeat = True
+                    else:
+                        client.take(response)
+            self.group.advance(5_000)
+
     @rule(at=clients_at, is_for_a_while=st.booleans())
     def leave(self, at: int, is_for_a_while: bool) -> None:
         client = self.clients[at]
@@ -277,6 +294,10 @@ class ConsumerGroupModel(RuleBasedStateMachine):
             due_ms = machine.next_deadline_ms()
             assert due_ms is not None
             assert due_ms <= self.group.now.now_ms + self.quiet_ms
+
+    @invariant()
+    def what_stands_is_what_the_machine_would_say(self) -> None:
+        self.group.standing.check()
 
     @invariant()
     def a_group_is_of_one_kind(self) -> None:

@@ -111,7 +111,7 @@ class GroupCoordinatorModel(RuleBasedStateMachine):
         elif not client.is_synced:
             self.begin_sync(client)
         else:
-            match self.group.heartbeat(client.member_id, client.generation_id, instance_id=client.instance_id):
+            match self.group.standing_heartbeat(client.member_id, client.generation_id, instance_id=client.instance_id):
                 case ErrorCode.NONE:
                     return
                 case ErrorCode.REBALANCE_IN_PROGRESS:
@@ -270,6 +270,10 @@ class GroupCoordinatorModel(RuleBasedStateMachine):
             self.acknowledged[partition] = max(offset, self.acknowledged.get(partition, 0))
 
     # What must hold
+
+    @invariant()
+    def what_stands_is_what_the_machine_would_say(self) -> None:
+        self.group.standing.check()
 
     @invariant()
     def generations_only_rise(self) -> None:

@@ -79,6 +79,7 @@ class Connection:
         "peer",
         "session_id",
         "software",
+        "standing",
     )
 
     def __init__(
@@ -114,6 +115,8 @@ class Connection:
         self.session_id = plane.open_session(sock.fileno(), now_ms())
         self.software: tuple[str, str] = UNKNOWN_SOFTWARE
         """Name and version of the client's software (KIP-511)."""
+        self.standing: Callable[[], None] | None = None
+        """Withdraws the answer that the data plane gives to this client without asking."""
 
     def on_polled(self, *, is_over: bool, owed: list[Request]) -> None:
         """Take what the data plane said about this session."""
@@ -135,12 +138,19 @@ class Connection:
             self._work.cancel()
         if self._parked is not None:
             self._parked.drop()
+        self.end_standing()
         reason = reason or self._plane.close_reason(self.session_id)
         self._plane.close_session(self.session_id)
         self._sock.close()
         if reason is not None:
             log.info("connection_closed", peer=f"{self.peer[0]}:{self.peer[1]}", reason=reason)
         self._on_closed(self)
+
+    def end_standing(self) -> None:
+        """No answer stands any more."""
+        withdraw, self.standing = self.standing, None
+        if withdraw is not None:
+            withdraw()
 
     def _begin(self, request: Request) -> None:
         """Answer a request now, or see to it that it will be. A bug of ours ends this connection only."""

@@ -108,6 +108,8 @@ class CoordinatorRuntime(Generic[M]):
         *,
         write_timeout_ms: int,
         on_decided: Callable[[int, M], None] | None = None,
+        on_stopped: Callable[[int], None] = lambda _: None,
+        before_tick: Callable[[int], None] = lambda _: None,
         clock: Callable[[], Instant] = lambda: Instant(now_ms(), wall_ms()),
         to_trio_time: Callable[[int], float] = trio_time,
     ) -> None:
@@ -117,6 +119,8 @@ class CoordinatorRuntime(Generic[M]):
             make_machine: Makes an empty machine for a shard that is about to be loaded.
             write_timeout_ms: As for `Shard`.
             on_decided: Told, by partition, whenever a machine has decided something: it may have work to hand out.
+            on_stopped: Told of a partition that is not coordinated any more, or anew.
+            before_tick: Called with the partition before its machine looks at its deadlines: to `inform` it.
             clock: Both clocks now.
             to_trio_time: The moment of a monotonic deadline on Trio's clock.
         """
@@ -124,6 +128,8 @@ class CoordinatorRuntime(Generic[M]):
         self._make_machine = make_machine
         self._write_timeout_ms = write_timeout_ms
         self._on_decided = on_decided
+        self._on_stopped = on_stopped
+        self._before_tick = before_tick
         self._clock = clock
         self._to_trio_time = to_trio_time
         self._served: dict[int, _Served[M]] = {}
@@ -166,6 +172,7 @@ class CoordinatorRuntime(Generic[M]):
         """Coordinate a partition no more; whoever waits is answered with `error`."""
         served = self._served.pop(partition, None)
         if served is not None:
+            self._on_stopped(partition)
             served.scope.cancel()
             self._deliver([Reply(t, None, error) for t, p in self._parked.items() if p.partition == partition])
 
@@ -304,6 +311,12 @@ class CoordinatorRuntime(Generic[M]):
         for served in self._served.values():
             act(served.shard.machine)
 
+    def inform(self, partition: int, act: Callable[[M], None]) -> None:
+        """Tell the partition's machine, if it is loaded, something that decides nothing."""
+        served = self._served.get(partition)
+        if served is not None and served.shard.loaded:
+            act(served.shard.machine)
+
     def command(self, partition: int, decide: Callable[[M, Instant], Outcome]) -> None:
         """Let the machine decide on something that nobody waits for: now, or once it is loaded."""
         served = self._served.get(partition)
@@ -400,6 +413,7 @@ class CoordinatorRuntime(Generic[M]):
                 if deadline_ms is None or deadline_ms > now.now_ms:
                     continue
                 try:
+                    self._before_tick(served.partition)
                     self._carry_out(served, served.shard.on_tick(now), now)
                 except Exception as error:
                     self._give_up(served, error)

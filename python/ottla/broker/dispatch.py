@@ -77,7 +77,10 @@ class Dispatcher:
         if isinstance(response, Later):
             return response.then(partial(self._finish, context, correlation_id, started_ns))
         self._count(context, started_ns)
-        return self._encode(context, correlation_id, response)
+        answer = self._encode(context, correlation_id, response)
+        if context.beating is not None and isinstance(answer, bytes):
+            self._broker.coordinator.standing.let_stand(context.beating, connection, request, answer)
+        return answer
 
     async def __call__(self, connection: Connection, request: Request) -> Answer:
         """Answer a request, whatever it takes."""

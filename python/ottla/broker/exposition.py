@@ -57,9 +57,12 @@ def _requests(broker: Broker, native: DataPlaneMetrics) -> Iterator[Family]:
     durations = Family("ottla_request_duration_seconds", "histogram", "From taking a request in to its answer.")
     for api, counters in broker.metrics.apis.items():
         labels = {"api": api.name}
-        requests.add(counters.requests, labels)
+        # What stands is answered in less than the first bucket's time.
+        answered = native["answered"].get(int(api), 0)
+        first, *others = counters.latency_counts
+        requests.add(counters.requests + answered, labels)
         errors.add(counters.errors, labels)
-        durations.add_histogram(counters.latency_counts, LATENCY_BUCKETS_US, counters.latency_sum_us, labels)
+        durations.add_histogram((first + answered, *others), LATENCY_BUCKETS_US, counters.latency_sum_us, labels)
     request_bytes = Family("ottla_request_bytes_total", "counter", "Bytes of produce and fetch requests.")
     record_bytes = Family("ottla_record_bytes_total", "counter", "Bytes of record batches taken in and given out.")
     for name, api in NATIVE.items():

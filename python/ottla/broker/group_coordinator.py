@@ -12,6 +12,7 @@ from ottla.broker.clock import now_ms
 from ottla.broker.coordinated_topic import CoordinatedTopic
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.broker.metadata_publisher import Published
+from ottla.broker.standing_heartbeats import StandingHeartbeats
 from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import ConsumerGroupConfig, GroupConfig, MigrationPolicy, ShareGroupConfig
@@ -68,7 +69,10 @@ class GroupCoordinator:
             self._new_machine,
             write_timeout_ms=config.integer("offsets.commit.timeout.ms"),
             on_decided=self._hand_out,
+            on_stopped=self._on_stopped,
+            before_tick=self._before_tick,
         )
+        self.standing = StandingHeartbeats(plane, self.runtime)
         self.topic = CoordinatedTopic(
             CONSUMER_OFFSETS,
             self.runtime,
@@ -88,9 +92,18 @@ class GroupCoordinator:
         return GroupMachine(self._group_config, self._topics)
 
     def _hand_out(self, partition: int, machine: GroupMachine) -> None:
+        changed = machine.table.take_changed()
+        if changed:
+            self.standing.withdraw_groups(partition, changed)
         for initializing in machine.share_heartbeats.take_initializations():
             if self.initialize_states is not None:
                 self.initialize_states(partition, initializing)
+
+    def _on_stopped(self, partition: int) -> None:
+        self.standing.withdraw_partition(partition)
+
+    def _before_tick(self, partition: int) -> None:
+        self.standing.hear(partition)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.runtime.run(task_status=task_status)
@@ -110,6 +123,8 @@ class GroupCoordinator:
         has_group_configs = any(resource.type == GROUP_RESOURCE for resource in published.delta.changed_configs)
         self._configure(published.config, after, has_group_configs=has_group_configs)
         self._follow_topics(after)
+        if before.features != after.features:
+            self.standing.withdraw_all()
         if before.topics is after.topics and not published.is_retry:
             return
         codec = CODECS[self._config.integer("offsets.topic.compression.codec")]
@@ -123,11 +138,13 @@ class GroupCoordinator:
         if config is self._config and not has_group_configs:
             return
         self._config = config
+        self.standing.withdraw_all()
         self.serves_consumer_groups = _serves_consumer_groups(config)
         changed = group_config(config, image)
         if changed != self._group_config:
             self._group_config = changed
             self.runtime.for_each_machine(lambda machine: machine.configure(changed))
+            self.standing.withdraw_all()
 
     def _follow_topics(self, image: MetadataImage) -> None:
         """Let the groups know of topics that came, went or changed."""
@@ -136,6 +153,7 @@ class GroupCoordinator:
             return
         topics = self._topics = type(before)(image, before)
         self.runtime.for_each_machine(lambda machine: machine.follow(topics))
+        self.standing.withdraw_all()
 
     # Finding the way
 

@@ -40,6 +40,12 @@ class Timers(Generic[E]):
             self._push(deadline, at_ms)
 
     @staticmethod
+    def extend(deadline: Deadline[E], at_ms: int) -> None:
+        """Move `deadline` to a later time; one that is not set, or is later already, stays."""
+        if deadline.at_ms is not None and deadline.at_ms < at_ms:
+            deadline.at_ms = at_ms
+
+    @staticmethod
     def cancel(deadline: Deadline[E]) -> None:
         deadline.at_ms = None
 

@@ -9,21 +9,21 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use ottla_core::data_plane::metrics::{ApiMetrics, LATENCY_BUCKETS_US};
 use ottla_core::data_plane::validation::Validator;
 use ottla_core::data_plane::{DataPlane as Core, Options, Refused, SessionId, Unverified};
 use ottla_core::error::Error;
 use ottla_core::partition::{Partition as CorePartition, PartitionOptions};
 use ottla_core::session::pipeline::OwedRequest;
-use ottla_core::storage::fs::LogFs;
-use ottla_core::storage::log_dir::{LogDir, LogDirOptions};
-use ottla_core::storage::real_fs::RealFs;
+use ottla_core::session::standing::{Standing, StandingId};
+use ottla_core::storage::log_dir::LogDir;
 use ottla_core::types::{TopicId, TopicPartition};
 use pyo3::exceptions::{PyIndexError, PyKeyError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
+use crate::directories::open_log_dirs;
 use crate::errors::into_py;
+use crate::metrics;
 use crate::options::{parse_config, parse_options};
 use crate::partition::Partition;
 use crate::placement::Openings;
@@ -35,12 +35,9 @@ use crate::warmer::Warmer;
 const CHECK_THREADS_MAX: usize = 4;
 /// Threads that read cold segments ahead.
 const WARM_THREADS: usize = 2;
-/// Descriptors that closed segments of a log directory may hold open.
-const OPEN_FILES_MAX: usize = 256;
-/// Bytes of indexes of closed segments of a log directory kept in memory.
-const INDEX_CACHE_BYTES: usize = 8 * 1024 * 1024;
-/// Free space of a log directory kept back for deletes, commits and checkpoints.
-const RESERVED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What every response header begins with.
+const CORRELATION_ID_BYTES: usize = 4;
 
 type RequestTuple = (u64, i16, i16, i32, Option<String>, Py<PyBytes>);
 type UnverifiedTuple = (SessionId, u64, i16, String, i64, i16, Vec<(String, i32)>);
@@ -136,6 +133,46 @@ impl DataPlane {
         drop(inner);
         let news = news.ok_or_else(|| no_session(session_id))?;
         Ok((news.is_over, tuples(py, news.owed)))
+    }
+
+    #[allow(clippy::too_many_arguments)] // as Python has them
+    fn let_stand(
+        &self,
+        session_id: SessionId,
+        standing_id: StandingId,
+        api_key: i16,
+        api_version: i16,
+        client_id: Option<String>,
+        body: &[u8],
+        response: &[u8],
+    ) -> PyResult<()> {
+        let response = response.get(CORRELATION_ID_BYTES..);
+        let response = response.ok_or_else(|| PyValueError::new_err("a response begins with a correlation id"))?;
+        let standing = Standing {
+            id: standing_id,
+            api_key,
+            api_version,
+            client_id,
+            body: body.to_vec(),
+            response: response.to_vec(),
+            given_ms: None,
+        };
+        self.plane.lock().core.let_stand(session_id, standing);
+        Ok(())
+    }
+
+    fn withdraw(&self, standing_ids: Vec<StandingId>) -> Vec<(StandingId, i64)> {
+        let core = &mut self.plane.lock().core;
+        let given = standing_ids.into_iter().filter_map(|id| Some((id, core.withdraw(id)?)));
+        given.collect()
+    }
+
+    fn take_given(&self, standing_ids: Vec<StandingId>) -> Vec<(StandingId, i64)> {
+        let core = &mut self.plane.lock().core;
+        let given = standing_ids
+            .into_iter()
+            .filter_map(|id| Some((id, core.take_given(id)?)));
+        given.collect()
     }
 
     fn refuse(&self, session_id: SessionId, reason: String, now_ms: i64, wall_ms: i64) -> PyResult<bool> {
@@ -467,22 +504,7 @@ impl DataPlane {
     }
 
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let inner = self.plane.lock();
-        let metrics = inner.core.metrics().clone();
-        let fetch_sessions = inner.core.fetch_sessions();
-        let all = PyDict::new(py);
-        all.set_item("fetch_sessions", fetch_sessions.len())?;
-        all.set_item("fetch_session_partitions", fetch_sessions.partition_count())?;
-        all.set_item("fetch_session_evictions", fetch_sessions.evictions())?;
-        all.set_item("sessions", inner.core.session_count())?;
-        drop(inner);
-        all.set_item("produce", api_metrics(py, &metrics.produce)?)?;
-        all.set_item("fetch", api_metrics(py, &metrics.fetch)?)?;
-        all.set_item("fetches_parked", metrics.fetches_parked)?;
-        all.set_item("stalls", metrics.stalls)?;
-        all.set_item("refused_connections", metrics.refused_connections)?;
-        all.set_item("latency_buckets_us", LATENCY_BUCKETS_US.to_vec())?;
-        Ok(all)
+        metrics::as_dict(py, &self.plane)
     }
 }
 
@@ -490,49 +512,6 @@ impl DataPlane {
 fn wait_max_of(seconds: f64) -> Duration {
     let endless = if seconds > 0.0 { Duration::MAX } else { Duration::ZERO };
     Duration::try_from_secs_f64(seconds).unwrap_or(endless)
-}
-
-fn api_metrics<'py>(py: Python<'py>, metrics: &ApiMetrics) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("requests", metrics.requests)?;
-    dict.set_item("errors", metrics.errors)?;
-    dict.set_item("request_bytes", metrics.request_bytes)?;
-    dict.set_item("record_bytes", metrics.record_bytes)?;
-    dict.set_item("latency_sum_us", metrics.latency_sum_us)?;
-    dict.set_item("latency_counts", metrics.latency_counts.to_vec())?;
-    Ok(dict)
-}
-
-fn open_log_dirs(
-    broker_id: i32,
-    paths: Vec<PathBuf>,
-    waker: &Arc<dyn Fn() + Send + Sync>,
-) -> Result<Vec<Arc<LogDir>>, Error> {
-    let fs: Arc<dyn LogFs> = Arc::new(RealFs);
-    let open = |path: PathBuf| {
-        let meta = LogDir::read_meta(&*fs, &path)?.ok_or_else(|| Error::MalformedFile {
-            file: path.join("meta.properties").display().to_string(),
-            reason: "the directory is not formatted".to_owned(),
-        })?;
-        if meta.node_id != broker_id {
-            return Err(Error::DirectoryMismatch {
-                dir: path.display().to_string(),
-                expected: format!("node {broker_id}"),
-                found: format!("node {}", meta.node_id),
-            });
-        }
-        LogDir::open(&LogDirOptions {
-            fs: Arc::clone(&fs),
-            path,
-            meta,
-            waker: Arc::clone(waker),
-            threads: true,
-            open_files_max: OPEN_FILES_MAX,
-            index_cache_bytes: INDEX_CACHE_BYTES,
-            reserved_bytes: RESERVED_BYTES,
-        })
-    };
-    paths.into_iter().map(open).collect()
 }
 
 fn unverified_tuple(unverified: Unverified) -> UnverifiedTuple {

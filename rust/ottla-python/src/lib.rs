@@ -3,8 +3,10 @@
 
 mod allocator;
 mod data_plane;
+mod directories;
 mod errors;
 mod maintenance;
+mod metrics;
 mod options;
 mod partition;
 mod placement;

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 from ottla.broker.context import RequestContext
 from ottla.broker.handlers.group import GROUP_OPERATIONS, caller_of
 from ottla.broker.later import Later
+from ottla.broker.standing_heartbeats import Beating
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.features import GROUP_VERSION_FEATURE
 from ottla.protocol.messages.consumer_group_describe import (
@@ -42,12 +43,17 @@ def handle_consumer_group_heartbeat(
         return ConsumerGroupHeartbeatResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
     coordinator = cast("GroupCoordinator", context.broker.coordinator)
     is_named = bool(request.member_id)
+    partition = coordinator.partition_for(request.group_id)
     response = coordinator.runtime.ask_quickly(
-        coordinator.partition_for(request.group_id),
+        partition,
         lambda machine, token, now: machine.heartbeats.heartbeat(
             request, caller_of(context, token, is_named=is_named), now
         ),
     )
+    if not isinstance(response, Later) and coordinator.runtime.look(
+        partition, lambda machine, _: machine.heartbeats.is_settled(request, caller_of(context, 0, is_named=True))
+    ):
+        context.beating = Beating(partition, request.group_id, request.member_id)
     return cast("ConsumerGroupHeartbeatResponse | Later", response)
 
 

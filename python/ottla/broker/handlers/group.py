@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ottla.broker.context import RequestContext
 from ottla.broker.handlers.entries import merged
 from ottla.broker.later import Get, Later, finished
+from ottla.broker.standing_heartbeats import Beating
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.machine import GroupMachine
 from ottla.coordinator.group.offsets import commit_error
@@ -144,13 +145,19 @@ def handle_sync_group(context: RequestContext, request: SyncGroupRequest) -> Syn
 
 def handle_heartbeat(context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
     coordinator = _coordinator(context)
-    try:
-        error = coordinator.runtime.look(
-            coordinator.partition_for(request.group_id),
-            lambda machine, now: machine.membership.heartbeat(
-                request.group_id, request.member_id, request.group_instance_id, request.generation_id, now
-            ),
+
+    def beat(machine: GroupMachine, now: Instant) -> ErrorCode:
+        membership = machine.membership
+        error = membership.heartbeat(
+            request.group_id, request.member_id, request.group_instance_id, request.generation_id, now
         )
+        if error is ErrorCode.NONE and membership.is_settled(request.group_id):
+            context.beating = Beating(partition, request.group_id, request.member_id)
+        return error
+
+    try:
+        partition = coordinator.partition_for(request.group_id)
+        error = coordinator.runtime.look(partition, beat)
     except KafkaError as failure:
         # Members get a whole session when loading is over: no reason to alarm them before.
         is_loading = failure.code is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS

@@ -39,6 +39,12 @@ class ConsumerSessions:
             session = self._sessions[at] = Deadline(ConsumerSessionEnds(group_id, member_id))
         self._timers.schedule(session, now.now_ms + timeout_ms)
 
+    def on_heard(self, group_id: str, member_id: str, heard_ms: int, *, timeout_ms: int) -> None:
+        """The member has sent a heartbeat that somebody else answered."""
+        session = self._sessions.get((group_id, member_id))
+        if session is not None:
+            self._timers.extend(session, heard_ms + timeout_ms)
+
     def await_revocation(self, group_id: str, member: ConsumerMember, now: Instant) -> None:
         """Give a member that was just asked to give partitions up its time for it; forget about it otherwise."""
         at = (group_id, member.member_id)

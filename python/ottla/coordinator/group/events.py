@@ -137,3 +137,5 @@ class StatesInitializing(NamedTuple):
 
 
 WriteEvent: TypeAlias = GroupCreated | AssignmentStored | StaticMemberReplaced | GroupDowngraded
+Then: TypeAlias = WriteEvent | TargetsWritten | StepPutOff | StatesInitializing
+"""What a write may name to be told what became of it."""

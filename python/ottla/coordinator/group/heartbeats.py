@@ -96,6 +96,16 @@ class ConsumerHeartbeats:
 
     # Staying
 
+    def is_settled(self, request: ConsumerGroupHeartbeatRequest, caller: Caller) -> bool:
+        """Whether a heartbeat that was answered a moment ago is answered so again and again, until something happens to
+        the group."""
+        return changes_nothing(request, caller, self._table.consumers.get(request.group_id))
+
+    def on_heard(self, group_id: str, member_id: str, heard_ms: int) -> None:
+        """A member has sent a heartbeat that somebody else answered."""
+        timeout_ms = self._rebalancing.config.consumer_group(group_id).session_timeout_ms
+        self._sessions.on_heard(group_id, member_id, heard_ms, timeout_ms=timeout_ms)
+
     def _stay(self, request: ConsumerGroupHeartbeatRequest, caller: Caller, now: Instant, out: Outcome) -> None:
         """Answer a heartbeat that changes nothing."""
         timeouts = self._rebalancing.config.consumer_group(request.group_id)

@@ -11,12 +11,9 @@ from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
 from ottla.coordinator.group.directory import Directory
 from ottla.coordinator.group.events import (
-    AssignmentStored,
     ClassicStepOverdue,
     ConsumerSessionEnds,
     ExpiryCheckDue,
-    GroupCreated,
-    GroupDowngraded,
     JoinPhaseEnds,
     MemberOverdue,
     RevocationOverdue,
@@ -24,13 +21,12 @@ from ottla.coordinator.group.events import (
     SessionEnds,
     ShareSessionEnds,
     StatesInitializing,
-    StaticMemberReplaced,
     StepPutOff,
     SyncPhaseEnds,
     TargetsDue,
     TargetsWritten,
+    Then,
     TimerEvent,
-    WriteEvent,
 )
 from ottla.coordinator.group.heartbeats import ConsumerHeartbeats
 from ottla.coordinator.group.membership import Membership
@@ -128,6 +124,8 @@ class GroupMachine:
         return report
 
     def on_committed(self, then: object, now: Instant) -> Outcome:
+        assert isinstance(then, Then)
+        self.table.note_change(then.group_id)
         if isinstance(then, StatesInitializing):
             self.share_heartbeats.on_committed(then)
             return Outcome()
@@ -135,9 +133,11 @@ class GroupMachine:
             return self.heartbeats.serve_waiting(then.group_id, now)
         if isinstance(then, StepPutOff):
             return Outcome()
-        return self.membership.on_committed(_write_event(then), now)
+        return self.membership.on_committed(then, now)
 
     def on_failed(self, then: object, error: ErrorCode, now: Instant) -> Outcome:
+        assert isinstance(then, Then)
+        self.table.note_change(then.group_id)
         if isinstance(then, StatesInitializing):
             self.share_heartbeats.on_failed(then)
             return Outcome()
@@ -145,7 +145,14 @@ class GroupMachine:
             return self.heartbeats.on_targets_lost(then.group_id, error)
         if isinstance(then, StepPutOff):
             return self.heartbeats.on_step_lost(then, error)
-        return self.membership.on_failed(_write_event(then), error, now)
+        return self.membership.on_failed(then, error, now)
+
+    def on_heard(self, group_id: str, member_id: str, heard_ms: int) -> None:
+        """A member sent a heartbeat at a moment before, and was answered as the one before that was."""
+        if self.table.consumers.get(group_id) is not None:
+            self.heartbeats.on_heard(group_id, member_id, heard_ms)
+        else:
+            self.membership.on_heard(group_id, member_id, heard_ms)
 
     def on_topics_deleted(self, deleted: Mapping[str, uuid.UUID]) -> Outcome:
         """Topics, by name with the id they had, do not exist any more: nor shall what groups keep of them."""
@@ -158,6 +165,8 @@ class GroupMachine:
         overdue: list[MemberOverdue] = []
         sharers_overdue: list[ShareSessionEnds] = []
         while (event := self._timers.pop_due(now.now_ms)) is not None:
+            if not isinstance(event, ExpiryCheckDue | RolledBack):
+                self.table.note_change(event.group_id)
             match event:
                 case SessionEnds(group_id, member_id):
                     self._rebalancing.on_session_ends(self.table.groups[group_id], member_id, now, out)
@@ -191,8 +200,3 @@ class GroupMachine:
     def _schedule_expiry(self, now: Instant) -> None:
         interval_ms = self._rebalancing.config.offsets_retention_check_interval_ms
         self._timers.schedule(self._expiry, now.now_ms + interval_ms)
-
-
-def _write_event(then: object) -> WriteEvent:
-    assert isinstance(then, GroupCreated | AssignmentStored | StaticMemberReplaced | GroupDowngraded)
-    return then

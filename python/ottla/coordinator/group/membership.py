@@ -75,6 +75,7 @@ class Membership:
 
     def join(self, request: JoinGroupRequest, caller: Caller, now: Instant) -> Outcome:
         """Answer with an error or the current generation at once, or park the request until the join phase ends."""
+        self._table.note_change(request.group_id)
         if caller.api_version == 0:
             request = replace(request, rebalance_timeout_ms=request.session_timeout_ms)
         config = self._rebalancing.config
@@ -266,6 +267,7 @@ class Membership:
 
     def sync(self, request: SyncGroupRequest, caller: Caller, now: Instant) -> Outcome:
         """Answer with the assignment, or park the request until the leader's assignment is committed."""
+        self._table.note_change(request.group_id)
         out = Outcome()
         if not request.group_id:
             return out.reply(caller.token, SyncGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID))
@@ -337,9 +339,23 @@ class Membership:
             return ErrorCode.REBALANCE_IN_PROGRESS
         return ErrorCode.NONE
 
+    def is_settled(self, group_id: str) -> bool:
+        """Whether all heartbeats of a group's members that are answered without an error go on to be answered so until
+        something happens to the group."""
+        group = self._table.groups.get(group_id)
+        return group is not None and group.state is GroupState.STABLE and self._table.consumers.get(group_id) is None
+
+    def on_heard(self, group_id: str, member_id: str, heard_ms: int) -> None:
+        """A member has sent a heartbeat that somebody else answered."""
+        group = self._table.groups.get(group_id)
+        member = None if group is None else group.members.get(member_id)
+        if member is not None:
+            self._timers.extend(member.session, heard_ms + member.session_timeout_ms)
+
     def leave(self, request: LeaveGroupRequest, caller: Caller, now: Instant) -> Outcome:
         """Take members out. Versions before 3 name one, in the request itself."""
         is_batch = caller.api_version >= 3
+        self._table.note_change(request.group_id)
         identities = request.members if is_batch else (MemberIdentity(member_id=request.member_id),)
         if not request.group_id:
             return Outcome().reply(caller.token, LeaveGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID))

@@ -43,6 +43,7 @@ class GroupTable:
         """Whether loading is over, so that `groups` follows each record."""
         self.foreign_records: dict[int, int] = {}
         """How many records of kinds that are not served here were seen, by kind."""
+        self._changed: set[str] = set()
         self.malformed_records = 0
         """How many records could not be read. They are passed over: the other groups must not suffer for them."""
 
@@ -62,7 +63,10 @@ class GroupTable:
         if isinstance(key, OffsetCommitKey):
             assert value is None or isinstance(value, OffsetCommitValue)
             self._replay_offset(key, value, record)
-        elif isinstance(key, GroupMetadataKey):
+            return
+        assert isinstance(key, GroupMetadataKey | ShareKey | ConsumerKey)
+        self.note_change(key.group)
+        if isinstance(key, GroupMetadataKey):
             assert value is None or isinstance(value, GroupMetadataValue)
             self._replay_metadata(key.group, value, record.offset)
         elif isinstance(key, ShareKey):
@@ -99,6 +103,16 @@ class GroupTable:
         if self.is_live:
             self._drop(group_id)
 
+    def note_change(self, group_id: str) -> None:
+        """Something happens to a group that its members may be told of by their next heartbeat."""
+        if self.is_live:
+            self._changed.add(group_id)
+
+    def take_changed(self) -> set[str]:
+        """The groups that something happened to since the last call: offsets do not count."""
+        changed, self._changed = self._changed, set()
+        return changed
+
     def go_live(self) -> None:
         """The whole log was replayed: build the groups."""
         self.is_live = True
@@ -109,6 +123,7 @@ class GroupTable:
 
     def rollback(self, end_offset: int) -> None:
         """Take back the durable part; groups in memory that only that part had made go or come with it."""
+        self._note_all()
         self.timeline.rollback(end_offset)
         self.consumers.rebuild()
         self.shares.rebuild()
@@ -117,6 +132,10 @@ class GroupTable:
             if is_idle and (self.consumers.get(group_id) is not None or not self.is_durable(group_id)):
                 self._drop(group_id)
         self.rebuild_missing()
+        self._note_all()
+
+    def _note_all(self) -> None:
+        self._changed.update(self.groups, (group.group_id for group in self.consumers))
 
     def rebuild_missing(self) -> None:
         for group_id, value in self.metadata.items():
@@ -127,6 +146,7 @@ class GroupTable:
                 self._create_simple(group_id, wall_ms=-1)
 
     def create(self, group_id: str, *, wall_ms: int) -> ClassicGroup:
+        self.note_change(group_id)
         group = self.groups[group_id] = ClassicGroup(group_id, state_timestamp_ms=wall_ms)
         return group
 
@@ -176,6 +196,7 @@ class GroupTable:
                 out.reply(token, SyncGroupResponse(error_code=error))
 
     def _drop(self, group_id: str) -> None:
+        self.note_change(group_id)
         self._simple.discard(group_id)
         group = self.groups.pop(group_id, None)
         if group is not None:

@@ -1,5 +1,7 @@
 //! Counters of the data plane.
 
+use std::collections::BTreeMap;
+
 /// Upper bounds of the latency buckets, in µs; one more bucket holds what is above.
 pub const LATENCY_BUCKETS_US: [u64; 16] = [
     50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 5_000_000,
@@ -41,6 +43,8 @@ pub struct Metrics {
     pub produce: ApiMetrics,
     /// Of Fetch.
     pub fetch: ApiMetrics,
+    /// Requests that standing answers answered, by API key.
+    pub answered: BTreeMap<i16, u64>,
     /// Fetches that had to wait.
     pub fetches_parked: u64,
     /// Times that a connection had to wait because a log directory's tail was full.

@@ -10,6 +10,7 @@ pub mod metrics;
 mod options;
 mod produce;
 pub mod rules;
+mod standing;
 mod transactions;
 pub mod validation;
 
@@ -30,6 +31,7 @@ use crate::partition_table::{Entry, PartitionTable};
 use crate::session::fetch_session::FetchSessionCache;
 use crate::session::header::PRODUCE;
 use crate::session::pipeline::{OwedRequest, Session, Slot, Step};
+use crate::session::standing::StandingId;
 use crate::storage::config::LogConfig;
 use crate::storage::log_dir::{LogDir, PartitionId};
 use crate::types::{TopicId, TopicPartition};
@@ -100,6 +102,8 @@ pub struct DataPlane {
     verifies_transactions: bool,
     /// Requests that wait for the transaction coordinator and that nobody has taken to it yet.
     unverified: Vec<Unverified>,
+    /// Sessions by the answers that stand in them.
+    standing: HashMap<StandingId, SessionId>,
     metrics: Metrics,
 }
 
@@ -129,6 +133,7 @@ impl DataPlane {
             closed_reasons: VecDeque::new(),
             verifies_transactions: true,
             unverified: Vec::new(),
+            standing: HashMap::new(),
             metrics: Metrics::default(),
         }
     }
@@ -144,9 +149,12 @@ impl DataPlane {
 
     /// A connection is gone: everything it waited for is released.
     pub fn close_session(&mut self, session_id: SessionId) {
-        let Some(session) = self.sessions.remove(&session_id) else {
+        let Some(mut session) = self.sessions.remove(&session_id) else {
             return;
         };
+        if let Some(standing) = session.let_stand(None) {
+            self.standing.remove(&standing.id);
+        }
         for (slot_id, slot) in session.slots() {
             match slot {
                 Slot::Produce(pending) => {
@@ -271,6 +279,7 @@ impl DataPlane {
             match step {
                 None => break,
                 Some(Step::Owed(request)) => owed.push(request),
+                Some(Step::Answered { api_key }) => self.on_answered(session_id, api_key, now),
                 Some(Step::Native(request)) if request.api_key == PRODUCE => {
                     if !std::mem::replace(&mut is_corked, true) {
                         // The writers take the appends of all these requests together.

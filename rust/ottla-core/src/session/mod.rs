@@ -7,4 +7,5 @@ pub mod header;
 pub mod output;
 pub mod pipeline;
 pub mod produce;
+pub mod standing;
 pub mod waiting;

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use super::frame::FrameReader;
 use super::header::{FETCH, PRODUCE, RequestHeader};
 use super::output::{Chunk, Output};
+use super::standing::Standing;
 use super::waiting::{ParkedFetch, PendingProduce, PreparedProduce, VerifyingProduce};
 use crate::wire::Reader;
 
@@ -65,6 +66,11 @@ pub enum Step {
     Owed(OwedRequest),
     /// Serve this.
     Native(NativeRequest),
+    /// A request of this API is answered already, by the standing answer.
+    Answered {
+        /// Which API.
+        api_key: i16,
+    },
 }
 
 /// The client id by which Kafka knows its own tools' writes to internal topics (`KafkaApis.isInternalClient`).
@@ -114,6 +120,8 @@ pub struct Session {
     in_flight_bytes: usize,
     /// A Produce request for a log directory whose tail is full.
     held: Option<NativeRequest>,
+    /// The answer that is given without asking anybody.
+    standing: Option<Box<Standing>>,
     close_reason: Option<String>,
     end_of_input: bool,
     /// In the data plane's list of sessions that somebody must look at.
@@ -130,6 +138,7 @@ impl Session {
             first_slot_id: 1,
             in_flight_bytes: 0,
             held: None,
+            standing: None,
             close_reason: None,
             end_of_input: false,
             is_touched: false,
@@ -255,10 +264,10 @@ impl Session {
             api_key,
             api_version,
             correlation_id,
-            client_id,
+            ..
         } = header;
         if api_key == PRODUCE || api_key == FETCH {
-            let from_admin_client = client_id.as_deref() == Some(ADMIN_CLIENT_ID);
+            let from_admin_client = header.client_id.as_deref() == Some(ADMIN_CLIENT_ID);
             return Ok(Some(Step::Native(NativeRequest {
                 api_key,
                 api_version,
@@ -268,7 +277,14 @@ impl Session {
                 body_position,
             })));
         }
-        let client_id = client_id.map(Cow::into_owned);
+        let standing = self.standing.as_ref();
+        if let Some(standing) = standing.filter(|standing| standing.is_for(&header, &frame[body_position..])) {
+            let answer = Chunk::Bytes(standing.frame(header.correlation_id));
+            let slot_id = self.place(Slot::Owed, frame.len());
+            self.complete(slot_id, vec![answer]);
+            return Ok(Some(Step::Answered { api_key }));
+        }
+        let client_id = header.client_id.map(Cow::into_owned);
         let request_id = self.place(Slot::Owed, frame.len());
         let mut body = frame;
         let _header = body.split_to(body_position);
@@ -280,6 +296,17 @@ impl Session {
             client_id,
             body,
         })))
+    }
+
+    /// Give an answer again to all requests that are the same, until another one or None takes its place; returns the
+    /// one before.
+    pub fn let_stand(&mut self, standing: Option<Box<Standing>>) -> Option<Box<Standing>> {
+        std::mem::replace(&mut self.standing, standing)
+    }
+
+    /// The answer that stands.
+    pub fn standing(&mut self) -> Option<&mut Standing> {
+        self.standing.as_deref_mut()
     }
 
     /// Keep a Produce request until there is room for its records.

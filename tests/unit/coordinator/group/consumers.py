@@ -18,6 +18,7 @@ from ottla.protocol.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatResponse,
 )
 from tests.unit.coordinator.group.context import GROUP, GroupContext
+from tests.unit.coordinator.group.standing import Key
 
 EAGER = GroupConfig(consumer_defaults=ConsumerGroupConfig(assignment_interval_ms=0))
 """Targets are computed at every change."""
@@ -77,6 +78,7 @@ class ConsumerContext(GroupContext):
         """The cluster has these topics from now on."""
         self.image = image(counts, offset=getattr(self, "image", MetadataImage()).offset + 1, **options)
         self.machine.follow(Topics(self.image, self.machine.heartbeats.topics))
+        self.standing.withdraw_all()
 
     def restarted(self) -> ConsumerContext:
         other = ConsumerContext(self.log[: self.high_watermark], config=self.config)
@@ -101,6 +103,34 @@ class ConsumerContext(GroupContext):
     def beat(self, member_id: str, epoch: int, **fields: Any) -> ConsumerGroupHeartbeatResponse:
         response = self.reply_to(self.begin_beat(member_id, epoch, **fields))
         assert isinstance(response, ConsumerGroupHeartbeatResponse)
+        return response
+
+    def stay(self, member_id: str, epoch: int, instance_id: str | None = None) -> ConsumerGroupHeartbeatResponse | None:
+        """Say nothing but that the member is there; where the answer stands the machine does not see it.
+
+        Returns: None: there is no answer yet.
+        """
+        key = Key("consumer", (member_id, epoch, instance_id))
+        request = ConsumerGroupHeartbeatRequest(
+            group_id=GROUP, member_id=member_id, member_epoch=epoch, instance_id=instance_id, topic_partitions=None
+        )
+        if self.standing.answer(key, self.now_ms):
+            return ConsumerGroupHeartbeatResponse(
+                member_id=member_id,
+                member_epoch=epoch,
+                heartbeat_interval_ms=self.config.consumer_group(GROUP).heartbeat_interval_ms,
+            )
+        caller = self.caller(version=1)
+        self.run(self.machine.heartbeats.heartbeat(request, caller, self.now))
+        if self.is_parked(caller.token):
+            return None
+        response: ConsumerGroupHeartbeatResponse = self.reply_to(caller.token)
+
+        def is_right() -> bool:
+            return self.machine.heartbeats.is_settled(request, caller)
+
+        if is_right():
+            self.standing.let_stand(key, GROUP, member_id, is_right)
         return response
 
     def enter(

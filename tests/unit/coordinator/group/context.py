@@ -37,6 +37,7 @@ from ottla.protocol.messages.offset_fetch import (
     OffsetFetchResponseGroup,
 )
 from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse
+from tests.unit.coordinator.group.standing import Key, StandingBeats
 
 WALL_START_MS = 1_750_000_000_000
 WRITE_TIMEOUT_MS = 5_000
@@ -78,6 +79,7 @@ class GroupContext:
         self.answered: set[int] = set()
         self._tokens = 0
         self.machine = GroupMachine(self.config)
+        self.standing = StandingBeats(self.machine)
         self.shard = Shard(self.machine, write_timeout_ms=WRITE_TIMEOUT_MS)
         self.shard.load(
             [LoadedRecord(offset, r.key, r.value) for offset, r in enumerate(self.log)],
@@ -96,6 +98,7 @@ class GroupContext:
         end_ms = self.now_ms + ms
         while (deadline_ms := self.shard.next_deadline_ms()) is not None and deadline_ms <= end_ms:
             self._move_to(max(self.now_ms, deadline_ms))
+            self.standing.hear()
             self._take(self.shard.on_tick(self.now))
         self._move_to(end_ms)
 
@@ -138,6 +141,7 @@ class GroupContext:
                 self.replies[reply.token] = reply
             records = self.shard.next_append()
             if records is None:
+                self.standing.after_decision()
                 return
             if self.append_error is not None:
                 replies = self.shard.on_append_failed(self.append_error, self.now)
@@ -256,6 +260,28 @@ class GroupContext:
         self, member_id: str, generation_id: int, *, group_id: str = GROUP, instance_id: str | None = None
     ) -> ErrorCode:
         return self.machine.membership.heartbeat(group_id, member_id, instance_id, generation_id, self.now)
+
+    def standing_heartbeat(
+        self, member_id: str, generation_id: int, *, group_id: str = GROUP, instance_id: str | None = None
+    ) -> ErrorCode:
+        """As `heartbeat`, but where the answer stands the machine does not see it."""
+        key = Key("classic", (group_id, member_id, instance_id, generation_id))
+        if self.standing.answer(key, self.now_ms):
+            return ErrorCode.NONE
+        error = self.heartbeat(member_id, generation_id, group_id=group_id, instance_id=instance_id)
+
+        def is_right() -> bool:
+            group = self.machine.table.groups.get(group_id)
+            return (
+                group is not None
+                and self.machine.membership.is_settled(group_id)
+                and group.check_member(member_id, instance_id) is ErrorCode.NONE
+                and group.generation_id == generation_id
+            )
+
+        if error is ErrorCode.NONE and self.machine.membership.is_settled(group_id):
+            self.standing.let_stand(key, group_id, member_id, is_right)
+        return error
 
     def begin_leave(self, *members: str | MemberIdentity, group_id: str = GROUP, version: int = 5) -> int:
         caller = self.caller(version=version)

@@ -165,3 +165,67 @@ fn what_was_sent_before_the_end_of_input_is_still_served() {
     session.end_of_input();
     assert!(session.is_finished(), "whoever waits for this answer is gone");
 }
+
+fn standing(correlation_free: &[u8]) -> Standing {
+    Standing {
+        id: 1,
+        api_key: API_VERSIONS,
+        api_version: 0,
+        client_id: Some("c".to_owned()),
+        body: Vec::new(),
+        response: correlation_free.to_vec(),
+        given_ms: None,
+    }
+}
+
+#[test]
+fn a_standing_answer_is_given_with_the_correlation_id_of_each_request() {
+    let mut session = session_with(&[request(API_VERSIONS, 7), request(API_VERSIONS, 8)]);
+    session.let_stand(Some(Box::new(standing(&[0xaa, 0xbb]))));
+    for _ in 0..2 {
+        assert!(matches!(
+            session.next_step(),
+            Some(Step::Answered { api_key: API_VERSIONS })
+        ));
+    }
+    let frames: Vec<_> = session.output().pending().collect();
+    let expected = [
+        [0, 0, 0, 6, 0, 0, 0, 7, 0xaa, 0xbb],
+        [0, 0, 0, 6, 0, 0, 0, 8, 0xaa, 0xbb],
+    ];
+    for ((chunk, _), expected) in frames.iter().zip(expected) {
+        assert!(matches!(chunk, Chunk::Bytes(bytes) if bytes[..] == expected));
+    }
+    assert_eq!(frames.len(), 2);
+}
+
+#[test]
+fn a_standing_answer_is_for_the_same_request_only() {
+    let mut other_body = request(API_VERSIONS, 1);
+    other_body.push(0);
+    other_body[3] += 1;
+    let mut other_version = request(API_VERSIONS, 1);
+    other_version[7] = 1;
+    let mut other_client = request(API_VERSIONS, 1);
+    *other_client.last_mut().expect("the client id") = b'd';
+    for other in [request(19, 1), other_body, other_version, other_client] {
+        let mut session = session_with(&[other]);
+        session.let_stand(Some(Box::new(standing(&[]))));
+        owed(&mut session);
+    }
+    let mut session = session_with(&[request(API_VERSIONS, 1)]);
+    session.let_stand(Some(Box::new(standing(&[]))));
+    session.let_stand(None);
+    owed(&mut session);
+}
+
+#[test]
+fn a_standing_answer_waits_for_the_answers_before_it() {
+    let mut session = session_with(&[request(PRODUCE, 1), request(API_VERSIONS, 2)]);
+    session.let_stand(Some(Box::new(standing(&[]))));
+    let produce = native(&mut session);
+    assert!(session.next_step().is_none());
+    session.complete(produce, vec![Chunk::Bytes(vec![0, 0, 0, 1])]);
+    assert!(matches!(session.next_step(), Some(Step::Answered { .. })));
+    assert_eq!(output(&mut session), vec![1, 4], "the second begins with its size");
+}
