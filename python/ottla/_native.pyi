@@ -74,11 +74,14 @@ class DataPlane:
         something to return or that time is over; it may return with nothing before, to be called with newer clocks.
         """
 
-    def cork(self, corked: bool) -> None:
-        """Let appends come together before the threads that write them are woken, until this is taken back. QUICK.
+    def cork(self) -> None:
+        """Let appends and answers come together until `uncork`, which must follow soon. QUICK.
 
-        Which must follow soon: until then nothing that waits for a write goes on.
+        `reply` then says neither that the connection is over nor what is owed next: `poll` does.
         """
+
+    def uncork(self, now_ms: int, wall_ms: int) -> None:
+        """Send all answers since `cork`, and wake the writers for the appends. QUICK."""
 
     def verify_transactions(self, *, verifies: bool) -> None:
         """Whether older clients are verified, too (`transaction.partition.verification.enable`). QUICK."""

@@ -319,10 +319,10 @@ def test_a_busy_client_leaves_others_their_turn(lab: NativeLab) -> None:
 def test_what_was_held_together_is_written(tmp_path: Path) -> None:
     with NativeLab(tmp_path, {"t": 1}) as lab:
         partition = lab.partitions["t", 0]
-        lab.plane.cork(True)
+        lab.plane.cork()
         for _ in range(3):
             partition.append_batch(batch(1), wall_ms=wall_ms())
-        lab.plane.cork(False)
+        lab.plane.uncork(now_ms(), wall_ms())
         deadline = time.monotonic() + SECONDS_MAX
         while partition.offsets().high_watermark < 3:
             assert time.monotonic() < deadline, "nobody writes"

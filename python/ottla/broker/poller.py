@@ -116,9 +116,9 @@ class Poller(trio.abc.Instrument):
         moved: list[tuple[str, int]],
         unverified: list[Unverified],
     ) -> None:
-        # What is appended for all of these is written together: else a writer is woken for each, and often takes the
-        # CPU from this very thread.
-        self._plane.cork(True)
+        # What is appended for all of these is written together, and their answers leave together: else a writer or a
+        # client is woken for each, which costs more than most of them, and often takes the CPU from this very thread.
+        self._plane.cork()
         try:
             for session_id, is_over, owed in sessions:
                 connection = self._connections.get(session_id)
@@ -127,7 +127,7 @@ class Poller(trio.abc.Instrument):
             for topic, partition in moved:
                 self._on_high_watermark(topic, partition)
         finally:
-            self._plane.cork(False)
+            self._plane.uncork(now_ms(), wall_ms())
         if unverified:
             assert self._verify is not None, "whoever calls verify_transactions answers"
             self._verify(unverified)

@@ -129,6 +129,9 @@ impl DataPlane {
                 "session {session_id} owes no request {request_id}"
             )));
         }
+        if inner.put_off(session_id) {
+            return Ok((false, Vec::new()));
+        }
         let news = inner.resume(session_id, now);
         drop(inner);
         let news = news.ok_or_else(|| no_session(session_id))?;
@@ -219,8 +222,14 @@ impl DataPlane {
         (news.collect(), moved, unverified.collect(), is_due)
     }
 
-    fn cork(&self, corked: bool) {
-        self.plane.lock().core.cork(corked);
+    fn cork(&self) {
+        self.plane.lock().cork();
+    }
+
+    fn uncork(&self, now_ms: i64, wall_ms: i64) {
+        let mut inner = self.plane.lock();
+        let now = inner.now(now_ms, wall_ms);
+        inner.uncork(now);
     }
 
     #[pyo3(signature = (*, verifies))]

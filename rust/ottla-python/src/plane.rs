@@ -98,6 +98,8 @@ pub struct Inner {
     wakeup: Arc<Wakeup>,
     /// Sessions whose last turn ended before they did.
     again: Vec<SessionId>,
+    /// Sessions that Python has answered since `cork`; None: it did not come, or `uncork` has.
+    answered: Option<Vec<SessionId>>,
 }
 
 #[derive(Debug)]
@@ -119,6 +121,7 @@ impl Plane {
             readiness,
             wakeup: Arc::clone(&wakeup),
             again: Vec::new(),
+            answered: None,
         };
         Ok(Self {
             inner: Mutex::new(inner),
@@ -262,6 +265,32 @@ impl Inner {
         }
         self.arm(now);
         news
+    }
+
+    /// Let what follows come together until `uncork`, which must follow soon: appends, so that a writer is woken once
+    /// for all of them, and answers. Waking a client that sleeps on another CPU costs several times as much as sending to
+    /// one that is awake: where answers leave one after the other, it is awake for all but the first.
+    pub fn cork(&mut self) {
+        self.core.cork(true);
+        self.answered.get_or_insert_default();
+    }
+
+    /// Send all answers since `cork`, and let the writers know of the appends. `poll` goes on with the sessions.
+    pub fn uncork(&mut self, now: Now) {
+        for session_id in self.answered.take().unwrap_or_default() {
+            self.send(session_id, now);
+        }
+        self.core.cork(false);
+    }
+
+    /// Put off what is to be done for a session that was answered until `uncork`; false: nothing is corked.
+    pub fn put_off(&mut self, session_id: SessionId) -> bool {
+        let Some(answered) = &mut self.answered else {
+            return false;
+        };
+        answered.push(session_id);
+        self.core.touch(session_id);
+        true
     }
 
     /// Go on with a session that Python answered. None: no such session.

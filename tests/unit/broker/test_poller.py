@@ -219,8 +219,11 @@ class Noting:
     def poll(self, *_times: float) -> Any:
         return self._said.pop() if self._said else ([], [], [], True)
 
-    def cork(self, corked: bool) -> None:
-        self._notes.append("cork" if corked else "uncork")
+    def cork(self) -> None:
+        self._notes.append("cork")
+
+    def uncork(self, now_ms: int, wall_ms: int) -> None:
+        self._notes.append("uncork")
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -341,3 +344,26 @@ def test_only_a_set_that_watches_a_descriptor_is_waited_for(lab: NativeLab) -> N
         assert not lab.plane.poll(now_ms(), wall_ms())[3]
         there.send(b"x")
         assert lab.plane.poll(now_ms(), wall_ms(), WAIT_S_MAX)[3]
+
+
+def test_answers_of_one_round_leave_together_and_requests_behind_them_follow(lab: NativeLab) -> None:
+    lab.client.sendall(METADATA * 2)
+    (first,) = lab.turn()
+    lab.plane.cork()
+    assert lab.plane.reply(lab.session_id, first[0], b"\0\0\0\7", now_ms(), wall_ms()) == (False, [])
+    assert not select.select([lab.client], [], [], 0)[0]
+    lab.plane.uncork(now_ms(), wall_ms())
+    assert lab.client.recv(100) == b"\0\0\0\4\0\0\0\7"
+    _, (second,) = lab.poll()
+    assert lab.plane.reply(lab.session_id, second[0], b"\0\0\0\7", now_ms(), wall_ms()) == (False, [])
+    assert lab.client.recv(100) == b"\0\0\0\4\0\0\0\7", "nothing is put off any more"
+
+
+def test_a_connection_may_end_between_its_answer_and_the_round(lab: NativeLab) -> None:
+    lab.client.sendall(METADATA)
+    (request,) = lab.turn()
+    lab.plane.cork()
+    answer(lab, request)
+    lab.plane.close_session(lab.session_id)
+    lab.plane.uncork(now_ms(), wall_ms())
+    assert lab.plane.poll(now_ms(), wall_ms())[0] == []

@@ -361,7 +361,8 @@ impl DataPlane {
         std::mem::take(&mut self.offline)
     }
 
-    fn touch(&mut self, session_id: SessionId) {
+    /// Have `poll` name a session.
+    pub fn touch(&mut self, session_id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&session_id)
             && !session.is_touched
         {
