@@ -104,5 +104,6 @@ $(COMPAT_DEPS): $(DEPS)
 # Installed editable, so that only a change of Rust sources needs a build.
 $(NATIVE): $(DEPS) $(RUST_SOURCES)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/maturin develop --quiet --profile $(PROFILE)
+	$(BIN)/python -m compileall -q python/ottla
 	rm -f .venv/.native-*
 	touch $@
