@@ -290,7 +290,7 @@ class CoordinatorRuntime(Generic[M]):
         replies = act(token, now)
         try:
             self._drain(served, replies, now)
-            mine = next((reply for reply in replies if reply.token == token), None)
+            mine = next((reply for reply in replies if reply.token == token), None) if replies else None
             if mine is None:
                 later = Later(partial(self._parked.pop, token, None))
                 self._parked[token] = _Parked(served.partition, later)

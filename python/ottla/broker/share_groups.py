@@ -155,7 +155,7 @@ class ShareGroups:
         moved = cast(
             "Moved",
             await self._groups.runtime.ask(
-                partition, lambda machine, token, _: machine.share_states.alter(request, replace(caller, token=token))
+                partition, lambda machine, token, _: machine.share_states.alter(request, caller._replace(token=token))
             ),
         )
         if not moved.topics:
@@ -181,7 +181,7 @@ class ShareGroups:
             await self._groups.runtime.ask(
                 partition,
                 lambda machine, token, _: machine.share_states.begin_forgetting(
-                    group_id, names, replace(caller, token=token)
+                    group_id, names, caller._replace(token=token)
                 ),
             ),
         )
@@ -192,7 +192,7 @@ class ShareGroups:
         await self._groups.runtime.ask(
             partition,
             lambda machine, token, _: machine.share_states.end_forgetting(
-                group_id, found.topics.keys() - by_topic.keys(), replace(caller, token=token)
+                group_id, found.topics.keys() - by_topic.keys(), caller._replace(token=token)
             ),
         )
         answers = [
@@ -215,7 +215,7 @@ class ShareGroups:
             "Forgotten",
             await self._groups.runtime.ask(
                 self._groups.partition_for(group_id),
-                lambda machine, token, _: machine.share_states.begin_deletion(group_id, replace(caller, token=token)),
+                lambda machine, token, _: machine.share_states.begin_deletion(group_id, caller._replace(token=token)),
             ),
         )
         if found.error is not ErrorCode.NONE or not found.topics:

@@ -202,20 +202,29 @@ def handle_offset_commit(context: RequestContext, request: OffsetCommitRequest) 
         known = tuple(p for p in asked.partitions if p.partition_index in existing)
         if known:
             assert topic is not None
-            accepted.append(replace(asked, name=topic.name, topic_id=topic.topic_id, partitions=known))
+            accepted.append(OffsetCommitRequestTopic(name=topic.name, topic_id=topic.topic_id, partitions=known))
 
     def key(topic: OffsetCommitResponseTopic) -> object:
         return topic.topic_id if context.version >= _TOPIC_IDS_VERSION else topic.name
 
     if not accepted:
         return OffsetCommitResponse(topics=merged(refused, (), key))
-    passed_on = replace(request, topics=tuple(accepted))
+    passed_on = OffsetCommitRequest(
+        group_id=request.group_id,
+        generation_id_or_member_epoch=request.generation_id_or_member_epoch,
+        member_id=request.member_id,
+        group_instance_id=request.group_instance_id,
+        retention_time_ms=request.retention_time_ms,
+        topics=tuple(accepted),
+    )
 
     def finish(get: Get) -> OffsetCommitResponse:
         try:
             response = cast(OffsetCommitResponse, get())
         except KafkaError as failure:
             response = commit_error(passed_on, failure.code)
+        if not refused:
+            return response
         return OffsetCommitResponse(topics=merged(refused, response.topics, key))
 
     def ask() -> object | Later:
