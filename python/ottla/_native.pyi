@@ -115,21 +115,12 @@ class DataPlane:
         (is_over, requests) as `poll` does. Raises: KeyError (no such session, or it does not owe this request).
         """
 
-    def let_stand(
-        self,
-        session_id: int,
-        standing_id: int,
-        api_key: int,
-        api_version: int,
-        client_id: str | None,
-        body: bytes,
-        response: bytes,
-    ) -> None:
+    def let_stand(self, session_id: int, standing_id: int, request: Request, response: bytes) -> None:
         """Answer all requests of a connection that are the same as this one without asking any more. QUICK.
 
         Until the answer is withdrawn, another one stands in its place (there is one for each connection), or the
-        connection ends. `body` is the request behind its header, `response` as in `reply`: each gets its own
-        correlation id. `standing_id` is the caller's, and never used again. An unknown session is ignored.
+        connection ends. `response` is as in `reply`: each gets its own correlation id. `standing_id` is the
+        caller's, and never used again. An unknown session is ignored.
         Raises: ValueError (no response begins like that).
         """
 

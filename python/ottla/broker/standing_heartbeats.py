@@ -47,14 +47,13 @@ class StandingHeartbeats:
 
     def let_stand(self, beating: Beating, connection: Connection, request: Request, response: bytes) -> None:
         """Have the data plane answer so whatever is the same as this request."""
-        _, key, version, _, client_id, body = request
         connection.end_standing()
         self._last_id += 1
         standing_id = self._last_id
         self._beating[standing_id] = beating
         groups = self._of_partitions.setdefault(beating.partition, {})
         groups.setdefault(beating.group_id, set()).add(standing_id)
-        self._plane.let_stand(connection.session_id, standing_id, key, version, client_id, body, response)
+        self._plane.let_stand(connection.session_id, standing_id, request, response)
         connection.standing = partial(self._withdraw, (standing_id,))
 
     def withdraw_groups(self, partition: int, group_ids: Iterable[str]) -> None:

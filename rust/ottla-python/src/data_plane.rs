@@ -138,17 +138,15 @@ impl DataPlane {
         Ok((news.is_over, tuples(py, news.owed)))
     }
 
-    #[allow(clippy::too_many_arguments)] // as Python has them
     fn let_stand(
         &self,
+        py: Python<'_>,
         session_id: SessionId,
         standing_id: StandingId,
-        api_key: i16,
-        api_version: i16,
-        client_id: Option<String>,
-        body: &[u8],
+        request: RequestTuple,
         response: &[u8],
     ) -> PyResult<()> {
+        let (_, api_key, api_version, _, client_id, body) = request;
         let response = response.get(CORRELATION_ID_BYTES..);
         let response = response.ok_or_else(|| PyValueError::new_err("a response begins with a correlation id"))?;
         let standing = Standing {
@@ -156,7 +154,7 @@ impl DataPlane {
             api_key,
             api_version,
             client_id,
-            body: body.to_vec(),
+            body: body.as_bytes(py).to_vec(),
             response: response.to_vec(),
             given_ms: None,
         };
