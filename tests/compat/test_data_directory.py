@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from tests.compat.tools import JavaTools
 
 CLIENT = ("DumpLogSegments", version)
 COMPLAINT = re.compile(
-    r"mismatch|non-consecutive|invalid|corrupt|isvalid: false|cannot be|exception|error", re.IGNORECASE
+    r"mismatch|non-consecutive|is followed by|out of order|not found|"
+    r"invalid|corrupt|isvalid: false|cannot be|exception|error",
+    re.IGNORECASE,
 )
 RECORD_COUNT = 3000
 
@@ -60,9 +63,17 @@ def data_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return directory
 
 
-def dump(tools: JavaTools, files: list[Path], *options: str) -> str:
+def dump(tools: JavaTools, files: list[Path], *options: str, status: int | None = 0) -> str:
     assert files
-    return tools.run("dump-log", "--files", ",".join(map(str, files)), *options)
+    # What is wrong with indexes and offsets it says on standard error, and ends with status 0.
+    return tools.run("dump-log", "--files", ",".join(map(str, files)), *options, status=status, complaints=True)
+
+
+def complaints(printed: str, files: list[Path]) -> list[str]:
+    """What the tool found wrong. Values may hold any word, and the offset before the first of any file is -1 to it."""
+    starts = "|".join(str(int(file.stem)) for file in files if file.suffix == ".log") or "nothing"
+    quirk = rf"Non-consecutive offsets in .*\n +-1 is followed by (?:{starts})\n"
+    return COMPLAINT.findall(re.sub(quirk, "", re.sub(r"payload: .*", "", printed)))
 
 
 def logs(data_dir: Path, partitions: str, suffix: str = "log") -> list[Path]:
@@ -74,7 +85,7 @@ def test_segments(tools: JavaTools, data_dir: Path) -> None:
     files = logs(data_dir, "codecs-0")
     assert len(files) > 3
     printed = dump(tools, files, "--deep-iteration", "--print-data-log")
-    assert not COMPLAINT.findall(re.sub(r"payload: .*", "", printed))
+    assert not complaints(printed, files)
     assert printed.count("isvalid: true") == len(re.findall(r"^baseOffset: ", printed, re.MULTILINE)) > 100
     assert len(re.findall(r"^\| offset: ", printed, re.MULTILINE)) == 5 * RECORD_COUNT
 
@@ -86,16 +97,32 @@ def test_indexes(tools: JavaTools, data_dir: Path) -> None:
         assert any(file.stat().st_size for file in files)
         for option in ("--index-sanity-check", "--verify-index-only"):
             printed = dump(tools, files, option)
-            assert not COMPLAINT.findall(printed), printed
+            assert not complaints(printed, files), printed
         for file in files:  # each entry is looked up in the log
-            assert not COMPLAINT.findall(printed := dump(tools, [file])), printed
+            assert not complaints(printed := dump(tools, [file]), [file]), printed
+
+
+def test_damage_is_complained_of(tools: JavaTools, data_dir: Path, tmp_path: Path) -> None:
+    """Finds what was damaged on purpose, so that its silence means something."""
+    segment, *_ = logs(data_dir, "codecs-0")
+    for suffix, position, bit in (("log", 200, 0x01), ("index", 15, 0x01), ("timeindex", 6, 0x80)):
+        spoilt = tmp_path / suffix / "codecs-0"
+        shutil.copytree(segment.parent, spoilt)
+        file = spoilt / f"{segment.stem}.{suffix}"
+        data = bytearray(file.read_bytes())
+        data[position] ^= bit
+        file.write_bytes(data)
+        options = ("--deep-iteration",) if suffix == "log" else ()
+        printed = dump(tools, [file], *options, status=None)
+        assert complaints(printed, [file]), suffix
 
 
 def test_producer_snapshots(tools: JavaTools, data_dir: Path) -> None:
     """Producer snapshots name the producers."""
-    printed = dump(tools, logs(data_dir, "codecs-0", "snapshot"))
+    files = logs(data_dir, "codecs-0", "snapshot")
+    printed = dump(tools, files)
     assert "producerId: " in printed
-    assert not COMPLAINT.findall(printed)
+    assert not complaints(printed, files)
 
 
 def test_compacted(tools: JavaTools, data_dir: Path) -> None:
@@ -120,11 +147,7 @@ def test_metadata_log(tools: JavaTools, data_dir: Path) -> None:
     printed = dump(tools, files, "--cluster-metadata-decoder")
     assert '"type":"TOPIC_RECORD","version":0,"data":{"name":"codecs"' in printed
     assert 'LeaderChange: {"version":0,"leaderId":1,' in printed
-    # the tool takes the offset before the first of any file for -1
-    starts = "|".join(str(int(file.stem)) for file in files)
-    assert not COMPLAINT.findall(
-        re.sub(rf"Non-consecutive offsets in .*\n +-1 is followed by (?:{starts})\n", "", printed)
-    )
+    assert not complaints(printed, files)
     assert "Could not read" not in printed
     assert "skipping" not in printed.lower()
 
@@ -139,5 +162,5 @@ def test_metadata_snapshots(tools: JavaTools, data_dir: Path) -> None:
         assert f"Snapshot end offset: {int(end_offset)}, epoch: {int(epoch)}" in printed
         assert printed.count("SnapshotHeader {") == printed.count("SnapshotFooter {") == 1
         assert '"name":"metadata.version"' in printed
-        assert not COMPLAINT.findall(printed), printed
+        assert not complaints(printed, [file]), printed
         assert "Could not read" not in printed

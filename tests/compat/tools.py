@@ -58,8 +58,22 @@ class JavaTools:
         self.process.kill()
         self.process.communicate()
 
-    def run(self, tool: str, *arguments: str, text: str = "", status: int | None = 0, timeout_s: float = 90) -> str:
-        """Run one tool and return what it printed. `status` is the exit status to insist on, None for any."""
+    def run(
+        self,
+        tool: str,
+        *arguments: str,
+        text: str = "",
+        status: int | None = 0,
+        complaints: bool = False,
+        timeout_s: float = 90,
+    ) -> str:
+        """Run one tool and return what it printed.
+
+        Args:
+            text: Its standard input.
+            status: The exit status to insist on, None for any.
+            complaints: Return standard error, too, as always where a failure is not excluded.
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         fields = [CLASSES[tool], text, *arguments]
@@ -75,4 +89,4 @@ class JavaTools:
         exit_status, out, err = answer.rstrip("\n").split(" ")
         printed, complained = b64decode(out).decode(), b64decode(err).decode()
         assert status is None or int(exit_status) == status, f"exit status {exit_status}\n{printed}\n{complained}"
-        return printed + complained if status != 0 else printed
+        return printed + complained if complaints or status != 0 else printed

@@ -121,7 +121,9 @@ def _was_compacted(directory: Path) -> bool:
 def _check_segment(
     path: Path, base: int, *, tail_may_be_torn: bool, positions: dict[int, BatchAt], summary: Summary
 ) -> Iterator[Finding]:
-    expected, epoch = base, -1
+    expected = expected_before = base
+    before: BatchAt | None = None
+    epoch = -1
     for item in walk(path):
         if isinstance(item, Stop):
             if item.is_torn_tail and tail_may_be_torn:
@@ -136,8 +138,13 @@ def _check_segment(
             continue
         batch = item.batch
         if batch.base_offset < expected:
-            text = f"batch at offset {batch.base_offset} where {expected} or more is expected"
-            yield Finding(Severity.DAMAGE, path, text, item.position)
+            if before is not None and expected_before <= batch.base_offset < before.batch.base_offset:
+                # Offsets are not under the checksum. Without the one before, everything would be in order.
+                text = f"batch at offset {before.batch.base_offset}, behind which offset {batch.base_offset} follows"
+                yield Finding(Severity.DAMAGE, path, text, before.position)
+            else:
+                text = f"batch at offset {batch.base_offset} where {expected} or more is expected"
+                yield Finding(Severity.DAMAGE, path, text, item.position)
         if batch.partition_leader_epoch < epoch:
             text = f"leader epoch {batch.partition_leader_epoch} behind {epoch}"
             yield Finding(Severity.DAMAGE, path, text, item.position)
@@ -147,6 +154,7 @@ def _check_segment(
                 f"records {records[0][0]} to {records[-1][0]} in a batch of {batch.base_offset} to {batch.last_offset}"
             )
             yield Finding(Severity.DAMAGE, path, text, item.position)
+        before, expected_before = item, expected
         expected, epoch = batch.last_offset + 1, batch.partition_leader_epoch
         positions[item.position] = item
         summary.batches += 1

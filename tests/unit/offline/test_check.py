@@ -85,6 +85,23 @@ def test_a_flipped_bit_in_the_middle_is_damage_with_its_place(partition: Path) -
     assert [b.batch.base_offset for b in walk(log) if isinstance(b, BatchAt)] == [0, 4]
 
 
+def test_an_offset_that_is_out_of_line_is_named_where_it_stands(partition: Path) -> None:
+    log = partition / LOG
+    batches = [batch(0), batch(2), batch(4)]
+    second, third = len(batches[0]), len(batches[0]) + len(batches[1])
+    for position, odd, text in (
+        (second, 77, "batch at offset 77, behind which offset 4 follows"),
+        (third, 0, "batch at offset 0 where 4 or more is expected"),
+        (third, 2, "batch at offset 2 where 4 or more is expected"),
+        (0, 77, "batch at offset 77, behind which offset 2 follows"),
+    ):
+        data = bytearray(b"".join(batches))
+        data[position : position + 8] = odd.to_bytes(8, "big")
+        log.write_bytes(data)
+        damage = [f for f in findings(partition) if f.severity is Severity.DAMAGE]
+        assert [(f.position, f.message) for f in damage] == [(position, text)]
+
+
 def test_a_missing_segment_start_and_an_overlap_are_damage(partition: Path) -> None:
     (partition / "00000000000000000004.log").write_bytes(batch(4))
     damage = [f for f in findings(partition) if f.severity is Severity.DAMAGE]
