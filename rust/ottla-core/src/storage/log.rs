@@ -349,7 +349,17 @@ impl Log {
     /// Take the first `count` closed segments out and have their files removed. The log start offset must be above them.
     pub fn remove_segments(&mut self, count: usize) {
         let mut paths = Vec::new();
-        for closed in self.closed.drain(..count) {
+        let removed: Vec<ClosedSegment> = self.closed.drain(..count).collect();
+        for closed in removed {
+            // Nobody looks at its indexes again, so nothing has to be waited for.
+            if let Some(place) = self
+                .to_sync
+                .iter()
+                .position(|(known, _)| Arc::ptr_eq(known, &closed.segment))
+                && let Some((segment, next_offset)) = self.to_sync.remove(place)
+            {
+                self.queue_segment_sync(segment, next_offset);
+            }
             for suffix in [
                 "log",
                 OffsetEntry::SUFFIX,

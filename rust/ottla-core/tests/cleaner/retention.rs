@@ -57,6 +57,38 @@ fn old_segments_go_with_all_their_files() {
     assert_eq!(consume(&partition, 3, 1 << 20).len(), 3);
 }
 
+/// Files below the directory that are open and have no name any more: the room that they take is not free.
+fn open_without_a_name(scratch: &Scratch) -> Vec<String> {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = links.filter_map(|link| std::fs::read_link(link.unwrap().path()).ok());
+    targets
+        .filter(|target| target.starts_with(&scratch.0))
+        .map(|target| target.display().to_string())
+        .filter(|target| target.ends_with(" (deleted)"))
+        .collect()
+}
+
+#[test]
+fn removed_segments_give_their_room_back() {
+    let scratch = Scratch::new("retention-room");
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    let partition = open(&dir, "t", config());
+    for number in 0..6 {
+        let appended = append(&partition, &[&[b'x'; 150]], WALL_MS + number * 1_000);
+        commit(&dir, &partition, &appended);
+        if number % 2 == 0 {
+            rest(&dir, &partition); // some are removed before they are synced, some after
+        }
+    }
+    settle(&dir, &[&partition]);
+    assert_eq!(consume(&partition, 0, 1 << 20).len(), 6);
+    assert_eq!(partition.delete_old_segments(WALL_MS + 60_000).unwrap(), 6);
+    rest(&dir, &partition);
+    assert_eq!(open_without_a_name(&scratch), Vec::<String>::new());
+    partition.close().unwrap();
+    dir.close().unwrap();
+}
+
 #[test]
 fn a_quiet_log_is_emptied_and_goes_on() {
     let scratch = Scratch::new("retention-all");

@@ -186,7 +186,7 @@ impl Log {
         self.io.adopt(unsynced, self.next_offset);
     }
 
-    fn queue_segment_sync(&self, segment: Arc<Segment>, next_offset: i64) {
+    pub(super) fn queue_segment_sync(&self, segment: Arc<Segment>, next_offset: i64) {
         let log = Arc::clone(&self.io);
         self.queue.chore(Chore::SyncSegment {
             log,

@@ -81,9 +81,9 @@ impl WriteQueue {
             } => {
                 let generation = log.generation.load(Ordering::Relaxed);
                 match self.sync_segment(&segment) {
-                    Ok(()) => log.cell.on_roll_synced(next_offset),
-                    // Removed meanwhile by retention: nothing is left to be lost.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => log.cell.on_roll_synced(next_offset),
+                    Ok(()) => log.on_roll_synced(&segment, next_offset),
+                    // The whole partition was removed: nothing is left to be lost.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => log.on_roll_synced(&segment, next_offset),
                     Err(error) if is_out_of_files(&error) => {
                         self.chore(Chore::SyncSegment {
                             log,
@@ -124,7 +124,12 @@ impl WriteQueue {
 
     /// Log and what stands beside it: below the recovery point nothing is scanned.
     fn sync_segment(&self, segment: &Arc<Segment>) -> io::Result<()> {
-        segment.file(&self.files, false)?.sync_data()?;
+        match segment.file(&self.files, false) {
+            Ok(file) => file.sync_data()?,
+            // Removed meanwhile by retention: that it is gone has to last.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
         self.sync_indexes(segment)
     }
 

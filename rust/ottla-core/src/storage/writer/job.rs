@@ -51,6 +51,15 @@ impl LogIo {
         state.written_offset = written_offset;
     }
 
+    /// A rolled segment is durable up to its end, `next_offset`, and is written no more. Whoever kept it would keep its
+    /// file open, and the room that it takes, long after retention has removed it.
+    pub(super) fn on_roll_synced(&self, segment: &Segment, next_offset: i64) {
+        // By name: a segment that was taken back once is here under two lives.
+        let is_other = |known: &Arc<Segment>| known.base_offset() != segment.base_offset();
+        lock(&self.state).unsynced.retain(is_other);
+        self.cell.on_roll_synced(next_offset);
+    }
+
     /// The newest generation that failed, if any.
     pub fn failed_generation(&self) -> Option<u32> {
         lock(&self.state).failed
