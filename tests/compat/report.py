@@ -74,6 +74,12 @@ def page() -> str:
         "\n".join(apis()),
         "## Defaults that differ on purpose",
         "\n".join(deviations()),
+        "`ottla serve` without options listens on `127.0.0.1:9092` (Kafka: on every address), because nothing is "
+        "authenticated so far, and keeps its data in `./ottla-data` (Kafka: `/tmp/kafka-logs`), which no restart of "
+        "the machine empties. Without `advertised.listeners` clients are told the address that they connected to "
+        "(Kafka: the name of the host), which is right wherever addresses are not translated. On a node that was "
+        "formatted as a lone broker internal topics have one replica, whatever `offsets.topic.replication.factor` and "
+        "its like say, because three, Kafka's default, could not be had there.",
         "## Answers that differ on purpose",
         "Of the odd requests in `tests/golden`, which keeps Apache Kafka's answers to them, these are answered "
         "otherwise. Texts for humans are our own everywhere.",
