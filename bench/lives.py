@@ -48,9 +48,11 @@ def _lead(clients: dict[int, tuple[socket.socket, Life]], is_over: Callable[[], 
         for fd, (connection, _) in clients.items():
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             epoll.register(fd, select.EPOLLIN)
+        # Made before: what is asked first comes at once.
+        first = {fd: next(life) for fd, (_, life) in clients.items()}
         began_s = time.monotonic()
-        for fd, (_, life) in clients.items():
-            act(fd, next(life))
+        for fd, wish in first.items():
+            act(fd, wish)
         while not is_over():
             now_s = time.monotonic()
             if now_s - began_s > seconds_max:
