@@ -9,6 +9,10 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeAlias
 
+from bench.wire import framed
+from ottla.protocol.messages.api_versions import ApiVersionsRequest
+from ottla.protocol.versions import ApiKey
+
 Life: TypeAlias = Generator[bytes | float, bytes, None]
 """What a client does, without I/O: it yields a frame and is sent the answer, or yields seconds that it waits."""
 
@@ -16,7 +20,7 @@ RECEIVE_BYTES = 65_536
 
 
 def live(port: int, lives: Sequence[Life], is_over: Callable[[], bool], *, seconds_max: float) -> float:
-    """Lead all lives at once, each with a connection of its own, which is there before the first one begins.
+    """Lead all lives at once, each with a connection of its own, over which the broker has answered before.
 
     Args:
         is_over: Asked after every few steps.
@@ -26,12 +30,25 @@ def live(port: int, lives: Sequence[Life], is_over: Callable[[], bool], *, secon
     """
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in lives]
     try:
+        for connection in sockets:
+            _introduce(connection)
         return _lead({s.fileno(): (s, life) for s, life in zip(sockets, lives, strict=True)}, is_over, seconds_max)
     finally:
         for life in lives:
             life.close()
         for connection in sockets:
             connection.close()
+
+
+def _introduce(connection: socket.socket) -> None:
+    """Ask for ApiVersions, as every client does first: by then the broker has accepted the connection."""
+    connection.sendall(framed(ApiKey.API_VERSIONS, 0, ApiVersionsRequest()))
+    answer = b""
+    while len(answer) < 4 or len(answer) < 4 + int.from_bytes(answer[:4]):
+        chunk = connection.recv(RECEIVE_BYTES)
+        if not chunk:
+            raise RuntimeError("the broker closed the connection")
+        answer += chunk
 
 
 def _lead(clients: dict[int, tuple[socket.socket, Life]], is_over: Callable[[], bool], seconds_max: float) -> float:
@@ -61,6 +78,9 @@ def _lead(clients: dict[int, tuple[socket.socket, Life]], is_over: Callable[[], 
                 _, fd = heapq.heappop(sleepers)
                 act(fd, next(clients[fd][1]))
             timeout_s = min(sleepers[0][0] - now_s, 1.0) if sleepers else 1.0
+            # What is asked next is sent together, as clients would that do not wait for each other: a broker is woken
+            # by the first.
+            next_wishes = []
             for fd, _ in epoll.poll(max(timeout_s, 0.0)):
                 connection, life = clients[fd]
                 chunk = connection.recv(RECEIVE_BYTES)
@@ -71,5 +91,7 @@ def _lead(clients: dict[int, tuple[socket.socket, Life]], is_over: Callable[[], 
                 if len(buffer) >= 4 and len(buffer) == 4 + int.from_bytes(buffer[:4]):
                     answer = bytes(buffer[4:])
                     buffer.clear()
-                    act(fd, life.send(answer))
+                    next_wishes.append((fd, life.send(answer)))
+            for fd, wish in next_wishes:
+                act(fd, wish)
         return time.monotonic() - began_s

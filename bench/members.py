@@ -7,13 +7,15 @@ and that would be all that there is to see of a rebalance.
 
 from __future__ import annotations
 
+import functools
+import struct
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Sequence
 from typing import Any, ClassVar
 
 from bench.lives import Life, live
-from bench.wire import ask, check, framed
+from bench.wire import Template, ask, check, framed
 from ottla.errors import ErrorCode
 from ottla.protocol.header import decode_response_frame
 from ottla.protocol.messages.consumer_group_heartbeat import (
@@ -81,53 +83,58 @@ def _ask(api: ApiKey, message: Any) -> Generator[bytes | float, bytes, Any]:
 
 
 class ClassicMember(Member):
-    """JoinGroup, SyncGroup and Heartbeat; the leader gives everybody the same few bytes."""
+    """JoinGroup, SyncGroup and Heartbeat; the leader gives everybody the same few bytes.
+
+    What fifty clients would do side by side one process does here in turn. So it makes frames out of templates, and
+    reads of the answers what it needs.
+    """
 
     protocol = "classic"
 
     def life(self) -> Life:
         while True:
-            joined = yield from self._join()
-            assignments = tuple(
-                SyncGroupRequestAssignment(member_id=m.member_id, assignment=b"assigned") for m in joined.members
-            )
-            request = SyncGroupRequest(
-                group_id=self.group,
-                generation_id=joined.generation_id,
-                member_id=self.member_id,
-                assignments=assignments,
-            )
-            synced = yield from _ask(ApiKey.SYNC_GROUP, request)
-            if synced.error_code in REBALANCES:
+            generation_id, assignments = yield from self._join()
+            if assignments:
+                sync = framed(ApiKey.SYNC_GROUP, VERSIONS[ApiKey.SYNC_GROUP], self._sync(generation_id, assignments))
+            else:
+                sync = _sync_template(self.group, generation_id).with_text(self.member_id)
+            code = _error_code((yield sync))
+            if code in REBALANCES:
                 continue
-            check(synced.error_code, "SyncGroup")
-            self.epoch = joined.generation_id
+            check(code, "SyncGroup")
+            self.epoch = generation_id
             yield from self._beat_until_rebalance()
             self.epoch = -1
 
-    def _join(self) -> Generator[bytes | float, bytes, JoinGroupResponse]:
+    def _join(self) -> Generator[bytes | float, bytes, tuple[int, tuple[SyncGroupRequestAssignment, ...]]]:
+        """Returns the generation, and what a leader gives to whom."""
         while True:
-            request = JoinGroupRequest(
-                group_id=self.group,
-                session_timeout_ms=SESSION_TIMEOUT_MS,
-                rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
-                member_id=self.member_id,
-                protocol_type="consumer",
-                protocols=(JoinGroupRequestProtocol(name="range", metadata=_subscription(self.topic)),),
-            )
-            joined: JoinGroupResponse = yield from _ask(ApiKey.JOIN_GROUP, request)
-            if joined.error_code is ErrorCode.MEMBER_ID_REQUIRED:
-                self.member_id = joined.member_id
+            answer = yield _join_template(self.group, self.topic).with_text(self.member_id)
+            code = _error_code(answer)
+            (generation_id,) = _INT.unpack_from(answer, _AFTER_ERROR)
+            _, leader, self.member_id = _strings(answer, _AFTER_ERROR + _INT.size, 3)
+            if code is ErrorCode.MEMBER_ID_REQUIRED:
                 continue
-            check(joined.error_code, "JoinGroup")
-            return joined
+            check(code, "JoinGroup")
+            if leader != self.member_id:
+                return generation_id, ()
+            joined: JoinGroupResponse = decode_response_frame(
+                ApiKey.JOIN_GROUP, VERSIONS[ApiKey.JOIN_GROUP], answer
+            ).message
+            return generation_id, tuple(
+                SyncGroupRequestAssignment(member_id=m.member_id, assignment=b"assigned") for m in joined.members
+            )
+
+    def _sync(self, generation_id: int, assignments: tuple[SyncGroupRequestAssignment, ...]) -> SyncGroupRequest:
+        return SyncGroupRequest(
+            group_id=self.group, generation_id=generation_id, member_id=self.member_id, assignments=assignments
+        )
 
     def _beat_until_rebalance(self) -> Life:
-        beat, version = self.beat(), VERSIONS[ApiKey.HEARTBEAT]
+        beat = self.beat()
         while True:
             yield BEAT_S
-            answer = yield beat
-            code = decode_response_frame(ApiKey.HEARTBEAT, version, answer).message.error_code
+            code = _error_code((yield beat))
             if code in REBALANCES:
                 return
             check(code, "Heartbeat")
@@ -150,6 +157,47 @@ class ClassicMember(Member):
         left = ask(port, ApiKey.LEAVE_GROUP, VERSIONS[ApiKey.LEAVE_GROUP], request)
         for member in (left, *left.members):
             check(member.error_code, "LeaveGroup")
+
+
+_INT = struct.Struct(">i")
+_AFTER_ERROR = 10
+"""Where the body of these responses goes on: behind the correlation id, the throttle time and the error code."""
+
+
+def _error_code(answer: bytes) -> ErrorCode:
+    return ErrorCode(int.from_bytes(answer[_AFTER_ERROR - 2 : _AFTER_ERROR], signed=True))
+
+
+def _strings(answer: bytes, position: int, count: int) -> list[str]:
+    found = []
+    for _ in range(count):
+        end = position + 2 + int.from_bytes(answer[position : position + 2])
+        found.append(answer[position + 2 : end].decode())
+        position = end
+    return found
+
+
+@functools.cache
+def _join_template(group: str, topic: str) -> Template:
+    def request(member_id: str) -> JoinGroupRequest:
+        return JoinGroupRequest(
+            group_id=group,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
+            member_id=member_id,
+            protocol_type="consumer",
+            protocols=(JoinGroupRequestProtocol(name="range", metadata=_subscription(topic)),),
+        )
+
+    return Template(ApiKey.JOIN_GROUP, VERSIONS[ApiKey.JOIN_GROUP], request)
+
+
+@functools.cache
+def _sync_template(group: str, generation_id: int) -> Template:
+    def request(member_id: str) -> SyncGroupRequest:
+        return SyncGroupRequest(group_id=group, generation_id=generation_id, member_id=member_id)
+
+    return Template(ApiKey.SYNC_GROUP, VERSIONS[ApiKey.SYNC_GROUP], request)
 
 
 class ConsumerMember(Member):

@@ -75,7 +75,7 @@ class DataPlane:
         """
 
     def cork(self) -> None:
-        """Let appends and answers come together until `uncork`, which must follow soon. QUICK.
+        """Let appends and answers come together until `uncork`, which must follow soon; may be nested. QUICK.
 
         `reply` then says neither that the connection is over nor what is owed next: `poll` does.
         """

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -110,6 +111,7 @@ class CoordinatorRuntime(Generic[M]):
         on_decided: Callable[[int, M], None] | None = None,
         on_stopped: Callable[[int], None] = lambda _: None,
         before_tick: Callable[[int], None] = lambda _: None,
+        together: AbstractContextManager[None] | None = None,
         clock: Callable[[], Instant] = lambda: Instant(now_ms(), wall_ms()),
         to_trio_time: Callable[[int], float] = trio_time,
     ) -> None:
@@ -121,6 +123,7 @@ class CoordinatorRuntime(Generic[M]):
             on_decided: Told, by partition, whenever a machine has decided something: it may have work to hand out.
             on_stopped: Told of a partition that is not coordinated any more, or anew.
             before_tick: Called with the partition before its machine looks at its deadlines: to `inform` it.
+            together: Around answers to many at a time.
             clock: Both clocks now.
             to_trio_time: The moment of a monotonic deadline on Trio's clock.
         """
@@ -130,6 +133,7 @@ class CoordinatorRuntime(Generic[M]):
         self._on_decided = on_decided
         self._on_stopped = on_stopped
         self._before_tick = before_tick
+        self._together = together or nullcontext()
         self._clock = clock
         self._to_trio_time = to_trio_time
         self._served: dict[int, _Served[M]] = {}
@@ -414,7 +418,8 @@ class CoordinatorRuntime(Generic[M]):
                     continue
                 try:
                     self._before_tick(served.partition)
-                    self._carry_out(served, served.shard.on_tick(now), now)
+                    with self._together:
+                        self._carry_out(served, served.shard.on_tick(now), now)
                 except Exception as error:
                     self._give_up(served, error)
 

@@ -13,6 +13,7 @@ from ottla.broker.coordinated_topic import CoordinatedTopic
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.broker.metadata_publisher import Published
 from ottla.broker.standing_heartbeats import StandingHeartbeats
+from ottla.broker.together import Together
 from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import ConsumerGroupConfig, GroupConfig, MigrationPolicy, ShareGroupConfig
@@ -71,6 +72,7 @@ class GroupCoordinator:
             on_decided=self._hand_out,
             on_stopped=self._on_stopped,
             before_tick=self._before_tick,
+            together=Together(plane),
         )
         self.standing = StandingHeartbeats(plane, self.runtime)
         self.topic = CoordinatedTopic(

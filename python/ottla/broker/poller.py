@@ -19,6 +19,7 @@ import trio
 from ottla._native import DataPlane
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.connection import Connection
+from ottla.broker.together import Together
 
 if TYPE_CHECKING:
     from ottla._native import Request, Unverified
@@ -39,6 +40,7 @@ class Poller(trio.abc.Instrument):
     ) -> None:
         """Args: verify: Has the transaction coordinator asked, and calls `DataPlane.verified`."""
         self._plane = plane
+        self._together = Together(plane)
         self._connections = connections
         self._on_high_watermark = on_high_watermark
         self._verify = verify
@@ -116,18 +118,13 @@ class Poller(trio.abc.Instrument):
         moved: list[tuple[str, int]],
         unverified: list[Unverified],
     ) -> None:
-        # What is appended for all of these is written together, and their answers leave together: else a writer or a
-        # client is woken for each, which costs more than most of them, and often takes the CPU from this very thread.
-        self._plane.cork()
-        try:
+        with self._together:
             for session_id, is_over, owed in sessions:
                 connection = self._connections.get(session_id)
                 if connection is not None:
                     connection.on_polled(is_over=is_over, owed=owed)
             for topic, partition in moved:
                 self._on_high_watermark(topic, partition)
-        finally:
-            self._plane.uncork(now_ms(), wall_ms())
         if unverified:
             assert self._verify is not None, "whoever calls verify_transactions answers"
             self._verify(unverified)

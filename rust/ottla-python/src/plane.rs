@@ -98,8 +98,10 @@ pub struct Inner {
     wakeup: Arc<Wakeup>,
     /// Sessions whose last turn ended before they did.
     again: Vec<SessionId>,
-    /// Sessions that Python has answered since `cork`; None: it did not come, or `uncork` has.
-    answered: Option<Vec<SessionId>>,
+    /// How many times `cork` has come without its `uncork`.
+    corks: usize,
+    /// Sessions that Python has answered since the first of these.
+    answered: Vec<SessionId>,
 }
 
 #[derive(Debug)]
@@ -121,7 +123,8 @@ impl Plane {
             readiness,
             wakeup: Arc::clone(&wakeup),
             again: Vec::new(),
-            answered: None,
+            corks: 0,
+            answered: Vec::new(),
         };
         Ok(Self {
             inner: Mutex::new(inner),
@@ -271,13 +274,17 @@ impl Inner {
     /// for all of them, and answers. Waking a client that sleeps on another CPU costs several times as much as sending to
     /// one that is awake: where answers leave one after the other, it is awake for all but the first.
     pub fn cork(&mut self) {
+        self.corks += 1;
         self.core.cork(true);
-        self.answered.get_or_insert_default();
     }
 
-    /// Send all answers since `cork`, and let the writers know of the appends. `poll` goes on with the sessions.
+    /// Where it is the last one, send all answers since the first `cork`, and let the writers know of the appends. `poll` goes on with the sessions.
     pub fn uncork(&mut self, now: Now) {
-        for session_id in self.answered.take().unwrap_or_default() {
+        self.corks = self.corks.saturating_sub(1);
+        if self.corks > 0 {
+            return;
+        }
+        for session_id in std::mem::take(&mut self.answered) {
             self.send(session_id, now);
         }
         self.core.cork(false);
@@ -285,12 +292,12 @@ impl Inner {
 
     /// Put off what is to be done for a session that was answered until `uncork`; false: nothing is corked.
     pub fn put_off(&mut self, session_id: SessionId) -> bool {
-        let Some(answered) = &mut self.answered else {
-            return false;
-        };
-        answered.push(session_id);
-        self.core.touch(session_id);
-        true
+        let is_corked = self.corks > 0;
+        if is_corked {
+            self.answered.push(session_id);
+            self.core.touch(session_id);
+        }
+        is_corked
     }
 
     /// Go on with a session that Python answered. None: no such session.

@@ -350,7 +350,9 @@ def test_answers_of_one_round_leave_together_and_requests_behind_them_follow(lab
     lab.client.sendall(METADATA * 2)
     (first,) = lab.turn()
     lab.plane.cork()
+    lab.plane.cork()
     assert lab.plane.reply(lab.session_id, first[0], b"\0\0\0\7", now_ms(), wall_ms()) == (False, [])
+    lab.plane.uncork(now_ms(), wall_ms())
     assert not select.select([lab.client], [], [], 0)[0]
     lab.plane.uncork(now_ms(), wall_ms())
     assert lab.client.recv(100) == b"\0\0\0\4\0\0\0\7"
