@@ -44,6 +44,8 @@ class ConsumerGroupModel(RuleBasedStateMachine):
             consumer_defaults=ConsumerGroupConfig(assignment_interval_ms=interval_ms),
             consumer_group_max_size=size_max,
             targets_quiet_ms=quiet_ms,
+            # Else a group that is empty for long is deleted, and the next one of its name begins anew.
+            offsets_retention_check_interval_ms=2**40,
         )
         self.quiet_ms = quiet_ms
         self.counts = {"t1": 3, "u1": 2}
