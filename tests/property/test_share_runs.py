@@ -38,8 +38,9 @@ def copied(runs: Runs) -> Runs:
 
 @given(runs_of_states(), ascending_ranges())
 def test_runs_within_ranges(runs: Runs, ranges: Sequence[tuple[int, int]]) -> None:
-    found = list(runs.within((first, last, number) for number, (first, last) in enumerate(ranges)))
-    assert found == [(run, number) for number, (first, last) in enumerate(ranges) for run in runs.between(first, last)]
+    found = runs.within((first, last, number) for number, (first, last) in enumerate(ranges))
+    cut = [(run.cut(first, last), number) for run, first, last, number in found]
+    assert cut == [(run, number) for number, (first, last) in enumerate(ranges) for run in runs.between(first, last)]
 
 
 @given(runs_of_states(), ascending_ranges(), st.data())

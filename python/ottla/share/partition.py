@@ -264,53 +264,58 @@ class SharePartition:
         Returns: the number of the write that the answer has to wait for; None: of none.
         Raises: KafkaError (INVALID_REQUEST: nobody has had such offsets; INVALID_RECORD_STATE: not the member's).
         """
-        before: int | None = None
-        for one in acknowledgements:
-            if one.last_offset >= self.end_offset:
-                raise KafkaError(ErrorCode.INVALID_REQUEST, "There are offsets that were not acquired.")
-            if before is not None and one.first_offset <= before:
-                raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "An offset is acknowledged twice.")
-            before = one.last_offset
         renewed: list[Run] = []
-        changed: list[tuple[Run, RecordState]] = []
-        start = self.start_offset
-        said = ((max(first, start), last, kind) for one in acknowledgements for first, last, kind in one.parts())
-        for run, kind in self._runs.within(said):
+        changed: list[tuple[Run, int, int, RecordState]] = []
+        # The first that makes no sense decides on the error.
+        for run, first, last, kind in self._runs.within(self._said(acknowledgements)):
             if not run.is_held_by(member_id):
                 raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "The member does not have these records.")
             if kind is AcknowledgeType.RENEW:
                 if not self.settings.renew_acknowledge_enable:
                     raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "Locks are not renewed for this group.")
-                renewed.append(run)
+                renewed.append(run.cut(first, last))
             elif kind is AcknowledgeType.ACCEPT:
-                changed.append((run, RecordState.ACKNOWLEDGED))
+                changed.append((run, first, last, RecordState.ACKNOWLEDGED))
             elif kind is AcknowledgeType.RELEASE:
-                changed.append((run, self._state_after_release(run)))
+                changed.append((run, first, last, self._state_after_release(run)))
             else:
-                changed.append((run, RecordState.ARCHIVED))
+                changed.append((run, first, last, RecordState.ARCHIVED))
         if renewed:
             deadline_ms = self._lock(now_ms)
             self._runs.put_all([run._replace(deadline_ms=deadline_ms) for run in renewed])
         return self._change(changed)
+
+    def _said(self, acknowledgements: Sequence[Acknowledgement]) -> Iterator[tuple[int, int, AcknowledgeType]]:
+        """(first offset, last offset, type) from the start on. Raises: KafkaError, as `acknowledge`."""
+        start, end = self.start_offset, self.end_offset
+        before: int | None = None
+        for one in acknowledgements:
+            if one.last_offset >= end:
+                raise KafkaError(ErrorCode.INVALID_REQUEST, "There are offsets that were not acquired.")
+            if before is not None and one.first_offset <= before:
+                raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "An offset is acknowledged twice.")
+            before = one.last_offset
+            for first, last, kind in one.parts():
+                yield max(first, start), last, kind
 
     def release(self, member_id: str) -> int | None:
         """Let others have what a member has; returns the number of the write that says so."""
         return self._release([run for run in self._runs if run.is_held_by(member_id)])
 
     def _release(self, runs: Sequence[Run]) -> int | None:
-        return self._change([(run, self._state_after_release(run)) for run in runs])
+        return self._change([(run, run.first_offset, run.last_offset, self._state_after_release(run)) for run in runs])
 
     def _state_after_release(self, run: Run) -> RecordState:
         is_over = run.delivery_count >= self.settings.delivery_count_limit
         return RecordState.ARCHIVED if is_over else RecordState.AVAILABLE
 
-    def _change(self, decided: Sequence[tuple[Run, RecordState]]) -> int | None:
-        """Let runs, in order, come into states; returns the number of the write that says so."""
+    def _change(self, decided: Sequence[tuple[Run, int, int, RecordState]]) -> int | None:
+        """Let offsets of runs, in order, come into states; returns the number of the write that says so."""
         if not decided:
             return None
         number = self._write_number
         changes = {state: Change(number, state) for state in RecordState}
-        self._runs.put_all([Run(*run[:-1], changes[state]) for run, state in decided])
+        self._runs.put_all([Run(first, last, *run[2:-1], changes[state]) for run, first, last, state in decided])
         self._has_changes = True
         return number
 

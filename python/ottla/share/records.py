@@ -125,8 +125,11 @@ class Runs:
         after = [self._runs[end]] if end < len(self._runs) else []
         self._runs[begin - len(before) : end + len(after)] = _joined(before + rest + after)
 
-    def within(self, ranges: Iterable[tuple[int, int, T]]) -> Iterator[tuple[Run, T]]:
-        """As `between`, of many ranges that ascend and do not overlap, with what is said of each."""
+    def within(self, ranges: Iterable[tuple[int, int, T]]) -> Iterator[tuple[Run, int, int, T]]:
+        """As `between`, of many ranges that ascend and do not overlap, with what is said of each.
+
+        Yields: the run as it is, the first and the last offset that a range has of it, and what is said.
+        """
         runs, i = self._runs, -1
         for first, last, said in ranges:
             if first > last:
@@ -137,10 +140,8 @@ class Runs:
             elif i < len(runs) and runs[i].last_offset < first:
                 i += 1
             while i < len(runs) and (run := runs[i]).first_offset <= last:
-                if run.first_offset < first or run.last_offset > last:
-                    run = run.cut(max(run.first_offset, first), min(run.last_offset, last))
-                yield run, said
-                if runs[i].last_offset > last:
+                yield run, max(run.first_offset, first), min(run.last_offset, last), said
+                if run.last_offset > last:
                     break
                 i += 1
 

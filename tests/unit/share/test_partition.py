@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
+
 from ottla.coordinator.share.state import StateBatch, combine
+from ottla.errors import ErrorCode, KafkaError
 from ottla.share.acknowledgement import Acknowledgement, AcknowledgeType
 from ottla.share.partition import (
     WHOLE_BATCH_MAX,
@@ -117,3 +120,41 @@ def test_a_batch_that_is_very_large_is_given_out_in_parts() -> None:
     machine.on_written(write(machine), is_kept=True, now_ms=0)
     rest = machine.acquire("b", WHOLE_BATCH_MAX, [batch], max_records=5, batch_size=5, is_limit_strict=False, now_ms=0)
     assert rest == [(WHOLE_BATCH_MAX, WHOLE_BATCH_MAX + 9, 1)]
+
+
+def test_of_acknowledgements_the_first_that_makes_no_sense_decides() -> None:
+    machine = SharePartition(SETTINGS, 0)
+    acquire(machine, range(5))
+    say(machine, AcknowledgeType.ACCEPT, 2, 2)
+    before = list(machine.runs())
+    done, beyond, own = (Acknowledgement(at, at, (AcknowledgeType.ACCEPT,)) for at in (2, 5, 1))
+    for said, error in (
+        ((done, beyond), ErrorCode.INVALID_RECORD_STATE),
+        ((own, beyond), ErrorCode.INVALID_REQUEST),
+        ((own, own), ErrorCode.INVALID_RECORD_STATE),
+    ):
+        with pytest.raises(KafkaError) as refused:
+            machine.acknowledge("m", said, 0)
+        assert refused.value.code is error
+        assert list(machine.runs()) == before, "all of it or nothing"
+
+
+def test_what_is_said_of_each_of_thousands_of_records() -> None:
+    count = 10_000
+    machine = SharePartition(ShareSettings(partition_max_record_locks=count), 0)
+    machine.acquire(
+        "m",
+        0,
+        [FetchedBatch(0, count - 1)],
+        max_records=count,
+        batch_size=count,
+        is_limit_strict=False,
+        now_ms=0,
+    )
+    types = [AcknowledgeType.RELEASE, AcknowledgeType.ACCEPT, AcknowledgeType.RENEW, AcknowledgeType.REJECT]
+    assert machine.acknowledge("m", [Acknowledgement(0, count - 1, types * (count // 4))], 7) == 1
+    said = write(machine)
+    assert len(said.batches) == count * 3 // 4
+    machine.on_written(said, is_kept=True, now_ms=7)
+    states = [RecordState.AVAILABLE, RecordState.ACKNOWLEDGED, RecordState.ACQUIRED, RecordState.ARCHIVED]
+    assert [run.state for run in machine.runs()] == states * (count // 4)
