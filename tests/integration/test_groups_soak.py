@@ -63,7 +63,7 @@ class Member(threading.Thread):
 
     def talk(self, wire: Wire) -> None:
         fetch = OffsetFetchRequest(groups=(OffsetFetchRequestGroup(group_id=self.group_id, topics=None),))
-        while not self.stopping:
+        while True:  # also the last time: a group that is still being loaded then is yet to be looked at
             (group,) = wire.ask(ApiKey.OFFSET_FETCH, 9, fetch).groups
             if group.error_code is ErrorCode.NONE:
                 break
