@@ -26,8 +26,9 @@ use super::segment::{Files, IndexBuilder, Segment, file_name, parse_file_name, r
 use super::time_index::TimeEntry;
 use super::txn_index::AbortedTxnRow;
 use super::walk::{Walk, WalkError};
+use super::writer::is_no_space;
 use crate::error::{Error, Result};
-use crate::record::batch::BatchHeader;
+use crate::record::batch::{BATCH_OVERHEAD, BatchHeader};
 use crate::types::TopicPartition;
 
 /// What is known before a look into the directory.
@@ -75,10 +76,19 @@ pub(crate) fn load(context: &LoadContext<'_>) -> Result<(LogParts, RecoveryRepor
         context,
         report: RecoveryReport::default(),
         has_removed: false,
+        is_after_power_failure: false,
     };
     let parts = loader.load()?;
-    if loader.has_removed {
-        // What comes back would be taken for a part of what is written from now on.
+    // What comes back would be taken for a part of what is written from now on. A recovery that was interrupted may have
+    // cut and removed before, without a trace but in memory.
+    if loader.is_after_power_failure {
+        match parts.active.segment.file(context.files, false) {
+            Ok(file) => file.sync_data().map_err(reading)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(reading(error)),
+        }
+    }
+    if loader.has_removed || loader.is_after_power_failure {
         context.files.fs.sync_dir(context.dir).map_err(reading)?;
     }
     Ok((parts, loader.report))
@@ -105,6 +115,8 @@ struct Loader<'a> {
     report: RecoveryReport,
     /// Files were removed since the directory was listed.
     has_removed: bool,
+    /// What was not synced may be missing, so everything from the recovery point on was checked.
+    is_after_power_failure: bool,
 }
 
 /// The end of the last segment.
@@ -135,7 +147,8 @@ impl Loader<'_> {
         }
         // Everything from here on is walked again for producers and transactions.
         let mut checked_from = i64::MAX;
-        if is_unsure && self.context.last_stop != LastStop::ProcessDied {
+        self.is_after_power_failure = is_unsure && self.context.last_stop != LastStop::ProcessDied;
+        if self.is_after_power_failure {
             checked_from = self.check_from_recovery_point(&mut segments)?;
         }
         let mut tail = match tail {
@@ -331,6 +344,18 @@ impl Loader<'_> {
                 position: bad_at,
                 reason: format!("{reason}; {behind}"),
             });
+        }
+        if !self.is_after_power_failure {
+            // Were this start interrupted before the cut is durable, the next one would find nothing to cut. And the torn
+            // batch may lack only zeros, by which a file grows in a power failure: it must not become whole then.
+            let spoilt = [0xff; BATCH_OVERHEAD];
+            let spoilt = &spoilt[..spoilt.len().min((size_bytes - bad_at) as usize)];
+            let written = file.write_all_at(&[io::IoSlice::new(spoilt)], bad_at);
+            match written.and_then(|()| file.sync_data()) {
+                // Where overwriting takes room: the cut makes some.
+                Err(error) if is_no_space(&error) => {}
+                written => written.map_err(Error::storage("spoiling a torn write"))?,
+            }
         }
         // Behind what is written from now on, whole batches of a torn write would be taken for its continuation.
         file.truncate(bad_at)

@@ -1,18 +1,19 @@
 //! A crash in every single change of the disk that a recovery makes, after a crash in every single change that a workload
 //! made before, in both crash models: recovery is recovered from like anything else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ottla_core::error::Result;
+use ottla_core::error::{Error, Result};
 use ottla_core::partition::Partition;
 use ottla_core::record::control::MarkerType;
 use ottla_core::storage::config::LogConfig;
+use ottla_core::storage::fs::{LogFs, OpenMode};
 use ottla_core::storage::log_dir::LogDir;
 use ottla_core::storage::sim_fs::{Crash, SimFs};
 
 use super::history::History;
-use super::support::{dir_options, open_as_leader, settle};
+use super::support::{WALL_MS, append, commit, consume, dir_options, open_as_leader, settle, try_open};
 
 const DIR: &str = "/data/log";
 /// The producer of what is not part of a transaction.
@@ -283,4 +284,50 @@ fn a_crash_in_the_recovery_from_a_dead_process_of_a_topic_that_syncs_each_append
 #[test]
 fn a_crash_in_the_recovery_from_a_power_failure_of_a_topic_that_syncs_each_append() {
     enumerate(Crash::PowerFails, 1);
+}
+
+/// A torn batch may lack only its last bytes, and they may be zeros, by which a file grows in a power failure.
+#[test]
+fn a_torn_write_that_was_cut_never_becomes_whole() {
+    let open_all = |fs: &SimFs| {
+        let dir = LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new(DIR)))?;
+        let partition = try_open(&dir, "t", LogConfig::default())?;
+        Ok::<_, Error>((dir, partition))
+    };
+    for first in CRASHES {
+        let torn = SimFs::new(1);
+        let (dir, partition) = open_all(&torn).unwrap();
+        commit(&dir, &partition, &append(&partition, &[b"kept".as_slice()], WALL_MS));
+        commit(&dir, &partition, &append(&partition, &[b"cut".as_slice()], WALL_MS));
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "log");
+        let path = torn.paths().into_iter().find(is_log).unwrap();
+        let file = torn.open(&path, OpenMode::ReadWrite).unwrap();
+        // The last byte says how many headers there are.
+        file.truncate(file.size_bytes().unwrap() - 1).unwrap();
+        file.sync_data().unwrap();
+        torn.sync_all(Path::new(DIR)).unwrap();
+        torn.restart(first);
+        let before = torn.changes();
+        let dry = torn.fork(0);
+        assert_eq!(open_all(&dry).unwrap().1.recovery_report().cut.len(), 1);
+        for (within, seed) in (0..=dry.changes() - before).flat_map(|within| (0..50).map(move |seed| (within, seed))) {
+            let fs = torn.fork(seed);
+            fs.crash_after(before + within);
+            let _ = open_all(&fs);
+            fs.restart(Crash::ProcessDies);
+            let (dir, partition) = open_all(&fs).unwrap();
+            commit(&dir, &partition, &append(&partition, &[b"new".as_slice()], WALL_MS));
+            fs.restart(Crash::PowerFails);
+            let (_dir, partition) = open_all(&fs).unwrap();
+            let found: Vec<_> = consume(&partition, 0, 1000)
+                .into_iter()
+                .map(|(_, value)| value)
+                .collect();
+            let expected = [b"kept".to_vec(), b"new".to_vec()];
+            assert!(
+                (1..=2).contains(&found.len()) && expected.starts_with(&found),
+                "{first:?}, {within}, {seed}: {found:?}"
+            );
+        }
+    }
 }
