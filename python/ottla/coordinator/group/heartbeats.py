@@ -294,8 +294,8 @@ class ConsumerHeartbeats:
         for each in waiting:
             member = moved.get(each.member_id) or group.members.get(each.member_id)
             try:
-                if member is None:
-                    raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"{each.member_id} is no member of {group_id} any more.")
+                if member is None or member.member_epoch == STATIC_LEAVE_EPOCH:
+                    raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"{each.member_id} has left {group_id} meanwhile.")
                 step = Step(group=group, old=member, now=now, records=written)
                 step.new, step.subscription_changed = member, each.subscription_changed
                 target = targets.get(each.member_id)

@@ -183,3 +183,15 @@ def test_members_that_wait_may_leave_and_be_the_last() -> None:
     group.advance(QUIET_MS)
     assert group.reply_to(entering).error_code is ErrorCode.UNKNOWN_MEMBER_ID
     assert group.list() == {GROUP: "Empty"}
+
+
+def test_a_static_member_that_left_for_a_while_is_not_brought_back_by_what_it_asked_before() -> None:
+    """Its request waits on a connection that is gone, and its next process finds its place free."""
+    group = ConsumerContext()
+    whole = {"rebalance_timeout_ms": 30_000, "owned": {}, "subscribed_topic_names": ("topic",), "instance_id": "s"}
+    with group.holding_commits():
+        begin_entering(group, "a")
+        waiting = group.begin_beat("s-1", 0, **whole)
+        group.begin_beat("s-1", -2, instance_id="s")
+    assert group.reply_to(waiting).error_code is ErrorCode.UNKNOWN_MEMBER_ID
+    assert group.beat("s-2", 0, **whole).error_code is ErrorCode.NONE
