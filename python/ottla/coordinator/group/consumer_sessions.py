@@ -10,11 +10,11 @@ from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.consumer import ConsumerMember, MemberState
 from ottla.coordinator.group.consumer_table import ConsumerTable
 from ottla.coordinator.group.events import (
+    AdoptionDue,
     ClassicStepOverdue,
     ConsumerSessionEnds,
     MemberOverdue,
     RevocationOverdue,
-    RolledBack,
     TimerEvent,
 )
 from ottla.coordinator.shard import Instant
@@ -29,7 +29,7 @@ class ConsumerSessions:
         self._sessions: dict[tuple[str, str], Deadline[TimerEvent]] = {}
         self._revocations: dict[tuple[str, str], Deadline[TimerEvent]] = {}
         self._classic_steps: dict[tuple[str, str], Deadline[TimerEvent]] = {}
-        self._adoption: Deadline[TimerEvent] = Deadline(RolledBack())
+        self._adoption: Deadline[TimerEvent] = Deadline(AdoptionDue())
 
     def renew(self, group_id: str, member_id: str, now: Instant, *, timeout_ms: int) -> None:
         """The member was heard of."""
@@ -82,17 +82,24 @@ class ConsumerSessions:
             case ClassicStepOverdue():
                 self._classic_steps.pop((event.group_id, event.member_id), None)
 
-    def on_rolled_back(self) -> None:
-        """Members may be there of which nothing is known here: have `adopt` called soon."""
+    def adopt_soon(self) -> None:
+        """Members may be there for whom no deadline runs: have `adopt` called."""
         self._timers.schedule(self._adoption, 0)
 
     def adopt(self, consumers: ConsumerTable, config: GroupConfig, now: Instant) -> None:
-        """Give a session to every member that has none."""
+        """Give a session to every member that has none, and time to those that are to give something up."""
         for group in consumers:
+            group_id = group.group_id
             for member_id, member in group.members.items():
-                if (group.group_id, member_id) not in self._sessions:
-                    classic = member.metadata.classic_member_metadata
-                    timeout_ms = config.consumer_group(group.group_id).session_timeout_ms
-                    timeout_ms = timeout_ms if classic is None else classic.session_timeout_ms
-                    self.renew(group.group_id, member_id, now, timeout_ms=timeout_ms)
-                    self.await_revocation(group.group_id, member, now)
+                at = (group_id, member_id)
+                if at not in self._sessions:
+                    self.renew(*at, now, timeout_ms=session_timeout_ms(config, group_id, member))
+                running = self._revocations.get(at)
+                if running is None or running.event != RevocationOverdue(*at, member.member_epoch):
+                    self.await_revocation(group_id, member, now)
+
+
+def session_timeout_ms(config: GroupConfig, group_id: str, member: ConsumerMember) -> int:
+    """How long a member may be silent: those that speak the classic protocol say so themselves."""
+    classic = member.metadata.classic_member_metadata
+    return config.consumer_group(group_id).session_timeout_ms if classic is None else classic.session_timeout_ms

@@ -65,8 +65,8 @@ class TargetsDue(NamedTuple):
     group_id: str
 
 
-class RolledBack(NamedTuple):
-    """Records were taken back a moment ago: look after what they had made go."""
+class AdoptionDue(NamedTuple):
+    """Records were taken back a moment ago, or could not be written: look after whom nobody looks after."""
 
 
 MemberOverdue: TypeAlias = ConsumerSessionEnds | RevocationOverdue | ClassicStepOverdue
@@ -78,7 +78,7 @@ TimerEvent: TypeAlias = (
     | MemberOverdue
     | ShareSessionEnds
     | TargetsDue
-    | RolledBack
+    | AdoptionDue
 )
 
 
@@ -115,6 +115,12 @@ class GroupDowngraded(NamedTuple):
     group_id: str
 
 
+class MembersPutOut(NamedTuple):
+    """Members of a consumer or share group were taken out, perhaps because they were overdue."""
+
+    group_id: str
+
+
 class TargetsWritten(NamedTuple):
     """New targets of a consumer group."""
 
@@ -137,5 +143,5 @@ class StatesInitializing(NamedTuple):
 
 
 WriteEvent: TypeAlias = GroupCreated | AssignmentStored | StaticMemberReplaced | GroupDowngraded
-Then: TypeAlias = WriteEvent | TargetsWritten | StepPutOff | StatesInitializing
+Then: TypeAlias = WriteEvent | MembersPutOut | TargetsWritten | StepPutOff | StatesInitializing
 """What a write may name to be told what became of it."""

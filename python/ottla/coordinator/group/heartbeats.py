@@ -37,6 +37,7 @@ from ottla.coordinator.group.consumer_table import tombstones_of
 from ottla.coordinator.group.events import (
     GroupDowngraded,
     MemberOverdue,
+    MembersPutOut,
     RevocationOverdue,
     StepPutOff,
     TargetsWritten,
@@ -356,7 +357,7 @@ class ConsumerHeartbeats:
         stay = len(group.members) - len(members)
         stay_classic = group.classic_count - sum(member.is_classic for member in members)
         if not stay or stay_classic < stay or stay > config.group_max_size or not config.migration_policy.may_downgrade:
-            out.write(self.removal(group, members), *replies)
+            out.write(self.removal(group, members), *replies, then=MembersPutOut(group.group_id))
             return
         leaving = {member.member_id for member in members}
         classic = downgrade(group, leaving, self.topics, wall_ms=now.wall_ms)

@@ -11,13 +11,15 @@ from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions
 from ottla.coordinator.group.directory import Directory
 from ottla.coordinator.group.events import (
+    AdoptionDue,
     ClassicStepOverdue,
     ConsumerSessionEnds,
     ExpiryCheckDue,
+    GroupDowngraded,
     JoinPhaseEnds,
     MemberOverdue,
+    MembersPutOut,
     RevocationOverdue,
-    RolledBack,
     SessionEnds,
     ShareSessionEnds,
     StatesInitializing,
@@ -92,7 +94,7 @@ class GroupMachine:
     def rollback(self, end_offset: int) -> None:
         self.table.rollback(end_offset)
         self.membership.on_rolled_back()
-        self._sessions.on_rolled_back()
+        self._sessions.adopt_soon()
 
     def on_loaded(self, now: Instant) -> Outcome:
         """Every member of the log gets a whole session to be heard of again."""
@@ -131,7 +133,7 @@ class GroupMachine:
             return Outcome()
         if isinstance(then, TargetsWritten):
             return self.heartbeats.serve_waiting(then.group_id, now)
-        if isinstance(then, StepPutOff):
+        if isinstance(then, StepPutOff | MembersPutOut):
             return Outcome()
         return self.membership.on_committed(then, now)
 
@@ -145,6 +147,11 @@ class GroupMachine:
             return self.heartbeats.on_targets_lost(then.group_id, error)
         if isinstance(then, StepPutOff):
             return self.heartbeats.on_step_lost(then, error)
+        if isinstance(then, MembersPutOut | GroupDowngraded):
+            # Whoever was overdue has no deadline any more, and is a member still.
+            self._sessions.adopt_soon()
+            if isinstance(then, MembersPutOut):
+                return Outcome()
         return self.membership.on_failed(then, error, now)
 
     def on_heard(self, group_id: str, member_id: str, heard_ms: int) -> None:
@@ -165,7 +172,7 @@ class GroupMachine:
         overdue: list[MemberOverdue] = []
         sharers_overdue: list[ShareSessionEnds] = []
         while (event := self._timers.pop_due(now.now_ms)) is not None:
-            if not isinstance(event, ExpiryCheckDue | RolledBack):
+            if not isinstance(event, ExpiryCheckDue | AdoptionDue):
                 self.table.note_change(event.group_id)
             match event:
                 case SessionEnds(group_id, member_id):
@@ -181,7 +188,7 @@ class GroupMachine:
                     sharers_overdue.append(event)
                 case TargetsDue(group_id):
                     out.add(self.heartbeats.serve_waiting(group_id, now))
-                case RolledBack():
+                case AdoptionDue():
                     self.share_heartbeats.adopt(now)
                     self.membership.after_rollback(now, out)
                     self._sessions.adopt(self.table.consumers, self._rebalancing.config, now)

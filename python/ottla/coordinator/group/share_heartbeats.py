@@ -21,7 +21,7 @@ from ottla.coordinator.group.assignors.model import MemberSpec, Target
 from ottla.coordinator.group.assignors.simple import assign_simple
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.consumer import LEAVE_EPOCH, Refused
-from ottla.coordinator.group.events import ShareSessionEnds, StatesInitializing, TimerEvent
+from ottla.coordinator.group.events import MembersPutOut, ShareSessionEnds, StatesInitializing, TimerEvent
 from ottla.coordinator.group.rebalance import Rebalancing
 from ottla.coordinator.group.share import (
     NamedSet,
@@ -315,7 +315,8 @@ class ShareHeartbeats:
             if member is not None:
                 fenced.setdefault(event.group_id, {})[event.member_id] = member
         for group_id, members in fenced.items():
-            out.write(self._removal(self._table.shares.get_or_blank(group_id), members.values()))
+            removal = self._removal(self._table.shares.get_or_blank(group_id), members.values())
+            out.write(removal, then=MembersPutOut(group_id))
 
 
 def _check_request(request: ShareGroupHeartbeatRequest) -> None:
