@@ -32,7 +32,7 @@ from ottla.coordinator.group.consumer_records import (
     RegularExpressionKey,
     TargetMemberKey,
 )
-from ottla.coordinator.group.consumer_sessions import ConsumerSessions
+from ottla.coordinator.group.consumer_sessions import ConsumerSessions, session_timeout_ms
 from ottla.coordinator.group.consumer_table import tombstones_of
 from ottla.coordinator.group.events import (
     GroupDowngraded,
@@ -104,8 +104,11 @@ class ConsumerHeartbeats:
 
     def on_heard(self, group_id: str, member_id: str, heard_ms: int) -> None:
         """A member has sent a heartbeat that somebody else answered."""
-        timeout_ms = self._rebalancing.config.consumer_group(group_id).session_timeout_ms
-        self._sessions.on_heard(group_id, member_id, heard_ms, timeout_ms=timeout_ms)
+        group = self._table.consumers.get(group_id)
+        member = None if group is None else group.members.get(member_id)
+        if member is not None:
+            timeout_ms = session_timeout_ms(self._rebalancing.config, group_id, member)
+            self._sessions.on_heard(group_id, member_id, heard_ms, timeout_ms=timeout_ms)
 
     def _stay(self, request: ConsumerGroupHeartbeatRequest, caller: Caller, now: Instant, out: Outcome) -> None:
         """Answer a heartbeat that changes nothing."""

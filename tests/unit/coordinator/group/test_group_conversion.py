@@ -301,3 +301,14 @@ def test_a_lost_upgrade_and_a_lost_downgrade_change_nothing() -> None:
     for _ in range(10):
         group.advance(10_000)
     assert group.list() == {GROUP: "Empty"}, "everybody has a session"
+
+
+def test_a_member_that_was_heard_of_before_the_conversion_keeps_its_own_session() -> None:
+    """What stood ends with the conversion, and only then the machine is told when the member was heard of."""
+    group = ConsumerContext()
+    generation_id, (a,) = settled_classic(group, None)
+    for _ in range(2):
+        assert group.standing_heartbeat(a, generation_id) is ErrorCode.NONE
+    Consumer(group, "b").poll()
+    group.advance(SESSION_MS)
+    assert [m.member_id for m in group.describe_consumers().members] == ["b"]
