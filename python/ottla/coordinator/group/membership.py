@@ -465,9 +465,8 @@ class Membership:
 
     def _take_over(self, group: ClassicGroup, now: Instant, out: Outcome) -> None:
         """A consumer group has become a classic one: its members have to join again."""
+        self._watch(group, now)
         if group.state is GroupState.STABLE:
-            for member in group.members.values():
-                self._rebalancing.renew_session(member, now)
             self._rebalancing.prepare(group, now, out)
 
     def after_rollback(self, now: Instant, out: Outcome) -> None:
@@ -475,9 +474,13 @@ class Membership:
         for group_id in self._table.superseded():
             self._table.forget(group_id, ErrorCode.NOT_COORDINATOR, out)
         for group in self._table.groups.values():
-            for member in group.members.values():
-                if member.session.at_ms is None and not member.is_excused:
-                    self._rebalancing.renew_session(member, now)
+            self._watch(group, now)
+
+    def _watch(self, group: ClassicGroup, now: Instant) -> None:
+        """Give a session to every member that has none and needs one."""
+        for member in group.members.values():
+            if member.session.at_ms is None and not member.is_excused:
+                self._rebalancing.renew_session(member, now)
 
     @staticmethod
     def _is_current(group: ClassicGroup, event: AssignmentStored) -> bool:

@@ -312,3 +312,16 @@ def test_a_member_that_was_heard_of_before_the_conversion_keeps_its_own_session(
     Consumer(group, "b").poll()
     group.advance(SESSION_MS)
     assert [m.member_id for m in group.describe_consumers().members] == ["b"]
+
+
+def test_a_silent_static_member_has_an_end_where_another_leaves_before_the_group_is_known_to_be_classic() -> None:
+    group = ConsumerContext()
+    _, (a, s) = settled_classic(group, None, "s")
+    Consumer(group, "b").poll()
+    with group.holding_commits():
+        group.begin_beat("b", -1)
+        group.begin_leave(a)
+    assert [m.member_id for m in group.machine.directory.describe(GROUP, api_version=5).members] == [s]
+    for _ in range(10):
+        group.advance(SESSION_MS)
+    assert group.state() == "Empty"
