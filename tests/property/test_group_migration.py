@@ -52,9 +52,9 @@ class Classic:
 
 
 class GroupMigrationModel(RuleBasedStateMachine):
-    @initialize(policy=st.sampled_from(MigrationPolicy))
-    def start(self, policy: MigrationPolicy) -> None:
-        self.group = ConsumerContext(config=with_config(migration_policy=policy))
+    @initialize(policy=st.sampled_from(MigrationPolicy), quiet_ms=st.sampled_from([0, 2]))
+    def start(self, policy: MigrationPolicy, quiet_ms: int) -> None:
+        self.group = ConsumerContext(config=with_config(migration_policy=policy, targets_quiet_ms=quiet_ms))
         self.modern = [Consumer(self.group, "b"), Consumer(self.group, "s", instance_id="static")]
         self.classic = [Classic(), Classic(), Classic(instance_id="static")]
         self.waiting: dict[int, Consumer] = {}
@@ -85,7 +85,9 @@ class GroupMigrationModel(RuleBasedStateMachine):
         if client.joining is not None or client.syncing is not None:
             return
         if client.generation_id >= 0 and client.is_synced:
-            error = self.group.heartbeat(client.member_id, client.generation_id, instance_id=client.instance_id)
+            error = self.group.standing_heartbeat(
+                client.member_id, client.generation_id, instance_id=client.instance_id
+            )
             if error is ErrorCode.NONE:
                 return
             if error is not ErrorCode.REBALANCE_IN_PROGRESS:
@@ -178,6 +180,16 @@ class GroupMigrationModel(RuleBasedStateMachine):
                 self.poll_classic(self.classic[at])
             self.group.advance(2_000)
 
+    @rule(at=modern_at, times=st.integers(1, 3))
+    def stay_modern(self, at: int, times: int) -> None:
+        client = self.modern[at]
+        for _ in range(times):
+            if client.epoch and client not in self.waiting.values():
+                response = self.group.stay(client.member_id, client.epoch, client.instance_id)
+                if response is not None:
+                    client.take(response)
+            self.group.advance(5_000)
+
     @rule(at=modern_at, epoch=st.sampled_from([-1, -2]))
     def leave_modern(self, at: int, epoch: int) -> None:
         client = self.modern[at]
@@ -204,6 +216,15 @@ class GroupMigrationModel(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([0, 5_000, 10_000, 30_000, 45_000]))
     def advance(self, ms: int) -> None:
         self.group.advance(ms)
+        self.collect()
+
+    @rule(ms=st.sampled_from([0, 5_000, 30_000, 45_000]), at=st.sets(modern_at))
+    def advance_while_the_disk_is_full(self, ms: int, at: set[int]) -> None:
+        self.group.append_error = ErrorCode.KAFKA_STORAGE_ERROR
+        for modern in sorted(at):
+            self.poll_modern(self.modern[modern])
+        self.group.advance(ms)
+        self.group.append_error = None
         self.collect()
 
     @rule()
@@ -263,6 +284,10 @@ class GroupMigrationModel(RuleBasedStateMachine):
             return
         for member in group.members.values():
             assert member.session.at_ms is not None or member.is_excused, "it would stay for ever"
+
+    @invariant()
+    def what_stands_is_what_the_machine_would_say(self) -> None:
+        self.group.standing.check()
 
     @invariant()
     def a_restart_finds_what_is_committed(self) -> None:
