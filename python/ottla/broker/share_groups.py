@@ -298,8 +298,7 @@ class ShareGroups:
                 partition_index=result.partition, error_code=ErrorCode.NOT_LEADER_OR_FOLLOWER
             )
         end = native.offsets().high_watermark
-        # A power failure may have taken what was done with; -1 would say that it is not known.
-        return replace(found, lag=max(0, end - result.start_offset - result.delivery_complete_count))
+        return replace(found, lag=end - result.start_offset - result.delivery_complete_count)
 
 
 def _errors(results: Any) -> Errors:
