@@ -32,8 +32,7 @@ test-rust:
 	cargo test --quiet --package ottla-core
 
 test-python: $(NATIVE)
-	$(BIN)/python -m pytest -m "not soak" --ignore tests/compat \
-	  --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak" --ignore tests/compat --numprocesses $(TEST_WORKERS) $(PYTEST_ARGS)
 
 check: $(NATIVE)
 	$(BIN)/ruff format --check .
