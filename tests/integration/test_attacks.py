@@ -27,6 +27,8 @@ from ottla.testing.broker import BrokerProcess
 from tests.integration.innocent import Innocent
 from tests.integration.wire import Wire
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 WORST_S = 1.0
 """How long anybody else may have to wait, on a slow machine with other things to do."""

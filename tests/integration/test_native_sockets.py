@@ -292,6 +292,7 @@ def test_the_answer_to_an_owed_request_goes_on_with_what_stands_behind_it(lab: N
     assert lab.plane.close_reason(lab.session_id) == "not today"
 
 
+@pytest.mark.alone
 def test_a_busy_client_leaves_others_their_turn(lab: NativeLab) -> None:
     lab.plane.update_config("t", 0, {"max.message.bytes": str(64 * MIB)})
     ours, theirs = socket.socketpair()
