@@ -62,8 +62,8 @@ class Broker:
     listeners: dict[str, Endpoint]
     """What is listened on, by listener name, with the ports that were bound."""
     advertised: dict[str, Endpoint]
-    """What clients of a listener are told to connect to; a listener without entry, or one
-    without host or port, tells them what they connected to."""
+    """What clients of a listener are told to connect to; a listener without entry, or one without host or port, tells
+    them what they connected to."""
 
 
 @dataclass(slots=True)

@@ -278,7 +278,8 @@ impl Inner {
         self.core.cork(true);
     }
 
-    /// Where it is the last one, send all answers since the first `cork`, and let the writers know of the appends. `poll` goes on with the sessions.
+    /// Where it is the last one, send all answers since the first `cork`, and let the writers know of the appends. `poll`
+    /// goes on with the sessions.
     pub fn uncork(&mut self, now: Now) {
         self.corks = self.corks.saturating_sub(1);
         if self.corks > 0 {

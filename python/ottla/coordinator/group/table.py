@@ -44,6 +44,7 @@ class GroupTable:
         self.foreign_records: dict[int, int] = {}
         """How many records of kinds that are not served here were seen, by kind."""
         self._changed: set[str] = set()
+        """Groups to which something happened since `take_changed`."""
         self.malformed_records = 0
         """How many records could not be read. They are passed over: the other groups must not suffer for them."""
 
