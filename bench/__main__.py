@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,10 +24,11 @@ from ottla import _native
 PERFORMANCE_HEAD = """\
 # Performance
 
-Written by `make bench BENCH_ARGS=--publish`, which runs the same load on Apache Kafka and on Ottla, one after the
-other on the same machine. Figures are worth something as ratios of one run: machines differ, and so do their days.
-All free memory is touched before each of them starts: the host of a virtual machine finds a page when it is first
-used, which would count as CPU time of whoever writes to it.
+Written by `make bench BENCH_ARGS=--publish`, which runs both brokers on the same machine and puts each load on Ottla
+and then at once on Apache Kafka, while the other one is idle. Figures are worth something as ratios of one run:
+machines differ, and so do their minutes: the same load on the same broker took twice as long at times.
+All free memory is touched before they start: the host of a virtual machine finds a page when it is first used, which
+would count as CPU time of whoever writes to it.
 The loads are in `bench/scenarios`: Kafka's own perf tools where it has one, else frames that are encoded once.
 """
 PERFORMANCE_FOOT = """\
@@ -32,6 +36,8 @@ PERFORMANCE_FOOT = """\
 
 Where the time goes under each load: flame graphs in [profiles](profiles), written by `make profile`.
 """
+SETTLE_SECONDS = 1.0
+"""For what a broker still does when its load is over."""
 README_LOADS = (
     "idle",
     "100 B records",
@@ -44,14 +50,20 @@ README_LOADS = (
 )
 
 
-def measure(server: Server, tools: Tools, scenarios: tuple[Scenario, ...]) -> Figures:
-    found: Figures = {}
+def measure(servers: Sequence[Server], tools: Tools, scenarios: Sequence[Scenario]) -> list[Figures]:
+    """Put each load on one server after the other, so that both meet the same minute of the machine."""
+    found: list[Figures] = [{} for _ in servers]
     memory.touch_free_memory()
-    with server:
+    with contextlib.ExitStack() as running:
+        for server in servers:
+            running.enter_context(server)
         for scenario in scenarios:
-            print(f"{server.name}: {scenario.name}", file=sys.stderr, flush=True)
-            found[scenario.name] = scenario.run(server, tools)
-            print(f"  {found[scenario.name]}", file=sys.stderr, flush=True)
+            for server, figures in zip(servers, found, strict=True):
+                os.sync()  # what the one before has left to the kernel is not this one's to write
+                time.sleep(SETTLE_SECONDS)
+                print(f"{server.name}: {scenario.name}", file=sys.stderr, flush=True)
+                figures[scenario.name] = scenario.run(server, tools)
+                print(f"  {figures[scenario.name]}", file=sys.stderr, flush=True)
     return found
 
 
@@ -69,14 +81,15 @@ def main() -> int:
     if args.publish and (args.only is not None or args.without_kafka):
         parser.error("only a whole run with both brokers is published")
     tools = Tools(args.jars)
-    kafka: Figures = {}
     with tempfile.TemporaryDirectory(prefix="ottla-bench-") as directory:
         base = Path(directory)
         memory.touch_free_memory()
         bare = limit.measure(base)
+        servers: list[Server] = [Ottla(base / "ottla")]
         if not args.without_kafka:
-            kafka = measure(ApacheKafka(base / "kafka", args.jars), tools, chosen)
-        ottla = measure(Ottla(base / "ottla"), tools, chosen)
+            servers.append(ApacheKafka(base / "kafka", args.jars))
+        ottla, *others = measure(servers, tools, chosen)
+    kafka = others[0] if others else {}
     table = report.rows(chosen, kafka, ottla)
     text = page(table, bare, ottla)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is measured, in this order, on one server after the other."""
+"""What is measured, in this order, each on one server after the other."""
 
 from __future__ import annotations
 
