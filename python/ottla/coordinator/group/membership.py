@@ -120,7 +120,10 @@ class Membership:
                 then=GroupCreated(group.group_id),
             )
         if converted:
-            out.writes[0].records = [*converted, *out.writes[0].records]
+            # Whoever is answered finds no consumer group any more: who describes groups sees what is committed.
+            first = out.writes[0]
+            first.records, first.replies = [*converted, *first.records], [*first.replies, *out.replies]
+            out.replies = []
         return out
 
     def _has_room(self, group: ClassicGroup, member_id: str) -> bool:

@@ -34,6 +34,17 @@ def test_an_empty_classic_group_becomes_a_consumer_group_and_back_and_keeps_its_
     assert group.restarted().list() == {GROUP: "Stable"}
 
 
+def test_who_is_told_to_come_back_finds_no_consumer_group_any_more() -> None:
+    group = ConsumerContext()
+    group.enter("a")
+    group.beat("a", -1)
+    with group.holding_commits():
+        token = group.begin_join()
+        assert group.is_parked(token), "what describes groups still finds the consumer group"
+    group.commit()
+    assert group.reply_to(token).error_code is ErrorCode.MEMBER_ID_REQUIRED
+
+
 def test_a_group_that_only_keeps_offsets_becomes_a_consumer_group() -> None:
     group = ConsumerContext()
     group.commit_offsets({("topic", 0): 5})
