@@ -26,10 +26,13 @@ unexport PYTHONDONTWRITEBYTECODE
 run: $(NATIVE)
 	$(BIN)/ottla demo --logs-dir examples
 
-test: test-rust test-python
+# Rust's tests take what those in Python leave of the processors while they wait.
+test: $(NATIVE)
+	cargo test --quiet --package ottla-core --no-run
+	$(MAKE) --no-print-directory --jobs=2 test-rust test-python
 
 test-rust:
-	cargo test --quiet --package ottla-core
+	+nice cargo test --quiet --package ottla-core
 
 # PYTEST_ARGS may select tests of one kind only: then pytest says 5 of the other.
 MAY_BE_NONE := $(if $(PYTEST_ARGS),|| [ $$? -eq 5 ])
