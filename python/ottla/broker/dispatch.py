@@ -63,7 +63,7 @@ class Dispatcher:
             return NEEDS_TASK
         api, low, high = self._routes[key]
         if not low <= version <= high:
-            return Refuse(f"{api.name} version {version} is not supported")
+            return _unsupported(api, version, correlation_id)
         try:
             message = decode_request(api, version, body)
         except MalformedMessage as error:
@@ -90,9 +90,7 @@ class Dispatcher:
             return Refuse(f"API key {key} is unknown")
         api, low, high = route
         if not low <= version <= high:
-            if api is ApiKey.API_VERSIONS:
-                return _unsupported_api_versions(correlation_id)
-            return Refuse(f"{api.name} version {version} is not supported")
+            return _unsupported(api, version, correlation_id)
         try:
             message = await self._aside(body, partial(decode_request, api, version, body))
         except MalformedMessage as error:
@@ -158,8 +156,10 @@ class Dispatcher:
         return await trio.to_thread.run_sync(work, limiter=self._threads)
 
 
-def _unsupported_api_versions(correlation_id: int) -> bytes:
-    """Version 0 with error 35 and the range of ApiVersions itself: all that any client can read (KIP-511)."""
+def _unsupported(api: ApiKey, version: int, correlation_id: int) -> Answer:
+    """ApiVersions is answered in version 0, with the range of itself: all that any client can read (KIP-511)."""
+    if api is not ApiKey.API_VERSIONS:
+        return Refuse(f"{api.name} version {version} is not supported")
     low, high = API_VERSIONS[ApiKey.API_VERSIONS]
     response = ApiVersionsResponse(
         error_code=ErrorCode.UNSUPPORTED_VERSION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final
 
 from ottla.broker.context import RequestContext
@@ -23,9 +24,14 @@ _ZERO_MINIMUM_FROM_VERSION: Final = 4
 """Older clients stumble over features whose lowest level is 0; they are not shown any (KAFKA-17011)."""
 
 
-async def handle_api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
+@cache
+def _api_keys() -> tuple[ApiVersion, ...]:
     from ottla.broker.dispatch import ADVERTISED
 
+    return tuple(ApiVersion(api_key=key, min_version=low, max_version=high) for key, (low, high) in ADVERTISED.items())
+
+
+def handle_api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
     if context.version >= _SOFTWARE_FROM_VERSION:
         name, version = request.client_software_name, request.client_software_version
         if not (_SOFTWARE.fullmatch(name) and _SOFTWARE.fullmatch(version)):
@@ -33,9 +39,7 @@ async def handle_api_versions(context: RequestContext, request: ApiVersionsReque
         context.connection.software = (name, version)
     image = context.broker.metadata.image
     return ApiVersionsResponse(
-        api_keys=tuple(
-            ApiVersion(api_key=key, min_version=low, max_version=high) for key, (low, high) in ADVERTISED.items()
-        ),
+        api_keys=_api_keys(),
         supported_features=tuple(
             SupportedFeatureKey(name=name, min_version=low, max_version=high)
             for name, (low, high) in SUPPORTED_FEATURES.items()
