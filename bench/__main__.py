@@ -25,10 +25,11 @@ PERFORMANCE_HEAD = """\
 # Performance
 
 Written by `make bench BENCH_ARGS=--publish`, which runs both brokers on the same machine and puts each load on Ottla
-and then at once on Apache Kafka, while the other one is idle. Figures are worth something as ratios of one run:
-machines differ, and so do their minutes: the same load on the same broker took twice as long at times.
+and then at once on Apache Kafka, while the other one is stopped (SIGSTOP). Figures are worth something as ratios of
+one run: machines differ, and so do their minutes: the same load on the same broker took twice as long at times.
 All free memory is touched before they start: the host of a virtual machine finds a page when it is first used, which
-would count as CPU time of whoever writes to it.
+would count as CPU time of whoever writes to it. Of small
+requests, whose figures change most from minute to minute, the medians of three rounds are shown.
 The loads are in `bench/scenarios`: Kafka's own perf tools where it has one, else frames that are encoded once.
 """
 PERFORMANCE_FOOT = """\
@@ -36,8 +37,8 @@ PERFORMANCE_FOOT = """\
 
 Where the time goes under each load: flame graphs in [profiles](profiles), written by `make profile`.
 """
-SETTLE_SECONDS = 1.0
-"""For what a broker still does when its load is over."""
+SETTLE_SECONDS = 2.0
+"""For what a broker does first when it was stopped for a minute."""
 README_LOADS = (
     "idle",
     "100 B records",
@@ -52,19 +53,23 @@ README_LOADS = (
 
 def measure(servers: Sequence[Server], tools: Tools, scenarios: Sequence[Scenario]) -> list[Figures]:
     """Put each load on one server after the other, so that both meet the same minute of the machine."""
-    found: list[Figures] = [{} for _ in servers]
+    rounds: list[dict[str, list[dict[str, float]]]] = [{} for _ in servers]
     memory.touch_free_memory()
     with contextlib.ExitStack() as running:
         for server in servers:
-            running.enter_context(server)
+            running.enter_context(server).pause()
         for scenario in scenarios:
-            for server, figures in zip(servers, found, strict=True):
-                os.sync()  # what the one before has left to the kernel is not this one's to write
-                time.sleep(SETTLE_SECONDS)
-                print(f"{server.name}: {scenario.name}", file=sys.stderr, flush=True)
-                figures[scenario.name] = scenario.run(server, tools)
-                print(f"  {figures[scenario.name]}", file=sys.stderr, flush=True)
-    return found
+            for _ in range(scenario.rounds):
+                for server, found in zip(servers, rounds, strict=True):
+                    os.sync()  # what the one before has left to the kernel is not this one's to write
+                    server.resume()
+                    time.sleep(SETTLE_SECONDS)
+                    print(f"{server.name}: {scenario.name}", file=sys.stderr, flush=True)
+                    figures = scenario.run(server, tools)
+                    print(f"  {figures}", file=sys.stderr, flush=True)
+                    found.setdefault(scenario.name, []).append(figures)
+                    server.pause()
+    return [{name: report.median(figures) for name, figures in found.items()} for found in rounds]
 
 
 def main() -> int:

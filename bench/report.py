@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,11 @@ from bench.scenarios import Goal, Scenario
 
 Figures = dict[str, dict[str, float]]
 """scenario -> figure -> value"""
+
+
+def median(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each figure."""
+    return {figure: statistics.median(found[figure] for found in rounds) for figure in rounds[0]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from pathlib import Path
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -47,6 +48,7 @@ class Server(ABC):
         self._process: subprocess.Popen[bytes] | None = None
         self.started_s = 0.0
         """When the process was last started, by the monotonic clock."""
+        self._used: Counter[str] = Counter()
 
     @property
     def bootstrap(self) -> str:
@@ -77,6 +79,18 @@ class Server(ABC):
                 os.killpg(self._process.pid, how)
             self._process.wait(timeout=60)
             self._process = None
+
+    def pause(self) -> None:
+        """Have the process do nothing at all until `resume`: as little as another one beside it could wish."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def fresh(self, name: str) -> str:
+        """A name for a topic that no earlier round of the same load has used."""
+        self._used[name] += 1
+        return name if self._used[name] == 1 else f"{name}-{self._used[name]}"
 
     def __enter__(self) -> Server:
         self.start()

@@ -24,7 +24,7 @@ BEATING_SECONDS = 15.0
 def _together(kind: type[Member]) -> Callable[[Server, Tools], dict[str, float]]:
     def run(server: Server, tools: Tools) -> dict[str, float]:
         del tools
-        topic = f"together-{kind.protocol}"
+        topic = server.fresh(f"together-{kind.protocol}")
         create_topic(server.port, topic, partitions=PARTITIONS)
         took_s, cpu_s = [], []
         for number in range(2 * ROUNDS):
@@ -77,6 +77,7 @@ SCENARIOS = (
             f"{MEMBERS} members join at once, {kind.protocol}",
             _together(kind),
             (Goal("all assigned ms", ratio_max=0.5),),
+            rounds=3,
         )
         for kind in (ClassicMember, ConsumerMember)
     ),

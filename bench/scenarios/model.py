@@ -23,11 +23,15 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A load. Scenarios of one run share a server, in order; `run` returns figures by name."""
+    """A load. Scenarios of one run share a server, in order; `run` returns figures by name.
+
+    Of several rounds the medians count: for what takes seconds, and changes with the machine from one to the next.
+    """
 
     name: str
     run: Callable[[Server, Tools], dict[str, float]]
     goals: tuple[Goal, ...]
+    rounds: int = 1
 
 
 def no_worse(*figures: str) -> tuple[Goal, ...]:

@@ -8,11 +8,17 @@ from bench.servers import Server
 
 
 def _produce_and_consume(
-    name: str, *, records: int, record_bytes: int, batch_bytes: int, goals: tuple[Goal, ...], compression: str = "none"
+    name: str,
+    *,
+    records: int,
+    record_bytes: int,
+    batch_bytes: int,
+    goals: tuple[Goal, ...],
+    compression: str = "none",
+    rounds: int = 1,
 ) -> Scenario:
-    topic = name.replace(" ", "-")
-
     def run(server: Server, tools: Tools) -> dict[str, float]:
+        topic = name.replace(" ", "-")
         properties = ["acks=all", f"batch.size={batch_bytes}", "linger.ms=5", f"compression.type={compression}"]
         tools.create_topic(server.bootstrap, topic, 6)
         # The JIT of a fresh broker compiles during the first load: it is not what a running one costs.
