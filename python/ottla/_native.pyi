@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
+from ottla._native_records import *  # so is all of this
 from ottla._native_types import *  # every shape is part of this module, too
 
 def build_info() -> dict[str, str]:
@@ -329,6 +330,49 @@ class Partition:
         log).
         """
 
+    def let_write_stand(
+        self,
+        session_id: int,
+        standing_id: int,
+        request: Request,
+        response: bytes,
+        *,
+        batch: bytes,
+        holes: Sequence[tuple[int, int, int]],
+        clocks: Sequence[int],
+        leader_epoch: int,
+        timeout_ms: int,
+    ) -> None:
+        """Carry out all requests of a connection that are like this one by appending, without asking any more. QUICK.
+
+        Such a request differs from this one in its holes alone. It is answered like it when the high watermark is above
+        what was appended. If that cannot be appended, is lost or not committed in time, nothing stands any more and the
+        request is owed as any other. Until it is withdrawn, another write stands in its place (there is one for each
+        connection), the partition has a failure, or the connection ends. An unknown session is ignored.
+
+        While the high watermark moves over such appends alone `DataPlane.poll` does not name the partition.
+
+        Args:
+            standing_id: The caller's, of this process, and never used again.
+            response: As in `DataPlane.let_stand`.
+            batch: What carried this request out, not compressed.
+            holes: (position in the request's body, position in the batch, size), by rising position in the body.
+            clocks: Positions in the batch of the append's time, an int64 in Unix ms.
+            leader_epoch: Append only while this is the current one.
+            timeout_ms: How long a request may wait to be committed.
+        Raises: ValueError (what is to be filled in is not where it can be).
+        """
+
+    def withdraw_writes(self, standing_ids: Sequence[int]) -> None:
+        """Carry out no more such requests; ids that do not stand are ignored. QUICK."""
+
+    def take_written(self) -> tuple[int, list[Written]]:
+        """The high watermark, and what was appended for standing writes since the last call, by rising offset. QUICK.
+
+        Of one standing write these are the last append that is committed and the one that is not yet: the others were
+        overtaken. What is returned before it is committed may be lost yet (`DataPlane.poll` names the partition).
+        """
+
     def read_records(self, offset: int, *, max_bytes: int) -> bytes:
         """Record batches below the high watermark from the one that holds `offset` on; b"" at the end. SLOW.
 
@@ -518,77 +562,3 @@ class Quorum:
 
         `leader_id` is -1 if unknown; `voters` are (node_id, log_end_offset as acknowledged, -1 where unknown).
         """
-
-def build_batch(
-    records: Sequence[NewRecord],
-    *,
-    compression: str = "none",
-    level: int | None = None,
-    producer_id: int = -1,
-    producer_epoch: int = -1,
-    base_sequence: int = -1,
-    transactional: bool = False,
-    base_offset: int = 0,
-    leader_epoch: int = -1,
-) -> bytes:
-    """Build one record batch (format v2) with the records at successive offsets. QUICK for small batches.
-
-    `compression` is none, gzip, snappy, lz4 or zstd; `level` is the codec's own (None: Kafka's default). Header keys
-    that are not UTF-8 are written with surrogateescape. Raises: ValueError (codec or level), TypeError, OverflowError.
-    """
-
-@final
-class RecordBatch:
-    """One batch as `decode_batches` found it. Timestamps are Unix milliseconds; -1: none."""
-
-    @property
-    def base_offset(self) -> int: ...
-    @property
-    def last_offset(self) -> int:
-        """Of the batch as it was built; compaction may have removed records at its end."""
-
-    @property
-    def partition_leader_epoch(self) -> int: ...
-    @property
-    def compression(self) -> str:
-        """none, gzip, snappy, lz4 or zstd."""
-
-    @property
-    def log_append_time(self) -> bool:
-        """Whether the broker set the timestamps."""
-
-    @property
-    def transactional(self) -> bool: ...
-    @property
-    def control(self) -> bool:
-        """The records are control records: transaction markers or the quorum's own."""
-
-    @property
-    def delete_horizon_ms(self) -> int | None:
-        """When compaction may drop the batch's tombstones or marker (KIP-534)."""
-
-    @property
-    def base_timestamp(self) -> int: ...
-    @property
-    def max_timestamp(self) -> int: ...
-    @property
-    def producer_id(self) -> int:
-        """-1: the producer was not idempotent."""
-
-    @property
-    def producer_epoch(self) -> int: ...
-    @property
-    def base_sequence(self) -> int: ...
-    @property
-    def size_bytes(self) -> int: ...
-    @property
-    def records(self) -> list[Record]: ...
-
-def decode_batches(data: bytes, *, check_crc: bool = True, expansion_limit_bytes: int = 104857600) -> list[RecordBatch]:
-    """Decode all whole batches of `data`; a cut last one, as fetches bring it, is passed over. QUICK for small data.
-
-    Raises: ValueError (a bad CRC, a corrupt batch, or one that expands beyond the limit; names the batch's offset).
-    """
-
-def murmur2(key: bytes) -> int:
-    """Kafka's hash of a key, signed: the default partitioner takes `(murmur2(key) & 0x7FFFFFFF) % count`. QUICK."""

@@ -14,6 +14,10 @@ Unverified: TypeAlias = tuple[int, int, int, str, int, int, list[tuple[str, int]
 """(session_id, request_id, api_version, transactional_id, producer_id, producer_epoch, partitions) of a Produce request
 with records of a transaction that is not known to be open in these partitions."""
 
+Written: TypeAlias = tuple[int, int, int, int, bytes]
+"""(standing_id, base_offset, monotonic ms, wall ms, said) of an append for a standing write: `said` are the bytes of
+the request's holes, one after the other."""
+
 class LogDirInfo(TypedDict):
     """One log directory."""
 
@@ -47,7 +51,7 @@ class DataPlaneMetrics(TypedDict):
     produce: ApiMetrics
     fetch: ApiMetrics
     answered: dict[int, int]
-    """Requests that standing answers answered, by API key."""
+    """Requests that standing answers answered or standing writes carried out, by API key."""
     fetches_parked: int
     stalls: int
     """Times that a connection had to wait because a log directory's tail was full."""

@@ -18,6 +18,7 @@ from ottla.coordinator.group import records
 from ottla.coordinator.group.config import ConsumerGroupConfig, GroupConfig
 from ottla.coordinator.group.consumer import ConsumerGroup
 from ottla.errors import ErrorCode
+from ottla.protocol.messages.offset_commit import OffsetCommitResponse
 from tests.unit.coordinator.group.consumers import Consumer, ConsumerContext
 from tests.unit.coordinator.group.context import GROUP
 
@@ -60,6 +61,10 @@ class ConsumerGroupModel(RuleBasedStateMachine):
         self.clients[3].regex = "t.*"
         self.committed_epoch = 0
         self.checked = 0
+        self.next_offset = 1
+        self.acknowledged = -1
+        self.committing: dict[int, int] = {}
+        """Offsets by the tokens of commits that are not answered yet."""
 
     clients_at = st.integers(0, CLIENTS - 1)
 
@@ -149,6 +154,34 @@ class ConsumerGroupModel(RuleBasedStateMachine):
                         client.take(response)
             self.group.advance(5_000)
 
+    @rule(at=clients_at, times=st.integers(1, 4), end=st.sampled_from(["committed", "held", "lost"]))
+    def commit_offsets(self, at: int, times: int, end: str) -> None:
+        """Commits that are alike go past the machine from the second on."""
+        client = self.clients[at]
+        for i in range(times):
+            if end != "committed" and i == times - 1:
+                self.group.holding = True
+            token = self.group.begin_commit(
+                {("t1", 0): self.next_offset},
+                member_id=client.member_id,
+                generation_id=client.epoch,
+                instance_id=client.instance_id,
+                stands=True,
+            )
+            self.committing[token] = self.next_offset
+            self.next_offset += 1
+        if end == "lost" and self.group.high_watermark < len(self.group.log):
+            self.group.lose_uncommitted()
+
+    def collect_commits(self) -> None:
+        for token in [token for token in self.committing if token in self.group.replies]:
+            offset, reply = self.committing.pop(token), self.group.replies.pop(token)
+            if reply.error is not ErrorCode.NONE:
+                continue
+            assert isinstance(reply.response, OffsetCommitResponse)
+            if reply.response.topics[0].partitions[0].error_code is ErrorCode.NONE:
+                self.acknowledged = max(offset, self.acknowledged)
+
     @rule(at=clients_at, is_for_a_while=st.booleans())
     def leave(self, at: int, is_for_a_while: bool) -> None:
         client = self.clients[at]
@@ -208,6 +241,7 @@ class ConsumerGroupModel(RuleBasedStateMachine):
         for client in self.clients:
             client.group = self.group
         self.checked = 0
+        self.committing.clear()
 
     @rule()
     def delete_group(self) -> None:
@@ -215,6 +249,7 @@ class ConsumerGroupModel(RuleBasedStateMachine):
             return
         if self.group.delete_groups(GROUP)[GROUP] is ErrorCode.NONE:
             self.committed_epoch = 0
+            self.acknowledged = -1
 
     @rule()
     def use_as_classic_group(self) -> None:
@@ -300,6 +335,12 @@ class ConsumerGroupModel(RuleBasedStateMachine):
     @invariant()
     def what_stands_is_what_the_machine_would_say(self) -> None:
         self.group.standing.check()
+        self.group.writes.check()
+
+    @invariant()
+    def acknowledged_offsets_stay(self) -> None:
+        self.collect_commits()
+        assert self.group.fetch_offsets().get(("t1", 0), -1) >= self.acknowledged
 
     @invariant()
     def a_group_is_of_one_kind(self) -> None:

@@ -138,14 +138,29 @@ class GroupCoordinatorModel(RuleBasedStateMachine):
             self.collect()
             client.reset()
 
-    @rule(at=clients_at, partition=st.integers(0, PARTITIONS - 1))
-    def commit_offset(self, at: int, partition: int) -> None:
-        client = self.clients[at]
+    @rule(
+        at=clients_at,
+        partition=st.integers(0, 1),
+        times=st.integers(1, 4),
+        end=st.sampled_from(["committed", "held", "lost"]),
+    )
+    def commit_offsets(self, at: int, partition: int, times: int, end: str) -> None:
+        """Commits that are alike go past the machine from the second on."""
+        for i in range(times):
+            if end != "committed" and i == times - 1:
+                self.group.holding = True
+            self.commit_offset(self.clients[at], partition)
+        if end == "lost" and self.group.high_watermark < len(self.group.log):
+            self.group.lose_uncommitted()
+            self.collect()
+
+    def commit_offset(self, client: Client, partition: int) -> None:
         token = self.group.begin_commit(
             {(TOPIC, partition): self.next_offset},
             member_id=client.member_id,
             generation_id=client.generation_id,
             instance_id=client.instance_id if client.generation_id >= 0 else None,
+            stands=True,
         )
         client.committing[token] = (partition, self.next_offset)
         self.next_offset += 1
@@ -274,6 +289,7 @@ class GroupCoordinatorModel(RuleBasedStateMachine):
     @invariant()
     def what_stands_is_what_the_machine_would_say(self) -> None:
         self.group.standing.check()
+        self.group.writes.check()
 
     @invariant()
     def generations_only_rise(self) -> None:

@@ -74,12 +74,14 @@ class Connection:
         "_sock",
         "_start",
         "_work",
+        "committed_shape",
         "listener_name",
         "local",
         "peer",
         "session_id",
         "software",
         "standing",
+        "standing_commit",
     )
 
     def __init__(
@@ -117,6 +119,10 @@ class Connection:
         """Name and version of the client's software (KIP-511)."""
         self.standing: Callable[[], None] | None = None
         """Withdraws the answer that the data plane gives to this client without asking."""
+        self.standing_commit: Callable[[], None] | None = None
+        """Has the data plane carry out no more of this client's commits."""
+        self.committed_shape: int | None = None
+        """Tells whether a commit is like the one before it."""
 
     def on_polled(self, *, is_over: bool, owed: list[Request]) -> None:
         """Take what the data plane said about this session."""
@@ -139,6 +145,7 @@ class Connection:
         if self._parked is not None:
             self._parked.drop()
         self.end_standing()
+        self.end_standing_commit()
         reason = reason or self._plane.close_reason(self.session_id)
         self._plane.close_session(self.session_id)
         self._sock.close()
@@ -149,6 +156,12 @@ class Connection:
     def end_standing(self) -> None:
         """No answer stands any more."""
         withdraw, self.standing = self.standing, None
+        if withdraw is not None:
+            withdraw()
+
+    def end_standing_commit(self) -> None:
+        """Commits are carried out in Python again."""
+        withdraw, self.standing_commit = self.standing_commit, None
         if withdraw is not None:
             withdraw()
 

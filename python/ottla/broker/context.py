@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ottla.broker.share_fetches import ShareFetches
     from ottla.broker.share_groups import ShareGroups
     from ottla.broker.share_partitions import SharePartitions
+    from ottla.broker.standing_commits import Committing
     from ottla.broker.standing_heartbeats import Beating
     from ottla.broker.transaction_coordinator import TransactionCoordinator
     from ottla.broker.transaction_markers import TransactionMarkers
@@ -77,8 +78,8 @@ class RequestContext:
     client_id: str | None
     now_ms: int
     wall_ms: int
-    beating: Beating | None = None
-    """Whose heartbeat it is, where the answer stands for all that are the same."""
+    stands: Beating | Committing | None = None
+    """What the request is, where the data plane may deal with the next ones that are like it."""
 
     def advertised_endpoint(self) -> tuple[str, int]:
         """The address at which this client reaches the broker."""

@@ -28,6 +28,7 @@ from ottla.protocol.messages.create_topics import (
 )
 
 if TYPE_CHECKING:
+    from ottla._native import Request, Written
     from ottla.broker.coordinator_runtime import CoordinatorRuntime
 
 log = EventLog("coordinated_topic")
@@ -43,11 +44,20 @@ class NativePartitionLog:
         self._compression = compression
         self._leader_epoch = leader_epoch
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether what is appended is compressed."""
+        return self._compression != "none"
+
+    def build(self, records: Sequence[CoordinatorRecord], *, wall_ms: int) -> bytes:
+        """The batch that `append` appends outside of transactions."""
+        return build_batch([(r.key, r.value, wall_ms, ()) for r in records], compression=self._compression)
+
     def append(self, records: Sequence[CoordinatorRecord], *, wall_ms: int, producer: Producer | None = None) -> int:
-        rows = [(r.key, r.value, wall_ms, ()) for r in records]
         if producer is None:
-            batch, guard = build_batch(rows, compression=self._compression), None
+            batch, guard = self.build(records, wall_ms=wall_ms), None
         else:
+            rows = [(r.key, r.value, wall_ms, ()) for r in records]
             guard = producer.guard
             batch = build_batch(
                 rows,
@@ -64,6 +74,39 @@ class NativePartitionLog:
     def append_marker(self, end: TransactionEnd, *, wall_ms: int) -> int:
         appended = self._partition.append_marker(**end._asdict(), wall_ms=wall_ms, leader_epoch=self._leader_epoch)
         return appended.offset
+
+    def let_write_stand(
+        self,
+        session_id: int,
+        standing_id: int,
+        request: Request,
+        response: bytes,
+        *,
+        batch: bytes,
+        holes: list[tuple[int, int, int]],
+        clocks: list[int],
+        timeout_ms: int,
+    ) -> None:
+        """As `ottla._native.Partition.let_write_stand`, in the epoch in which the shard was loaded."""
+        self._partition.let_write_stand(
+            session_id,
+            standing_id,
+            request,
+            response,
+            batch=batch,
+            holes=holes,
+            clocks=clocks,
+            leader_epoch=self._leader_epoch,
+            timeout_ms=timeout_ms,
+        )
+
+    def withdraw_writes(self, standing_ids: list[int]) -> None:
+        """As `ottla._native.Partition.withdraw_writes`."""
+        self._partition.withdraw_writes(standing_ids)
+
+    def take_written(self) -> tuple[int, list[Written]]:
+        """As `ottla._native.Partition.take_written`."""
+        return self._partition.take_written()
 
     async def read(self, offset: int, *, bytes_max: int) -> Sequence[RecordBatch]:
         data = await in_thread(functools.partial(self._partition.read_records, offset, max_bytes=bytes_max))
@@ -102,6 +145,8 @@ class CoordinatedTopic:
         self._creating = trio.Lock()
         self._led: dict[int, tuple[uuid.UUID, int]] = {}
         """Topic id and leader epoch of the partitions that this broker leads."""
+        self._logs: dict[int, NativePartitionLog] = {}
+        """Of these partitions."""
         self._partition_count = 0
 
     def follow(self, image: MetadataImage, *, compression: str) -> None:
@@ -118,7 +163,7 @@ class CoordinatedTopic:
             }
         self._partition_count = 0 if topic is None else len(topic.partitions)
         for partition in self._led.keys() - led.keys():
-            self._runtime.stop(partition)
+            self._stop(partition)
         for partition, lead in list(led.items()):
             if self._led.get(partition) != lead and not self._start(partition, lead[1], compression):
                 del led[partition]
@@ -129,11 +174,22 @@ class CoordinatedTopic:
         native = self._plane.partition(self.name, partition)
         if native is None:
             # It could not be opened, and whoever tried has said why: nobody coordinates what is in it until it can.
-            self._runtime.stop(partition)
+            self._stop(partition)
             return False
         native.watch()
-        self._runtime.start(partition, NativePartitionLog(native, compression=compression, leader_epoch=leader_epoch))
+        partition_log = self._logs[partition] = NativePartitionLog(
+            native, compression=compression, leader_epoch=leader_epoch
+        )
+        self._runtime.start(partition, partition_log)
         return True
+
+    def _stop(self, partition: int) -> None:
+        self._logs.pop(partition, None)
+        self._runtime.stop(partition)
+
+    def log_of(self, partition: int) -> NativePartitionLog | None:
+        """The log of a partition that this broker leads."""
+        return self._logs.get(partition)
 
     def leader_epoch(self, partition: int) -> int | None:
         """The epoch in which this broker leads a partition; None: it does not."""

@@ -70,6 +70,14 @@ class PartitionLog(Protocol):
         """(log start offset, high watermark, log end offset)."""
 
 
+class AppendedElsewhere(NamedTuple):
+    """What the data plane appended to a partition by itself, and the partition's high watermark."""
+
+    high_watermark: int
+    records: Sequence[LoadedRecord]
+    """By rising offset, without those that others of them have overtaken."""
+
+
 class _Parked(NamedTuple):
     """A request whose reply is not there yet."""
 
@@ -111,6 +119,7 @@ class CoordinatorRuntime(Generic[M]):
         on_decided: Callable[[int, M], None] | None = None,
         on_stopped: Callable[[int], None] = lambda _: None,
         before_tick: Callable[[int], None] = lambda _: None,
+        take_appended: Callable[[int], AppendedElsewhere | None] = lambda _: None,
         together: AbstractContextManager[None] | None = None,
         clock: Callable[[], Instant] = lambda: Instant(now_ms(), wall_ms()),
         to_trio_time: Callable[[int], float] = trio_time,
@@ -123,6 +132,8 @@ class CoordinatorRuntime(Generic[M]):
             on_decided: Told, by partition, whenever a machine has decided something: it may have work to hand out.
             on_stopped: Told of a partition that is not coordinated any more, or anew.
             before_tick: Called with the partition before its machine looks at its deadlines: to `inform` it.
+            take_appended: Asked, by partition, before anything else is done with a machine (see `catch_up`). None:
+                nothing can have been appended but from here.
             together: Around answers to many at a time.
             clock: Both clocks now.
             to_trio_time: The moment of a monotonic deadline on Trio's clock.
@@ -133,6 +144,7 @@ class CoordinatorRuntime(Generic[M]):
         self._on_decided = on_decided
         self._on_stopped = on_stopped
         self._before_tick = before_tick
+        self._take_appended = take_appended
         self._together = together or nullcontext()
         self._clock = clock
         self._to_trio_time = to_trio_time
@@ -248,6 +260,31 @@ class CoordinatorRuntime(Generic[M]):
         if self._served.get(served.partition) is served:
             self.start(served.partition, served.log)
 
+    def catch_up(self, partition: int) -> bool:
+        """Have the partition's machine take in what was appended elsewhere, as if it had been decided here.
+
+        Whatever is decided, read, told or written next must see it. Nothing can be appended elsewhere meanwhile: that
+        happens in this thread alone, where the data plane polls or goes on with a connection that was answered, which
+        is the last thing that is done here.
+
+        Returns: False: the machine broke by that, and is not there any more.
+        """
+        appended = self._take_appended(partition)
+        served = self._served.get(partition)
+        if appended is None or served is None or not served.shard.loaded:
+            return True
+        shard = served.shard
+        if not appended.records and appended.high_watermark <= shard.high_watermark:
+            return True
+        now = self._clock()
+        try:
+            shard.on_appended_elsewhere(appended.records)
+            self._carry_out(served, shard.on_high_watermark(appended.high_watermark, now), now)
+        except Exception as error:
+            self._give_up(served, error)
+            return False
+        return True
+
     # Requests
 
     async def ask(self, partition: int, decide: Callable[[M, int, Instant], Outcome]) -> object:
@@ -323,6 +360,7 @@ class CoordinatorRuntime(Generic[M]):
 
     def command(self, partition: int, decide: Callable[[M, Instant], Outcome]) -> None:
         """Let the machine decide on something that nobody waits for: now, or once it is loaded."""
+        self.catch_up(partition)
         served = self._served.get(partition)
         if served is None:
             return
@@ -333,6 +371,7 @@ class CoordinatorRuntime(Generic[M]):
         self._carry_out(served, served.shard.submit(decide(served.shard.machine, now), now), now)
 
     def _serving(self, partition: int) -> _Served[M]:
+        self.catch_up(partition)
         served = self._served.get(partition)
         if served is None:
             raise KafkaError(ErrorCode.NOT_COORDINATOR)
@@ -385,7 +424,7 @@ class CoordinatorRuntime(Generic[M]):
             return
         served.moved.set()
         served.moved = trio.Event()
-        if not served.shard.loaded:
+        if not served.shard.loaded or not self.catch_up(partition):
             return
         _, high_watermark, end_offset = served.log.offsets()
         now = self._clock()
@@ -393,6 +432,8 @@ class CoordinatorRuntime(Generic[M]):
             if end_offset < served.shard.end_offset:
                 error = ErrorCode.KAFKA_STORAGE_ERROR
                 self._carry_out(served, served.shard.on_rolled_back(end_offset, error, now), now)
+                if not self.catch_up(partition):
+                    return
             self._carry_out(served, served.shard.on_high_watermark(high_watermark, now), now)
         except Exception as error:
             self._give_up(served, error)
@@ -418,8 +459,9 @@ class CoordinatorRuntime(Generic[M]):
                     continue
                 try:
                     self._before_tick(served.partition)
-                    with self._together:
-                        self._carry_out(served, served.shard.on_tick(now), now)
+                    if self.catch_up(served.partition):
+                        with self._together:
+                            self._carry_out(served, served.shard.on_tick(now), now)
                 except Exception as error:
                     self._give_up(served, error)
 

@@ -75,12 +75,9 @@ class Dispatcher:
         except Exception as error:
             return self._encode(context, correlation_id, self._failed(context, error, started_ns))
         if isinstance(response, Later):
-            return response.then(partial(self._finish, context, correlation_id, started_ns))
+            return response.then(partial(self._finish, context, request, started_ns))
         self._count(context, started_ns)
-        answer = self._encode(context, correlation_id, response)
-        if context.beating is not None and isinstance(answer, bytes):
-            self._broker.coordinator.standing.let_stand(context.beating, connection, request, answer)
-        return answer
+        return self._answer(context, request, response)
 
     async def __call__(self, connection: Connection, request: Request) -> Answer:
         """Answer a request, whatever it takes."""
@@ -106,14 +103,21 @@ class Dispatcher:
         answer: Answer = await self._aside(body, partial(self._encode, context, correlation_id, response))
         return answer
 
-    def _finish(self, context: RequestContext, correlation_id: int, started_ns: int, get: Get) -> Answer:
+    def _answer(self, context: RequestContext, request: Request, response: Any) -> Answer:
+        """The answer; it may be the last of its kind that is made here."""
+        answer = self._encode(context, request[3], response)
+        if context.stands is not None and isinstance(answer, bytes):
+            self._broker.coordinator.let_stand(context.stands, context.connection, request, answer)
+        return answer
+
+    def _finish(self, context: RequestContext, request: Request, started_ns: int, get: Get) -> Answer:
         """The answer out of what a handler could not have at once."""
         try:
             response = get()
             self._count(context, started_ns)
         except Exception as error:
             response = self._failed(context, error, started_ns)
-        return self._encode(context, correlation_id, response)
+        return self._answer(context, request, response)
 
     def _learn(self, api: ApiKey) -> Handler:
         handler = self._handlers[api] = handler_of(api)

@@ -12,7 +12,8 @@ from ottla.broker.clock import now_ms
 from ottla.broker.coordinated_topic import CoordinatedTopic
 from ottla.broker.coordinator_runtime import CoordinatorRuntime
 from ottla.broker.metadata_publisher import Published
-from ottla.broker.standing_heartbeats import StandingHeartbeats
+from ottla.broker.standing_commits import Committing, StandingCommits
+from ottla.broker.standing_heartbeats import Beating, StandingHeartbeats
 from ottla.broker.together import Together
 from ottla.common.config import BrokerConfig
 from ottla.common.topics import CONSUMER_OFFSETS
@@ -22,6 +23,9 @@ from ottla.metadata.image import EMPTY_IMAGE, MetadataImage
 from ottla.protocol.messages.create_topics import CreateTopicsRequest, CreateTopicsResponse
 
 if TYPE_CHECKING:
+    from ottla._native import Request
+    from ottla.broker.connection import Connection
+    from ottla.broker.coordinator_runtime import AppendedElsewhere
     from ottla.coordinator.group.events import StatesInitializing
     from ottla.coordinator.group.machine import GroupMachine
     from ottla.coordinator.group.topic_metadata import Topics
@@ -72,6 +76,7 @@ class GroupCoordinator:
             on_decided=self._hand_out,
             on_stopped=self._on_stopped,
             before_tick=self._before_tick,
+            take_appended=self._take_appended,
             together=Together(plane),
         )
         self.standing = StandingHeartbeats(plane, self.runtime)
@@ -82,6 +87,9 @@ class GroupCoordinator:
             node_id=node_id,
             image=image,
             create_topics=create_topics,
+        )
+        self.commits = StandingCommits(
+            self.runtime, self.topic.log_of, write_timeout_ms=config.integer("offsets.commit.timeout.ms")
         )
 
     def _new_machine(self) -> GroupMachine:
@@ -97,15 +105,33 @@ class GroupCoordinator:
         changed = machine.table.take_changed()
         if changed:
             self.standing.withdraw_groups(partition, changed)
+            self.commits.withdraw_groups(partition, changed)
         for initializing in machine.share_heartbeats.take_initializations():
             if self.initialize_states is not None:
                 self.initialize_states(partition, initializing)
 
     def _on_stopped(self, partition: int) -> None:
         self.standing.withdraw_partition(partition)
+        self.commits.forget_partition(partition)
 
     def _before_tick(self, partition: int) -> None:
         self.standing.hear(partition)
+
+    def _take_appended(self, partition: int) -> AppendedElsewhere | None:
+        return self.commits.take_appended(partition)
+
+    def let_stand(
+        self, stands: Beating | Committing, connection: Connection, request: Request, response: bytes
+    ) -> None:
+        """Have the data plane deal with requests that are like this one, as far as it may."""
+        if isinstance(stands, Beating):
+            self.standing.let_stand(stands, connection, request, response)
+        else:
+            self.commits.let_stand(stands, connection, request, response)
+
+    def _withdraw_all(self) -> None:
+        self.standing.withdraw_all()
+        self.commits.withdraw_all()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.runtime.run(task_status=task_status)
@@ -126,7 +152,7 @@ class GroupCoordinator:
         self._configure(published.config, after, has_group_configs=has_group_configs)
         self._follow_topics(after)
         if before.features != after.features:
-            self.standing.withdraw_all()
+            self._withdraw_all()
         if before.topics is after.topics and not published.is_retry:
             return
         codec = CODECS[self._config.integer("offsets.topic.compression.codec")]
@@ -140,13 +166,13 @@ class GroupCoordinator:
         if config is self._config and not has_group_configs:
             return
         self._config = config
-        self.standing.withdraw_all()
+        self._withdraw_all()
         self.serves_consumer_groups = _serves_consumer_groups(config)
         changed = group_config(config, image)
         if changed != self._group_config:
             self._group_config = changed
             self.runtime.for_each_machine(lambda machine: machine.configure(changed))
-            self.standing.withdraw_all()
+            self._withdraw_all()
 
     def _follow_topics(self, image: MetadataImage) -> None:
         """Let the groups know of topics that came, went or changed."""
@@ -155,7 +181,7 @@ class GroupCoordinator:
             return
         topics = self._topics = type(before)(image, before)
         self.runtime.for_each_machine(lambda machine: machine.follow(topics))
-        self.standing.withdraw_all()
+        self._withdraw_all()
 
     # Finding the way
 

@@ -119,12 +119,13 @@ class Poller(trio.abc.Instrument):
         unverified: list[Unverified],
     ) -> None:
         with self._together:
+            # In this order: what a request sees must be neither older than what its client was told, nor lost.
+            for topic, partition in moved:
+                self._on_high_watermark(topic, partition)
             for session_id, is_over, owed in sessions:
                 connection = self._connections.get(session_id)
                 if connection is not None:
                     connection.on_polled(is_over=is_over, owed=owed)
-            for topic, partition in moved:
-                self._on_high_watermark(topic, partition)
         if unverified:
             assert self._verify is not None, "whoever calls verify_transactions answers"
             self._verify(unverified)

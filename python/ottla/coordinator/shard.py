@@ -214,6 +214,11 @@ class Shard(Generic[M]):
         """One past the last record that was replayed: where loading continues."""
         return self._end_offset
 
+    @property
+    def high_watermark(self) -> int:
+        """What is known of it."""
+        return self._high_watermark
+
     # Loading
 
     def load(
@@ -269,6 +274,15 @@ class Shard(Generic[M]):
         self._park(write, now)
         self._park_recordless(now)
         return self._release(now)
+
+    def on_appended_elsewhere(self, records: Sequence[LoadedRecord]) -> None:
+        """Somebody has appended records, by rising offset, as this machine would have; there may be others between them
+        that they have overtaken. `on_high_watermark` follows."""
+        assert not self._queue, "what was decided before is appended before"
+        for record in records:
+            assert record.offset >= self._end_offset, "offsets only rise"
+            self.machine.replay(record)
+            self._end_offset = record.offset + 1
 
     def on_append_failed(self, error: ErrorCode, now: Instant) -> list[Reply]:
         """The records of `next_append` were refused: nothing of them is in the log."""

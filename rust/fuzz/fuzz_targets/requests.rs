@@ -42,10 +42,11 @@ fuzz_target!(|data: &[u8]| {
         session.frames().push(BytesMut::from(piece));
         while let Some(step) = session.next_step() {
             match step {
-                Step::Owed(owed) => {
+                Step::Owed(owed) | Step::Write(owed) => {
                     session.reply(owed.request_id, Some(b"answer"));
                 }
                 Step::Native(native) => read(&native.frame),
+                Step::Answered { .. } => {}
             }
         }
         assert!(session.frames().buffered_bytes() <= stream.len());

@@ -39,7 +39,7 @@ const WARM_THREADS: usize = 2;
 /// What every response header begins with.
 const CORRELATION_ID_BYTES: usize = 4;
 
-type RequestTuple = (u64, i16, i16, i32, Option<String>, Py<PyBytes>);
+pub type RequestTuple = (u64, i16, i16, i32, Option<String>, Py<PyBytes>);
 type UnverifiedTuple = (SessionId, u64, i16, String, i64, i16, Vec<(String, i32)>);
 type Polled = (
     Vec<(SessionId, bool, Vec<RequestTuple>)>,
@@ -147,15 +147,13 @@ impl DataPlane {
         response: &[u8],
     ) -> PyResult<()> {
         let (_, api_key, api_version, _, client_id, body) = request;
-        let response = response.get(CORRELATION_ID_BYTES..);
-        let response = response.ok_or_else(|| PyValueError::new_err("a response begins with a correlation id"))?;
         let standing = Standing {
             id: standing_id,
             api_key,
             api_version,
             client_id,
             body: body.as_bytes(py).to_vec(),
-            response: response.to_vec(),
+            response: behind_correlation_id(response)?.to_vec(),
             given_ms: None,
         };
         self.plane.lock().core.let_stand(session_id, standing);
@@ -513,6 +511,12 @@ impl DataPlane {
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         metrics::as_dict(py, &self.plane)
     }
+}
+
+/// The part of a response that is the same for all requests that are.
+pub fn behind_correlation_id(response: &[u8]) -> PyResult<&[u8]> {
+    let rest = response.get(CORRELATION_ID_BYTES..);
+    rest.ok_or_else(|| PyValueError::new_err("a response begins with a correlation id"))
 }
 
 /// A wait without an end is infinite in Python.

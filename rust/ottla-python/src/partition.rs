@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use ottla_core::data_plane::{SessionId, Written};
 use ottla_core::partition::{
     AppendState, Appended, EpochEndOffset, Partition as CorePartition, PartitionOffsets as CoreOffsets,
 };
 use ottla_core::record::control::{MarkerType, TransactionMarker};
 use ottla_core::record::validate::{Origin, validate_produce};
+use ottla_core::session::standing::StandingId;
+use ottla_core::session::standing_write::{Example, Hole, StandingWrite};
 use ottla_core::storage::producer_state::Checks;
 use ottla_core::storage::verification::{Guard, Verified};
 use ottla_core::types::Isolation;
@@ -15,11 +18,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::data_plane::{RequestTuple, behind_correlation_id};
 use crate::errors::{into_py, kafka_error};
 use crate::plane::Plane;
 
 const KAFKA_STORAGE_ERROR: i16 = 56;
 
+type WrittenTuple = (StandingId, i64, i64, i64, Py<PyBytes>);
 type BatchTuple = (i64, i64, usize, bool);
 type ProducerTuple = (i64, i16, i32, i64, i32, i64);
 
@@ -146,6 +151,66 @@ impl Partition {
         };
         let appended = appended.map_err(|error| into_py(py, &error))?;
         Ok((appended.base_offset, appended.last_offset))
+    }
+
+    #[pyo3(signature = (session_id, standing_id, request, response, *, batch, holes, clocks, leader_epoch, timeout_ms))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments in Python
+    fn let_write_stand(
+        &self,
+        py: Python<'_>,
+        session_id: SessionId,
+        standing_id: StandingId,
+        request: RequestTuple,
+        response: &[u8],
+        batch: &[u8],
+        holes: Vec<(usize, usize, usize)>,
+        clocks: Vec<usize>,
+        leader_epoch: i32,
+        timeout_ms: i64,
+    ) -> PyResult<()> {
+        let (_, api_key, api_version, _, client_id, body) = request;
+        let holes = holes.into_iter().map(|(request_at, batch_at, size_bytes)| Hole {
+            request_at,
+            batch_at,
+            size_bytes,
+        });
+        let example = Example {
+            api_key,
+            api_version,
+            client_id,
+            body: body.as_bytes(py).to_vec(),
+            response: behind_correlation_id(response)?.to_vec(),
+            batch: batch.to_vec(),
+            holes: holes.collect(),
+            clocks,
+        };
+        let write = StandingWrite::new(standing_id, self.core.id(), leader_epoch, timeout_ms, example)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        self.plane.lock().core.let_write_stand(session_id, write);
+        Ok(())
+    }
+
+    fn withdraw_writes(&self, standing_ids: Vec<StandingId>) {
+        let core = &mut self.plane.lock().core;
+        for standing_id in standing_ids {
+            core.withdraw_write(standing_id);
+        }
+    }
+
+    fn take_written(&self, py: Python<'_>) -> (i64, Vec<WrittenTuple>) {
+        let taken = self.plane.lock().core.take_written(self.core.id());
+        let (high_watermark, written) = taken.unwrap_or_else(|| (self.core.offsets().high_watermark, Vec::new()));
+        let written = written.into_iter().map(|written| {
+            let Written {
+                id,
+                base_offset,
+                now_ms,
+                wall_ms,
+                said,
+            } = written;
+            (id, base_offset, now_ms, wall_ms, PyBytes::new(py, &said).unbind())
+        });
+        (high_watermark, written.collect())
     }
 
     #[pyo3(signature = (*, producer_id, producer_epoch, commit, coordinator_epoch, transaction_version, wall_ms, leader_epoch=None))]

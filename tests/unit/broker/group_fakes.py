@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import trio
 
-from ottla.broker.coordinator_runtime import CoordinatorRuntime
+from ottla.broker.coordinator_runtime import AppendedElsewhere, CoordinatorRuntime
 from ottla.broker.handlers import handler_of, respond
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import GroupConfig
@@ -100,12 +100,17 @@ class FakeLog:
 class FakeCoordinator:
     """As `GroupCoordinator`, over such logs."""
 
-    def __init__(self, config: GroupConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: GroupConfig | None = None,
+        take_appended: Callable[[int], AppendedElsewhere | None] = lambda _: None,
+    ) -> None:
         self.logs = [FakeLog() for _ in range(PARTITIONS)]
         self.runtime: CoordinatorRuntime[GroupMachine] = CoordinatorRuntime(
             CONSUMER_OFFSETS,
             lambda: GroupMachine(config or GroupConfig()),
             write_timeout_ms=5_000,
+            take_appended=take_appended,
             clock=instant,
             to_trio_time=lambda deadline_ms: deadline_ms / 1000,
         )

@@ -53,7 +53,7 @@ def handle_consumer_group_heartbeat(
     if not isinstance(response, Later) and coordinator.runtime.look(
         partition, lambda machine, _: machine.heartbeats.is_settled(request, caller_of(context, 0, is_named=True))
     ):
-        context.beating = Beating(partition, request.group_id, request.member_id)
+        context.stands = Beating(partition, request.group_id, request.member_id)
     return cast("ConsumerGroupHeartbeatResponse | Later", response)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ottla.broker.context import RequestContext
 from ottla.broker.handlers.entries import merged
 from ottla.broker.later import Get, Later, finished
+from ottla.broker.standing_commits import Committing
 from ottla.broker.standing_heartbeats import Beating
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.machine import GroupMachine
@@ -152,7 +153,7 @@ def handle_heartbeat(context: RequestContext, request: HeartbeatRequest) -> Hear
             request.group_id, request.member_id, request.group_instance_id, request.generation_id, now
         )
         if error is ErrorCode.NONE and membership.is_settled(request.group_id):
-            context.beating = Beating(partition, request.group_id, request.member_id)
+            context.stands = Beating(partition, request.group_id, request.member_id)
         return error
 
     try:
@@ -217,6 +218,7 @@ def handle_offset_commit(context: RequestContext, request: OffsetCommitRequest) 
         retention_time_ms=request.retention_time_ms,
         topics=tuple(accepted),
     )
+    coordinator = _coordinator(context)
 
     def finish(get: Get) -> OffsetCommitResponse:
         try:
@@ -224,6 +226,10 @@ def handle_offset_commit(context: RequestContext, request: OffsetCommitRequest) 
         except KafkaError as failure:
             response = commit_error(passed_on, failure.code)
         if not refused:
+            if context.broker.metadata.image.topics is image.topics and _all_accepted(response):
+                partition = coordinator.partition_for(request.group_id)
+                caller = caller_of(context, 0, is_named=True)
+                context.stands = Committing(partition, request, passed_on, caller)
             return response
         return OffsetCommitResponse(topics=merged(refused, response.topics, key))
 
@@ -233,6 +239,10 @@ def handle_offset_commit(context: RequestContext, request: OffsetCommitRequest) 
         )
 
     return finished(ask, finish)
+
+
+def _all_accepted(response: OffsetCommitResponse) -> bool:
+    return all(p.error_code is ErrorCode.NONE for t in response.topics for p in t.partitions)
 
 
 async def handle_offset_fetch(context: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse:

@@ -90,6 +90,19 @@ class Offsets:
             )
         return Outcome().write(writes, Reply(caller.token, OffsetCommitResponse(topics=tuple(topics))))
 
+    def is_settled(self, request: OffsetCommitRequest, caller: Caller) -> bool:
+        """Whether a commit that was carried out a moment ago is carried out so again and again, whatever its offsets
+        are, until something happens to the group."""
+        group = self._table.groups.get(request.group_id)
+        if self._table.consumers.get(request.group_id) is None and (
+            group is None or group.state not in (GroupState.EMPTY, GroupState.STABLE)
+        ):
+            return False
+        if request.retention_time_ms != -1 or self._check_commit(request, caller) is not ErrorCode.NONE:
+            return False
+        metadata_max = self._rebalancing.config.offset_metadata_max_bytes
+        return all(utf16_length(p.committed_metadata) <= metadata_max for t in request.topics for p in t.partitions)
+
     def _check_commit(self, request: OffsetCommitRequest, caller: Caller) -> ErrorCode:
         if self._table.shares.get(request.group_id) is not None:
             return ErrorCode.GROUP_ID_NOT_FOUND  # its offsets are the share coordinator's

@@ -43,7 +43,7 @@ pub struct Metrics {
     pub produce: ApiMetrics,
     /// Of Fetch.
     pub fetch: ApiMetrics,
-    /// Requests that standing answers answered, by API key.
+    /// Requests that standing answers answered or standing writes carried out, by API key.
     pub answered: BTreeMap<i16, u64>,
     /// Fetches that had to wait.
     pub fetches_parked: u64,

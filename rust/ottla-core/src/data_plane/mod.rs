@@ -11,6 +11,7 @@ mod options;
 mod produce;
 pub mod rules;
 mod standing;
+mod standing_writes;
 mod transactions;
 pub mod validation;
 
@@ -20,10 +21,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 pub use self::options::Options;
+pub use self::standing_writes::Written;
 pub use self::transactions::{Refused, Unverified};
 
 use self::metrics::Metrics;
 use self::rules::ProduceRules;
+use self::standing_writes::Writes;
 use self::validation::Validator;
 use crate::error::Result;
 use crate::partition::{Appended, Partition};
@@ -63,6 +66,8 @@ pub struct Attached {
     fetchers: HashMap<SessionId, usize>,
     /// How many want to know when the high watermark moves.
     watchers: u32,
+    /// What was appended for standing writes.
+    writes: Writes,
 }
 
 impl Attached {
@@ -104,6 +109,8 @@ pub struct DataPlane {
     unverified: Vec<Unverified>,
     /// Sessions by the answers that stand in them.
     standing: HashMap<StandingId, SessionId>,
+    /// Sessions and partitions by the standing writes of these sessions to these partitions.
+    standing_writes: HashMap<StandingId, (SessionId, PartitionId)>,
     metrics: Metrics,
 }
 
@@ -134,6 +141,7 @@ impl DataPlane {
             verifies_transactions: true,
             unverified: Vec::new(),
             standing: HashMap::new(),
+            standing_writes: HashMap::new(),
             metrics: Metrics::default(),
         }
     }
@@ -155,6 +163,9 @@ impl DataPlane {
         if let Some(standing) = session.let_stand(None) {
             self.standing.remove(&standing.id);
         }
+        if let Some(write) = session.let_write_stand(None) {
+            self.standing_writes.remove(&write.id);
+        }
         for (slot_id, slot) in session.slots() {
             match slot {
                 Slot::Produce(pending) => {
@@ -167,6 +178,9 @@ impl DataPlane {
                             entry.attached.fetchers.remove(&session_id);
                         }
                     }
+                }
+                Slot::Write(pending) => {
+                    self.deadlines.remove(&(pending.deadline_ms, session_id, slot_id));
                 }
                 Slot::Ready(_) | Slot::Owed | Slot::Validating(_) | Slot::Verifying(_) => {}
             }
@@ -276,17 +290,21 @@ impl DataPlane {
         let mut is_corked = false;
         for _ in 0..requests_max {
             let step = self.sessions.get_mut(&session_id).and_then(Session::next_step);
+            let appends = match &step {
+                Some(Step::Native(request)) => request.api_key == PRODUCE,
+                Some(Step::Write(_)) => true,
+                _ => false,
+            };
+            if appends && !std::mem::replace(&mut is_corked, true) {
+                // The writers take the appends of all these requests together.
+                self.cork(true);
+            }
             match step {
                 None => break,
                 Some(Step::Owed(request)) => owed.push(request),
                 Some(Step::Answered { api_key }) => self.on_answered(session_id, api_key, now),
-                Some(Step::Native(request)) if request.api_key == PRODUCE => {
-                    if !std::mem::replace(&mut is_corked, true) {
-                        // The writers take the appends of all these requests together.
-                        self.cork(true);
-                    }
-                    self.on_produce(session_id, request, now);
-                }
+                Some(Step::Write(request)) => owed.extend(self.on_write(session_id, request, now)),
+                Some(Step::Native(request)) if request.api_key == PRODUCE => self.on_produce(session_id, request, now),
                 Some(Step::Native(request)) => self.on_fetch(session_id, &request, now),
             }
         }
@@ -379,6 +397,7 @@ impl DataPlane {
         {
             Some(Slot::Produce(_)) => self.on_produce_timeout(session_id, slot_id, now),
             Some(Slot::Fetch(_)) => self.complete_fetch(session_id, slot_id, now),
+            Some(Slot::Write(_)) => self.hand_back(session_id, slot_id),
             _ => {}
         }
     }
@@ -386,8 +405,9 @@ impl DataPlane {
     /// The high watermark of a partition moved, or (`failed`) appends were lost.
     fn on_progress(&mut self, id: PartitionId, failed: bool, now: Now) {
         self.acknowledge(id, failed, now);
+        let is_news = self.settle_writes(id, failed);
         self.wake_fetchers(id, failed, now);
-        if self.table.get(id).is_some_and(|entry| entry.attached.watchers > 0) {
+        if is_news && self.table.get(id).is_some_and(|entry| entry.attached.watchers > 0) {
             self.moved.insert(id);
         }
     }
@@ -438,6 +458,7 @@ impl DataPlane {
         let partition = Arc::clone(&self.table.get(id)?.partition);
         let fetchers = self.take_fetchers(id);
         self.abandon(id, now);
+        self.abandon_writes(id);
         self.table.remove(id);
         for (session_id, slot_id) in fetchers {
             self.complete_fetch(session_id, slot_id, now);

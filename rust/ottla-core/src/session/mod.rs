@@ -8,4 +8,5 @@ pub mod output;
 pub mod pipeline;
 pub mod produce;
 pub mod standing;
+pub mod standing_write;
 pub mod waiting;

@@ -15,7 +15,8 @@ use super::frame::FrameReader;
 use super::header::{FETCH, PRODUCE, RequestHeader};
 use super::output::{Chunk, Output};
 use super::standing::Standing;
-use super::waiting::{ParkedFetch, PendingProduce, PreparedProduce, VerifyingProduce};
+use super::standing_write::StandingWrite;
+use super::waiting::{ParkedFetch, PendingProduce, PendingWrite, PreparedProduce, VerifyingProduce};
 use crate::wire::Reader;
 
 /// Produce requests of one connection that may be unacknowledged at a time.
@@ -66,6 +67,8 @@ pub enum Step {
     Owed(OwedRequest),
     /// Serve this.
     Native(NativeRequest),
+    /// Carry this out as the standing write says, or hand it to Python: it has its slot.
+    Write(OwedRequest),
     /// A request of this API is answered already, by the standing answer.
     Answered {
         /// Which API.
@@ -91,6 +94,8 @@ pub enum Slot {
     Produce(Box<PendingProduce>),
     /// Waits for bytes.
     Fetch(Box<ParkedFetch>),
+    /// Waits for what it appended to be committed.
+    Write(Box<PendingWrite>),
 }
 
 impl Slot {
@@ -98,7 +103,7 @@ impl Slot {
     fn blocks(&self) -> bool {
         matches!(
             self,
-            Self::Owed | Self::Validating(_) | Self::Verifying(_) | Self::Fetch(_)
+            Self::Owed | Self::Validating(_) | Self::Verifying(_) | Self::Fetch(_) | Self::Write(_)
         )
     }
 }
@@ -122,6 +127,10 @@ pub struct Session {
     held: Option<NativeRequest>,
     /// The answer that is given without asking anybody.
     standing: Option<Box<Standing>>,
+    /// How requests are carried out without asking anybody.
+    standing_write: Option<Box<StandingWrite>>,
+    /// A request that could not be carried out so after all.
+    handed_back: Option<OwedRequest>,
     close_reason: Option<String>,
     end_of_input: bool,
     /// In the data plane's list of sessions that somebody must look at.
@@ -139,6 +148,8 @@ impl Session {
             in_flight_bytes: 0,
             held: None,
             standing: None,
+            standing_write: None,
+            handed_back: None,
             close_reason: None,
             end_of_input: false,
             is_touched: false,
@@ -225,7 +236,7 @@ impl Session {
 
     /// Whether `next_step` would return something.
     pub fn can_step(&self) -> bool {
-        self.close_reason.is_none() && self.may_start()
+        self.handed_back.is_some() || (self.close_reason.is_none() && self.may_start())
     }
 
     fn may_start(&self) -> bool {
@@ -241,6 +252,9 @@ impl Session {
 
     /// The next request, if one is here and its turn has come. An owed request has its slot already.
     pub fn next_step(&mut self) -> Option<Step> {
+        if let Some(request) = self.handed_back.take() {
+            return Some(Step::Owed(request));
+        }
         if self.close_reason.is_some() || !(self.may_start() || self.frames.is_refused()) {
             return None;
         }
@@ -284,18 +298,25 @@ impl Session {
             self.complete(slot_id, vec![answer]);
             return Ok(Some(Step::Answered { api_key }));
         }
+        let write = self.standing_write.as_ref();
+        let is_to_be_written = write.is_some_and(|write| write.is_for(&header, &frame[body_position..]));
         let client_id = header.client_id.map(Cow::into_owned);
         let request_id = self.place(Slot::Owed, frame.len());
         let mut body = frame;
         let _header = body.split_to(body_position);
-        Ok(Some(Step::Owed(OwedRequest {
+        let request = OwedRequest {
             request_id,
             api_key,
             api_version,
             correlation_id,
             client_id,
             body,
-        })))
+        };
+        Ok(Some(if is_to_be_written {
+            Step::Write(request)
+        } else {
+            Step::Owed(request)
+        }))
     }
 
     /// Give an answer again to all requests that are the same, until another one or None takes its place; returns the
@@ -307,6 +328,30 @@ impl Session {
     /// The answer that stands.
     pub fn standing(&mut self) -> Option<&mut Standing> {
         self.standing.as_deref_mut()
+    }
+
+    /// Carry out requests so, until something else or None takes its place; returns what was there before.
+    pub fn let_write_stand(&mut self, write: Option<Box<StandingWrite>>) -> Option<Box<StandingWrite>> {
+        std::mem::replace(&mut self.standing_write, write)
+    }
+
+    /// How requests are carried out.
+    pub fn standing_write(&self) -> Option<&StandingWrite> {
+        self.standing_write.as_deref()
+    }
+
+    /// What was appended for a request will not be answered for: Python owes the answer, as if nothing had been done.
+    /// Returns when its wait would have ended; None: nothing waits there.
+    pub fn hand_back(&mut self, slot_id: u64) -> Option<i64> {
+        let slot = self.slot(slot_id)?;
+        if !matches!(slot, Slot::Write(_)) {
+            return None;
+        }
+        let Slot::Write(pending) = std::mem::replace(slot, Slot::Owed) else {
+            return None;
+        };
+        self.handed_back = Some(pending.request);
+        Some(pending.deadline_ms)
     }
 
     /// Keep a Produce request until there is room for its records.

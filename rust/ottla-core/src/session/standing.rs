@@ -39,11 +39,16 @@ impl Standing {
 
     /// The answer as a frame, size included.
     pub fn frame(&self, correlation_id: i32) -> Vec<u8> {
-        let size = 4 + self.response.len();
-        let mut frame = Vec::with_capacity(4 + size);
-        frame.extend_from_slice(&(size as u32).to_be_bytes());
-        frame.extend_from_slice(&correlation_id.to_be_bytes());
-        frame.extend_from_slice(&self.response);
-        frame
+        framed(&self.response, correlation_id)
     }
+}
+
+/// A response behind its correlation id as a frame, size included.
+pub(super) fn framed(response: &[u8], correlation_id: i32) -> Vec<u8> {
+    let size = 4 + response.len();
+    let mut frame = Vec::with_capacity(4 + size);
+    frame.extend_from_slice(&(size as u32).to_be_bytes());
+    frame.extend_from_slice(&correlation_id.to_be_bytes());
+    frame.extend_from_slice(response);
+    frame
 }

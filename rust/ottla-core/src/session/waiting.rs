@@ -1,6 +1,7 @@
 //! What a reply waits for.
 
 use super::fetch_session::Fetch;
+use super::pipeline::OwedRequest;
 use super::produce::{PartitionResponse, TopicResponse};
 use crate::data_plane::validation::Checked;
 use crate::partition::Appended;
@@ -103,6 +104,17 @@ pub struct PendingProduce {
     pub topics: Vec<TopicResponse>,
     /// What is still missing.
     pub unacknowledged: Vec<Unacknowledged>,
+}
+
+/// A request that was carried out as its session's standing write says: the append is in the log's tail.
+#[derive(Debug)]
+pub struct PendingWrite {
+    /// The request, for whoever is to deal with it if the append is lost or takes too long.
+    pub request: OwedRequest,
+    /// When that is.
+    pub deadline_ms: i64,
+    /// The answer if all goes well, as a frame.
+    pub reply: Vec<u8>,
 }
 
 /// The bounds of a Fetch request.

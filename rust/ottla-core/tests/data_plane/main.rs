@@ -8,3 +8,4 @@ mod input;
 mod producing;
 mod support;
 mod transactions;
+mod writing;

@@ -245,7 +245,7 @@ pub fn records(values: &[&[u8]], compression: Compression) -> Vec<u8> {
     .expect("small")
 }
 
-fn framed(api_key: i16, version: i16, correlation_id: i32, body: Writer) -> Vec<u8> {
+pub fn framed(api_key: i16, version: i16, correlation_id: i32, body: Writer) -> Vec<u8> {
     let mut out = Writer::default();
     out.i32(0);
     out.i16(api_key);

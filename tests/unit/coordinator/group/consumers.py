@@ -78,7 +78,7 @@ class ConsumerContext(GroupContext):
         """The cluster has these topics from now on."""
         self.image = image(counts, offset=getattr(self, "image", MetadataImage()).offset + 1, **options)
         self.machine.follow(Topics(self.image, self.machine.heartbeats.topics))
-        self.standing.withdraw_all()
+        self.withdraw_all()
 
     def restarted(self) -> ConsumerContext:
         other = ConsumerContext(self.log[: self.high_watermark], config=self.config)

@@ -8,15 +8,17 @@ commits at once unless `holding_commits`, and refuses appends while `append_erro
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ottla.coordinator.group.caller import Caller
+from ottla.coordinator.group.commit_pattern import CommitPattern, request_holes
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.machine import GroupMachine
-from ottla.coordinator.shard import CoordinatorRecord, Instant, LoadedRecord, Outcome, Reply, Shard
+from ottla.coordinator.shard import CoordinatorRecord, Instant, LoadedRecord, Outcome, Producer, Reply, Shard
 from ottla.errors import ErrorCode
+from ottla.protocol.codec import decode_request, encode_request
 from ottla.protocol.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse
 from ottla.protocol.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberIdentity
 from ottla.protocol.messages.offset_commit import (
@@ -37,7 +39,9 @@ from ottla.protocol.messages.offset_fetch import (
     OffsetFetchResponseGroup,
 )
 from ottla.protocol.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse
+from ottla.protocol.versions import ApiKey
 from tests.unit.coordinator.group.standing import Key, StandingBeats
+from tests.unit.coordinator.group.standing_writes import Asked, StandingWrites, Stands
 
 WALL_START_MS = 1_750_000_000_000
 WRITE_TIMEOUT_MS = 5_000
@@ -80,6 +84,9 @@ class GroupContext:
         self._tokens = 0
         self.machine = GroupMachine(self.config)
         self.standing = StandingBeats(self.machine)
+        self.writes = StandingWrites(self.machine)
+        self._to_stand: dict[int, tuple[Key, Asked]] = {}
+        """Commits that are to stand once they are answered, by token."""
         self.shard = Shard(self.machine, write_timeout_ms=WRITE_TIMEOUT_MS)
         self.shard.load(
             [LoadedRecord(offset, r.key, r.value) for offset, r in enumerate(self.log)],
@@ -99,6 +106,7 @@ class GroupContext:
         while (deadline_ms := self.shard.next_deadline_ms()) is not None and deadline_ms <= end_ms:
             self._move_to(max(self.now_ms, deadline_ms))
             self.standing.hear()
+            self.catch_up()
             self._take(self.shard.on_tick(self.now))
         self._move_to(end_ms)
 
@@ -120,7 +128,11 @@ class GroupContext:
         self.commit()
 
     def commit(self, up_to: int | None = None) -> None:
+        before = self.high_watermark
         self.high_watermark = len(self.log) if up_to is None else up_to
+        if self._settle_writes() == self.high_watermark - before > 0:
+            return  # nobody is told
+        self.catch_up()
         self._take(self.shard.on_high_watermark(self.high_watermark, self.now))
 
     def commit_batches(self, count: int) -> None:
@@ -131,29 +143,67 @@ class GroupContext:
     def lose_uncommitted(self, error: ErrorCode = ErrorCode.KAFKA_STORAGE_ERROR) -> None:
         del self.log[self.high_watermark :]
         self.batch_ends = [end for end in self.batch_ends if end <= self.high_watermark]
+        handed_back = self.writes.lose()
+        self.catch_up()
         self._take(self.shard.on_rolled_back(self.high_watermark, error, self.now))
+        for request, caller in handed_back:
+            self.catch_up()
+            self.run(self.machine.offsets.commit(request, caller, self.now))
+
+    def catch_up(self) -> None:
+        """Have the machine take in what was appended without it, as `CoordinatorRuntime.catch_up` does."""
+        taken = self.writes.take()
+        if taken:
+            self.shard.on_appended_elsewhere(taken)
+            self._take(self.shard.on_high_watermark(self.high_watermark, self.now))
+
+    def withdraw_all(self) -> None:
+        """Something happens that may concern any group."""
+        self.standing.withdraw_all()
+        self.writes.withdraw_all()
+
+    def _settle_writes(self) -> int:
+        """Answer what was appended without the machine; returns how many offsets it has heard nothing of."""
+        answers, unknown = self.writes.settle(self.high_watermark)
+        for token, response in answers:
+            self._note_reply(Reply(token, response))
+        return unknown
+
+    def _note_reply(self, reply: Reply) -> None:
+        assert reply.token not in self.answered, "a request was answered twice"
+        self.answered.add(reply.token)
+        self.replies[reply.token] = reply
 
     def _take(self, replies: list[Reply]) -> None:
+        answered: list[Reply] = []
         while True:
             for reply in replies:
-                assert reply.token not in self.answered, "a request was answered twice"
-                self.answered.add(reply.token)
-                self.replies[reply.token] = reply
+                self._note_reply(reply)
+                answered.append(reply)
             records = self.shard.next_append()
             if records is None:
-                self.standing.after_decision()
+                changed = self.machine.table.take_changed()
+                self.standing.withdraw(changed)
+                self.writes.withdraw(changed)
+                for reply in answered:
+                    self._let_commit_stand(reply)
                 return
             if self.append_error is not None:
                 replies = self.shard.on_append_failed(self.append_error, self.now)
                 continue
-            base_offset = len(self.log)
-            self.log += records
+            base_offset = self._append(records, self.shard.next_producer())
             self.appends += 1
-            self.batch_ends.append(len(self.log))
             replies = self.shard.on_appended(base_offset, self.now)
             if not self.holding:
                 self.high_watermark = len(self.log)
                 replies += self.shard.on_high_watermark(self.high_watermark, self.now)
+
+    def _append(self, records: Sequence[CoordinatorRecord], producer: Producer | None = None) -> int:
+        """Append a batch; returns its base offset."""
+        base_offset = len(self.log)
+        self.log += records
+        self.batch_ends.append(len(self.log))
+        return base_offset
 
     def run(self, outcome: Outcome) -> None:
         self._take(self.shard.submit(outcome, self.now))
@@ -161,6 +211,7 @@ class GroupContext:
     # Requests
 
     def caller(self, *, version: int, client_id: str = "client") -> Caller:
+        self.catch_up()
         self._tokens += 1
         return Caller(
             token=self._tokens,
@@ -259,6 +310,7 @@ class GroupContext:
     def heartbeat(
         self, member_id: str, generation_id: int, *, group_id: str = GROUP, instance_id: str | None = None
     ) -> ErrorCode:
+        self.catch_up()
         return self.machine.membership.heartbeat(group_id, member_id, instance_id, generation_id, self.now)
 
     def standing_heartbeat(
@@ -310,8 +362,9 @@ class GroupContext:
         retention_ms: int = -1,
         topic_id: uuid.UUID | None = None,
         version: int = 9,
+        stands: bool = False,
     ) -> int:
-        caller = self.caller(version=version)
+        """Args: stands: Where commits like this one stand the machine does not see it; else they may from then on."""
         topics: dict[str, list[OffsetCommitRequestPartition]] = {}
         for (topic, partition), offset in offsets.items():
             topics.setdefault(topic, []).append(
@@ -332,8 +385,47 @@ class GroupContext:
                 OffsetCommitRequestTopic(name=t, topic_id=topic_id, partitions=tuple(p)) for t, p in topics.items()
             ),
         )
+        key = Key("commit", (version, group_id, member_id, generation_id, instance_id, metadata, tuple(offsets)))
+        found = self.writes.find(key) if stands and self.append_error is None else None
+        if found is not None:
+            return self._write(key, found, request, version)
+        caller = self.caller(version=version)
+        if stands:
+            self._to_stand[caller.token] = key, Asked(request, caller)
         self.run(self.machine.offsets.commit(request, caller, self.now))
         return caller.token
+
+    def _write(self, key: Key, stands: Stands, request: OffsetCommitRequest, version: int) -> int:
+        """Carry a commit out without the machine; returns its token."""
+        self._tokens += 1
+        caller = Caller(self._tokens, version, "client", "/127.0.0.1", "")
+        body = encode_request(ApiKey.OFFSET_COMMIT, version, request)
+        holes = request_holes(version, decode_request(ApiKey.OFFSET_COMMIT, version, body), body)
+        assert holes is not None
+        said = b"".join(body[hole.at : hole.at + hole.size_bytes] for hole in holes)
+        records = stands.pattern.records(said, self.wall_ms)
+        base_offset = self._append(records)
+        self.writes.note(key, stands, Asked(request, caller), base_offset, records, heard_ms=self.now_ms)
+        if not self.holding:
+            self.high_watermark = len(self.log)
+            self._settle_writes()
+        return caller.token
+
+    def _let_commit_stand(self, reply: Reply) -> None:
+        key, asked = self._to_stand.pop(reply.token, (None, None))
+        if key is None or asked is None or reply.error is not ErrorCode.NONE:
+            return
+        request, caller = asked
+        assert isinstance(reply.response, OffsetCommitResponse)
+        errors = {p.error_code for t in reply.response.topics for p in t.partitions}
+
+        def is_right() -> bool:
+            return self.machine.offsets.is_settled(request, caller)
+
+        if errors == {ErrorCode.NONE} and is_right():
+            pattern = CommitPattern(caller.api_version, request)
+            stands = Stands(request.group_id, request.member_id, pattern, reply.response, is_right)
+            self.writes.let_stand(key, stands)
 
     def commit_offsets(self, offsets: Mapping[tuple[str, int], int], **options: Any) -> set[ErrorCode]:
         """Commit; returns the errors of the partitions."""
@@ -343,6 +435,7 @@ class GroupContext:
 
     def fetch_offsets(self, *partitions: tuple[str, int], group_id: str = GROUP) -> dict[tuple[str, int], int]:
         """Committed offsets; without partitions, all of the group's."""
+        self.catch_up()
         return _offsets(self.machine.offsets.fetch(_fetch_request(group_id, partitions)))
 
     def begin_fetch_stable(self, *partitions: tuple[str, int], group_id: str = GROUP) -> int:
@@ -393,6 +486,7 @@ class GroupContext:
 
     def durable(self) -> tuple[dict[str, Any], dict[str, dict[tuple[str, int], Any]]]:
         """The committed state: group metadata, and offsets."""
+        self.catch_up()
         table = self.machine.table
         return (
             dict(table.metadata.committed_items()),

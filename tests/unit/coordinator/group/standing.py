@@ -41,9 +41,8 @@ class StandingBeats:
         """Args: is_right: Whether the machine would answer just so."""
         self._answers[key] = _Answer(group_id, member_id, is_right)
 
-    def after_decision(self) -> None:
-        """Withdraw what may have become wrong."""
-        changed = self._machine.table.take_changed()
+    def withdraw(self, changed: set[str]) -> None:
+        """Something happened to these groups."""
         for key, answer in list(self._answers.items()):
             if answer.group_id in changed:
                 self._withdraw(key)

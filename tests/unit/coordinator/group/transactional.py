@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ottla.coordinator.group.config import GroupConfig
 from ottla.coordinator.group.machine import GroupMachine
@@ -22,6 +22,8 @@ from ottla.protocol.messages.txn_offset_commit import (
     TxnOffsetCommitResponse,
 )
 from tests.unit.coordinator.group.context import GROUP, WRITE_TIMEOUT_MS, GroupContext
+from tests.unit.coordinator.group.standing import StandingBeats
+from tests.unit.coordinator.group.standing_writes import StandingWrites
 
 Logged = LoadedRecord | TransactionMarker
 
@@ -35,31 +37,17 @@ class TransactionalContext(GroupContext):
         self.log = [CoordinatorRecord(b"", b"")] * len(self.entries)
         self.high_watermark = len(self.entries)
         self.machine = GroupMachine(self.config)
+        self.standing, self.writes = StandingBeats(self.machine), StandingWrites(self.machine)
         self.shard = Shard(self.machine, write_timeout_ms=WRITE_TIMEOUT_MS)
         self.shard.load(self.entries, end_offset=len(self.entries), high_watermark=len(self.entries))
         self._take(self.shard.finish_loading(self.now))
 
-    def _take(self, replies: list[Reply]) -> None:
-        # What is appended is kept as a loader reads it: as bytes, with the producer.
-        while True:
-            for reply in replies:
-                self.answered.add(reply.token)
-                self.replies[reply.token] = reply
-            records = self.shard.next_append()
-            if records is None:
-                return
-            producer = self.shard.next_producer()
-            if self.append_error is not None:
-                replies = self.shard.on_append_failed(self.append_error, self.now)
-                continue
-            base_offset = len(self.entries)
-            producer_id = -1 if producer is None else producer.producer_id
-            self.entries += [LoadedRecord(base_offset + i, r.key, r.value, producer_id) for i, r in enumerate(records)]
-            self.log += records
-            replies = self.shard.on_appended(base_offset, self.now)
-            if not self.holding:
-                self.high_watermark = len(self.entries)
-                replies += self.shard.on_high_watermark(self.high_watermark, self.now)
+    def _append(self, records: Sequence[CoordinatorRecord], producer: Producer | None = None) -> int:
+        # Kept as a loader reads it: as bytes, with the producer.
+        producer_id = -1 if producer is None else producer.producer_id
+        base_offset = super()._append(records, producer)
+        self.entries += [LoadedRecord(base_offset + i, r.key, r.value, producer_id) for i, r in enumerate(records)]
+        return base_offset
 
     def restarted(self) -> TransactionalContext:
         """Another broker that loads what was committed."""
