@@ -110,6 +110,13 @@ def test_a_group_outlives_the_broker(broker: BrokerProcess) -> None:
         assert describe(wire).group_state == "Empty"
 
 
+def wait_for_partitions(wire: Wire, partitions: set[int]) -> None:
+    deadline_s = time.monotonic() + 10
+    while set(offsets(wire)) != partitions:
+        assert time.monotonic() < deadline_s, offsets(wire)
+        time.sleep(0.05)
+
+
 def test_a_group_is_moved_made_to_forget_and_deleted(broker: BrokerProcess) -> None:
     with Wire(broker.port) as wire:
         wire.produce("t", b"1", b"2", b"3", partition=1)
@@ -124,6 +131,8 @@ def test_a_group_is_moved_made_to_forget_and_deleted(broker: BrokerProcess) -> N
     with Wire(broker.port) as wire:
         assert offsets(wire) == {1: (1, 2)}
         epoch, _ = beat_until_assigned(wire, "a", 0)
+        # What is being initialised while offsets are deleted is there afterwards.
+        wait_for_partitions(wire, {0, 1, 2})
         named = (DeleteShareGroupOffsetsRequestTopic(topic_name="t"),)
         forget = DeleteShareGroupOffsetsRequest(group_id=GROUP, topics=named)
         assert wire.ask(ApiKey.DELETE_SHARE_GROUP_OFFSETS, 0, forget).error_code is ErrorCode.NON_EMPTY_GROUP
