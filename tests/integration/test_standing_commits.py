@@ -260,10 +260,15 @@ def test_acknowledged_commits_survive_kill_9(tmp_path: Path) -> None:
     with BrokerProcess(tmp_path / "data") as broker:
         prepare(broker.port)
         for round_ in range(3):
+            before = dict(acknowledged)
             threads = [threading.Thread(target=commit_on, args=(broker.port, group, acknowledged)) for group in groups]
             for thread in threads:
                 thread.start()
-            time.sleep(0.4)
+            deadline = time.monotonic() + PATIENCE_S
+            # From the third on they are the data plane's.
+            while any(acknowledged.get(group, -1) < before.get(group, -1) + 10 for group in groups):
+                assert time.monotonic() < deadline, acknowledged
+                time.sleep(0.01)
             broker.kill()
             for thread in threads:
                 thread.join()
