@@ -10,7 +10,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +18,12 @@ from bench import limit, memory, report
 from bench.load import Tools
 from bench.report import Figures
 from bench.scenarios import SCENARIOS, Scenario
-from bench.servers import ApacheKafka, Ottla, Server
+from bench.servers import ApacheKafka, KeepsNothing, Ottla, Server
 from ottla import _native
+
+Load = Callable[[Server, Tools], dict[str, float]]
+Rounds = dict[str, list[dict[str, float]]]
+"""scenario -> its figures, round by round"""
 
 PERFORMANCE_HEAD = """\
 # Performance
@@ -51,25 +55,42 @@ README_LOADS = (
 )
 
 
-def measure(servers: Sequence[Server], tools: Tools, scenarios: Sequence[Scenario]) -> list[Figures]:
-    """Put each load on one server after the other, so that both meet the same minute of the machine."""
-    rounds: list[dict[str, list[dict[str, float]]]] = [{} for _ in servers]
+def measure(
+    servers: Sequence[Server], nothing: Server, tools: Tools, scenarios: Sequence[Scenario]
+) -> tuple[list[Figures], Figures]:
+    """Put each load on one server after the other, so that all meet the same minute of the machine.
+
+    Args:
+        nothing: Keeps nothing, and has its turn where a load tells what it is without a broker that does.
+    Returns: The figures of each server, and those of the last.
+    """
+    found: dict[Server, Rounds] = {server: {} for server in (*servers, nothing)}
     memory.touch_free_memory()
     with contextlib.ExitStack() as running:
-        for server in servers:
+        for server in found:
             running.enter_context(server).pause()
         for scenario in scenarios:
             for _ in range(scenario.rounds):
-                for server, found in zip(servers, rounds, strict=True):
-                    os.sync()  # what the one before has left to the kernel is not this one's to write
-                    server.resume()
-                    time.sleep(SETTLE_SECONDS)
-                    print(f"{server.name}: {scenario.name}", file=sys.stderr, flush=True)
-                    figures = scenario.run(server, tools)
-                    print(f"  {figures}", file=sys.stderr, flush=True)
-                    found.setdefault(scenario.name, []).append(figures)
-                    server.pause()
-    return [{name: report.median(figures) for name, figures in found.items()} for found in rounds]
+                for server in servers:
+                    _put_on(server, scenario.name, scenario.run, tools, found[server])
+                if scenario.unhindered is not None:
+                    _put_on(nothing, scenario.name, scenario.unhindered, tools, found[nothing])
+    *medians, of_nothing = (
+        {name: report.median(figures) for name, figures in rounds.items()} for rounds in found.values()
+    )
+    return medians, of_nothing
+
+
+def _put_on(server: Server, name: str, load: Load, tools: Tools, rounds: Rounds) -> None:
+    """Run a load on a server that waits, and have it wait again."""
+    os.sync()  # what the one before has left to the kernel is not this one's to write
+    server.resume()
+    time.sleep(SETTLE_SECONDS)
+    print(f"{server.name}: {name}", file=sys.stderr, flush=True)
+    figures = load(server, tools)
+    print(f"  {figures}", file=sys.stderr, flush=True)
+    rounds.setdefault(name, []).append(figures)
+    server.pause()
 
 
 def main() -> int:
@@ -93,13 +114,15 @@ def main() -> int:
         servers: list[Server] = [Ottla(base / "ottla")]
         if not args.without_kafka:
             servers.append(ApacheKafka(base / "kafka", args.jars))
-        ottla, *others = measure(servers, tools, chosen)
+        (ottla, *others), nothing = measure(servers, KeepsNothing(base / "nothing"), tools, chosen)
     kafka = others[0] if others else {}
     table = report.rows(chosen, kafka, ottla)
-    text = page(table, bare, ottla)
+    text = page(table, bare, nothing, kafka, ottla)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "report.md").write_text(text)
-    (args.out / "figures.json").write_text(json.dumps({"limit": bare, "kafka": kafka, "ottla": ottla}, indent=1))
+    (args.out / "figures.json").write_text(
+        json.dumps({"limit": bare, "nothing": nothing, "kafka": kafka, "ottla": ottla}, indent=1)
+    )
     if kafka:
         report.plot(table, args.out / "ratios.png")
     if args.publish:
@@ -120,7 +143,7 @@ def circumstances() -> str:
     )
 
 
-def page(table: list[report.Row], bare: dict[str, float], ottla: Figures) -> str:
+def page(table: list[report.Row], bare: dict[str, float], nothing: Figures, kafka: Figures, ottla: Figures) -> str:
     return "\n".join(
         [
             circumstances() + "\n",
@@ -129,6 +152,8 @@ def page(table: list[report.Row], bare: dict[str, float], ottla: Figures) -> str
             report.left_to_gain(table),
             "How far it is to what one thread of this machine can do that only does the work itself:\n",
             report.distance_from_limit(bare, ottla),
+            "How far it is to what the load can do here, with a broker that answers at once and keeps nothing:\n",
+            report.distance_from_load(nothing, kafka, ottla),
         ]
     )
 

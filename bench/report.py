@@ -92,6 +92,22 @@ def distance_from_limit(limit: Mapping[str, float], ottla: Figures) -> str:
     return "\n".join(lines) + "\n"
 
 
+def distance_from_load(unhindered: Figures, kafka: Figures, ottla: Figures) -> str:
+    """Figures beside those of the same load on a broker that keeps nothing: more than that no broker can make of it."""
+    lines = [
+        "| load | figure | Apache Kafka | Ottla | keeps nothing | Ottla's share |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for scenario, figures in unhindered.items():
+        for figure, most in figures.items():
+            of_kafka, of_ottla = (found.get(scenario, {}).get(figure) for found in (kafka, ottla))
+            base = "" if of_kafka is None else f"{of_kafka:.3g}"
+            if of_ottla is not None:
+                share = of_ottla / most
+                lines.append(f"| {scenario} | {figure} | {base} | {of_ottla:.3g} | {most:.3g} | {share:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def replaced(text: str, name: str, content: str) -> str:
     """A page with what stands between `<!-- name -->` and `<!-- /name -->` exchanged. Raises: ValueError."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"

@@ -119,6 +119,15 @@ class Ottla(Server):
         return command + [f"--set={key}={value}" for key, value in BOTH.items()]
 
 
+class KeepsNothing(Server):
+    """Receives what is produced, and forgets it (`bench.discarding`)."""
+
+    name = "a broker that keeps nothing"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "bench.discarding", str(self.port), str(self.directory)]
+
+
 class ApacheKafka(Server):
     """Kafka's jars with the settings of its own start script: 1 GiB of heap and G1."""
 

@@ -14,8 +14,10 @@ from bench.wire import create_topic, find_coordinator, percentile
 
 MEMBERS = 50
 PARTITIONS = 100
-ROUNDS = 15
-"""Rebalances that count, of a new group each, after as many for the JIT of a fresh broker."""
+REBALANCES = 5
+"""Those that count in a round, of a new group each, after as many for the JIT of a fresh broker."""
+ROUNDS = 9
+"""Short ones, so that the brokers take turns within seconds: as often does the speed of a machine change."""
 BEATING_GROUPS = 20
 """With 50 members each."""
 BEATING_SECONDS = 15.0
@@ -27,12 +29,12 @@ def _together(kind: type[Member]) -> Callable[[Server, Tools], dict[str, float]]
         topic = server.fresh(f"together-{kind.protocol}")
         create_topic(server.port, topic, partitions=PARTITIONS)
         took_s, cpu_s = [], []
-        for number in range(2 * ROUNDS):
+        for number in range(2 * REBALANCES):
             group = f"{topic}-{number}"
             find_coordinator(server.port, group)
             before = server.cpu_seconds()
             seconds, members = gather(kind, server.port, group, topic, count=MEMBERS, partitions=PARTITIONS)
-            if number >= ROUNDS:
+            if number >= REBALANCES:
                 took_s.append(seconds)
                 cpu_s.append(server.cpu_seconds() - before)
             kind.leave(server.port, members)
@@ -77,7 +79,7 @@ SCENARIOS = (
             f"{MEMBERS} members join at once, {kind.protocol}",
             _together(kind),
             (Goal("all assigned ms", ratio_max=0.5),),
-            rounds=3,
+            rounds=ROUNDS,
         )
         for kind in (ClassicMember, ConsumerMember)
     ),

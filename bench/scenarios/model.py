@@ -32,6 +32,8 @@ class Scenario:
     run: Callable[[Server, Tools], dict[str, float]]
     goals: tuple[Goal, ...]
     rounds: int = 1
+    unhindered: Callable[[Server, Tools], dict[str, float]] | None = None
+    """The figures that are the load's own, of a server that keeps nothing: no broker can reach better ones."""
 
 
 def no_worse(*figures: str) -> tuple[Goal, ...]:

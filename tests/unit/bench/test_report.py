@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.report import distance_from_limit, left_to_gain, replaced, rows, table
+from bench.report import distance_from_limit, distance_from_load, left_to_gain, replaced, rows, table
 from bench.scenarios import Goal, Scenario
 
 
@@ -51,6 +51,13 @@ def test_the_limit_is_compared_where_it_was_measured() -> None:
         {"sendfile": 0.2}, {"1000 B records": {"consume CPU s/GB": 0.5, "produce CPU s/GB": 3.0}}
     )
     assert text.splitlines()[2:] == ["| sendfile | 0.20 | 1000 B records | 0.50 | 2.5 |"]
+
+
+def test_the_load_is_compared_with_what_it_is_without_a_broker_that_keeps_records() -> None:
+    text = distance_from_load({"load": {"speed": 40.0}}, {}, {"load": {"speed": 30.0, "cost": 1.0}})
+    assert text.splitlines()[2:] == ["| load | speed |  | 30 | 40 | 0.75 |"]
+    text = distance_from_load({"load": {"speed": 40.0}}, {"load": {"speed": 20.0}}, {"load": {"speed": 40.0}})
+    assert text.splitlines()[2:] == ["| load | speed | 20 | 40 | 40 | 1.00 |"]
 
 
 def test_figures_go_where_the_page_has_a_place_for_them() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +61,24 @@ def serve(monkeypatch: pytest.MonkeyPatch, **ways: Any) -> int:
 def test_a_stop_in_order(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert serve(monkeypatch) == 0
     assert capsys.readouterr() == ("listening on P://127.0.0.1:9092\n", "")
+
+
+def test_who_waits_for_the_start_is_told_before_anybody_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(foreground, "Server", FakeServer)
+    assert trio.run(foreground.serve, {}, lambda: print("started")) == 0
+    assert capsys.readouterr().out.startswith("started\nlistening on ")
+
+
+def test_the_collector_spares_what_is_there() -> None:
+    """In a process of its own: the collector is the process's."""
+    program = (
+        "import gc; from ottla.broker import foreground as f; before = len(gc.get_objects()); f.spare_what_is_there(); "
+        "print(gc.get_freeze_count() >= before > len(gc.get_objects()), gc.get_threshold() == f.COLLECTED_AFTER)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "True True\n"
 
 
 def test_a_start_that_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

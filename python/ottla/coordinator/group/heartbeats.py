@@ -29,6 +29,7 @@ from ottla.coordinator.group.consumer_records import (
     CurrentAssignmentKey,
     GroupEpochValue,
     MemberMetadataKey,
+    MemberMetadataValue,
     RegularExpressionKey,
     TargetMemberKey,
 )
@@ -374,7 +375,7 @@ class ConsumerHeartbeats:
         for member in members:
             _remove(written, group.group_id, member.member_id)
             wishes.count(member, -1)
-        for regex in group.wishes.regexes - wishes.regexes:
+        for regex in group.wishes.regexes:
             if regex not in wishes.regexes:
                 key = RegularExpressionKey(group=group.group_id, regular_expression=regex)
                 written.append(consumer_records.record(key, None))
@@ -434,8 +435,7 @@ def _described(member: ConsumerMember, request: ConsumerGroupHeartbeatRequest, c
     before = member.metadata
     names = request.subscribed_topic_names
     has_timeout = request.rebalance_timeout_ms != -1
-    metadata = replace(
-        before,
+    metadata = MemberMetadataValue(
         instance_id=before.instance_id if request.instance_id is None else request.instance_id,
         rack_id=before.rack_id if request.rack_id is None else request.rack_id,
         client_id=caller.client_id,
@@ -448,7 +448,9 @@ def _described(member: ConsumerMember, request: ConsumerGroupHeartbeatRequest, c
         server_assignor=before.server_assignor if request.server_assignor is None else request.server_assignor,
         classic_member_metadata=None,
     )
-    return replace(member, metadata=metadata)
+    return member.moved(
+        metadata, member.member_epoch, member.previous_member_epoch, member.state, member.assigned, member.revoking
+    )
 
 
 def _owned(request: ConsumerGroupHeartbeatRequest) -> Owned | None:

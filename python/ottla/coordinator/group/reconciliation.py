@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from ottla.coordinator.group.assignors.model import Target
@@ -114,11 +114,4 @@ def _advance(member: ConsumerMember, goal: Goal, member_epoch: int) -> ConsumerM
 def _moved(
     member: ConsumerMember, epoch: int, state: MemberState, assigned: Assignment, revoking: Assignment
 ) -> ConsumerMember:
-    return replace(
-        member,
-        member_epoch=epoch,
-        previous_member_epoch=member.member_epoch,
-        state=state,
-        assigned=assigned,
-        revoking=revoking,
-    )
+    return member.moved(member.metadata, epoch, member.member_epoch, state, assigned, revoking)
