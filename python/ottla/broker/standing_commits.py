@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 BYTES_MAX: Final = 32 * 1024
 """What takes more, request and records together, is not let stand: each connection keeps it."""
+HANDED_BACK_MS: Final = 1_000
+"""A commit that takes longer comes here after all, and has the whole write timeout then: so it takes little more."""
 RECORD_BYTES: Final = 64
 """About what a record takes beside the names and the metadata."""
 CLOCK_BYTES: Final = 8
@@ -68,11 +70,11 @@ class StandingCommits:
         """
         Args:
             log_of: The log of a partition that is coordinated here.
-            write_timeout_ms: How long a commit may take there before it comes here after all.
+            write_timeout_ms: How long a commit may take in the machine.
         """
         self._runtime = runtime
         self._log_of = log_of
-        self._write_timeout_ms = write_timeout_ms
+        self._timeout_ms = min(write_timeout_ms, HANDED_BACK_MS)
         self._last_id = 0
         self._standing: dict[int, _Stands] = {}
         """By id."""
@@ -130,7 +132,7 @@ class StandingCommits:
             batch=one,
             holes=[(a.at, w.at, a.size_bytes) for a, w in zip(asked_at, written_at, strict=True)],
             clocks=clocks,
-            timeout_ms=self._write_timeout_ms,
+            timeout_ms=self._timeout_ms,
         )
         connection.standing_commit = partial(self._withdraw, commit.partition, (standing_id,))
 

@@ -7,14 +7,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
 
 from ottla._native import build_batch, decode_batches
 from ottla.broker.connection import Connection
 from ottla.broker.coordinated_topic import NativePartitionLog
-from ottla.broker.standing_commits import BYTES_MAX, Committing, StandingCommits
+from ottla.broker.standing_commits import BYTES_MAX, HANDED_BACK_MS, Committing, StandingCommits
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group import records
 from ottla.coordinator.group.caller import Caller
@@ -175,6 +175,16 @@ class World:
         ]
 
 
+class TimingLog(NativePartitionLog):
+    """Keeps how long the data plane was given."""
+
+    timeouts_ms: ClassVar[list[int]] = []
+
+    def let_write_stand(self, *args: Any, timeout_ms: int, **rest: Any) -> None:
+        self.timeouts_ms.append(timeout_ms)
+        super().let_write_stand(*args, timeout_ms=timeout_ms, **rest)
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     with NativeLab(tmp_path / "data", {CONSUMER_OFFSETS: 1}) as lab:
@@ -183,6 +193,21 @@ def world(tmp_path: Path) -> Iterator[World]:
         world = World(lab)
         yield world
         world.connection.close()
+
+
+@pytest.mark.parametrize(("write_timeout_ms", "expected_ms"), [(5_000, HANDED_BACK_MS), (300, 300)])
+def test_a_commit_that_is_not_committed_comes_back_soon(
+    world: World, monkeypatch: pytest.MonkeyPatch, write_timeout_ms: int, expected_ms: int
+) -> None:
+    """Where it has all the time that a commit has: it was not to wait twice as long."""
+    monkeypatch.setattr(TimingLog, "timeouts_ms", [])
+    world.log = TimingLog(world.native, compression="none", leader_epoch=0)
+    world.commits = world.machine.commits = StandingCommits(
+        cast(Any, world.machine), lambda _: world.log, write_timeout_ms=write_timeout_ms
+    )
+    for first in (100, 200):
+        world.carry_out(request_of(first))
+    assert TimingLog.timeouts_ms == [expected_ms]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
