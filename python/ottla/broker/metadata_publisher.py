@@ -397,8 +397,10 @@ class MetadataPublisher:
             work.steps += 1
             try:
                 self._open_one(opening)
-                # Every start raises the epoch: above 0 it was led before, and whatever it held was in a directory.
-                if opening.leader_epoch > 0 and (opening.topic, opening.partition) not in self._held:
+                # What is there at the start was led before, and whatever it held was in a directory. So was what has an
+                # epoch above 0, as every start raises it.
+                was_led = opening.leader_epoch > 0 or not self._is_started
+                if was_led and (opening.topic, opening.partition) not in self._held:
                     log.error(
                         "partition_made_anew",
                         topic=opening.topic,

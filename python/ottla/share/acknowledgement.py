@@ -70,4 +70,4 @@ def check_acknowledgements(acknowledgements: Sequence[Acknowledgement], *, may_r
             raise KafkaError(ErrorCode.INVALID_REQUEST, "There must be one type for all offsets, or one for each.")
         if min(one.types) < 0 or max(one.types) > type_max:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"The types of acknowledgements are 0 to {type_max:d} here.")
-        before = one.first_offset
+        before = one.last_offset

@@ -292,6 +292,8 @@ class SharePartition:
         for one in acknowledgements:
             if one.last_offset >= end:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "There are offsets that were not acquired.")
+            if one.last_offset < start:
+                continue
             if before is not None and one.first_offset <= before:
                 raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "An offset is acknowledged twice.")
             before = one.last_offset

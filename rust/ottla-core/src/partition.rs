@@ -79,7 +79,8 @@ struct State {
     unsynced_since_ms: Option<i64>,
     /// Base offset of a segment and position in it where damage was last told of.
     told_damage: Option<(i64, u64)>,
-    producers_checked_ms: i64,
+    /// When idle producers were last looked for, in monotonic ms.
+    producers_checked_ms: Option<i64>,
     report: RecoveryReport,
 }
 
@@ -472,8 +473,10 @@ impl Partition {
                 state.log.request_sync();
             }
         }
-        if now_ms - state.producers_checked_ms >= EXPIRATION_CHECK_INTERVAL_MS {
-            state.producers_checked_ms = now_ms;
+        // Not at once: records with old timestamps may be written again by a producer that saw no answer.
+        let checked_ms = *state.producers_checked_ms.get_or_insert(now_ms);
+        if now_ms - checked_ms >= EXPIRATION_CHECK_INTERVAL_MS {
+            state.producers_checked_ms = Some(now_ms);
             let expiration_ms = state.log.config.producer_id_expiration_ms;
             state.log.producers.expire(now_ms, wall_ms, expiration_ms);
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ottla_core::data_plane::validation::Validator;
 use ottla_core::data_plane::{DataPlane as Core, Options, Refused, SessionId, Unverified};
 use ottla_core::error::Error;
-use ottla_core::partition::{Partition as CorePartition, PartitionOptions};
+use ottla_core::partition::PartitionOptions;
 use ottla_core::session::pipeline::OwedRequest;
 use ottla_core::session::standing::{Standing, StandingId};
 use ottla_core::storage::log_dir::LogDir;
@@ -68,6 +68,9 @@ impl DataPlane {
             broker_id,
             ..parse_options(py, &options)?
         };
+        if log_dirs.is_empty() {
+            return Err(PyValueError::new_err("the data plane has no log directory"));
+        }
         let waker = Arc::clone(&wakeup);
         let waker: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
         let log_dirs = py
@@ -290,22 +293,17 @@ impl DataPlane {
             topic: Arc::from(topic),
             partition,
         };
-        let (id, log_dir) = {
+        let id = {
             let mut inner = self.plane.lock();
             if inner.core.find(topic, partition).is_some() {
                 return Err(PyValueError::new_err(format!("{topic_partition} exists")));
             }
-            let rank = |dir: &usize| self.openings.rank(*dir, inner.core.partition_count(*dir), wall_ms);
-            let emptiest = || (0..self.log_dirs.len()).min_by_key(rank);
-            let chosen = self.found.get(&topic_partition).copied().or(log_dir).or_else(emptiest);
-            let chosen = chosen.ok_or_else(|| PyValueError::new_err("the data plane has no log directory"))?;
-            (inner.core.next_partition_id(), chosen)
+            inner.core.next_partition_id()
         };
-        let _under_way = self.openings.begin(id, log_dir, wall_ms);
-        let dir = self
-            .log_dirs
-            .get(log_dir)
-            .ok_or_else(|| PyIndexError::new_err("no such log directory"))?;
+        let given = self.found.get(&topic_partition).copied().or(log_dir);
+        if given.is_some_and(|log_dir| log_dir >= self.log_dirs.len()) {
+            return Err(PyIndexError::new_err("no such log directory"));
+        }
         let options = PartitionOptions {
             id,
             topic_partition,
@@ -313,11 +311,14 @@ impl DataPlane {
             config: log_config,
         };
         let opened = py.detach(|| {
-            let opened = CorePartition::open(dir, options, wall_ms)?;
+            let partition_count = |dir| self.plane.lock().core.partition_count(dir);
+            let (opened, log_dir) = self
+                .openings
+                .open(&self.log_dirs, given, &options, wall_ms, partition_count)?;
             opened.set_leadership(leader_epoch)?;
-            Ok(opened)
+            Ok((opened, log_dir))
         });
-        let opened = opened.map_err(|error: Error| into_py(py, &error))?;
+        let (opened, log_dir) = opened.map_err(|error: Error| into_py(py, &error))?;
         self.plane
             .lock()
             .core

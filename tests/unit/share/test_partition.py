@@ -8,7 +8,7 @@ import pytest
 
 from ottla.coordinator.share.state import StateBatch, combine
 from ottla.errors import ErrorCode, KafkaError
-from ottla.share.acknowledgement import Acknowledgement, AcknowledgeType
+from ottla.share.acknowledgement import Acknowledgement, AcknowledgeType, check_acknowledgements
 from ottla.share.partition import (
     WHOLE_BATCH_MAX,
     Acquired,
@@ -137,6 +137,40 @@ def test_of_acknowledgements_the_first_that_makes_no_sense_decides() -> None:
             machine.acknowledge("m", said, 0)
         assert refused.value.code is error
         assert list(machine.runs()) == before, "all of it or nothing"
+
+
+def test_what_lies_below_the_start_may_be_acknowledged_again_and_again() -> None:
+    """As in Kafka 4.3.1."""
+    machine = SharePartition(SETTINGS, 0)
+    acquire(machine, range(3))
+    say(machine, AcknowledgeType.ACCEPT, 0, 1)
+    machine.on_written(write(machine), is_kept=True, now_ms=0)
+    assert machine.start_offset == 2
+    below = Acknowledgement(0, 0, (AcknowledgeType.ACCEPT,))
+    assert machine.acknowledge("m", (below, below), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("ranges", "is_refused"),
+    [
+        (((0, 1), (2, 3)), False),
+        (((0, 1), (1, 2)), False),  # the partition finds out about that
+        (((0, 0), (0, 0)), False),
+        (((0, 1), (0, 1)), True),
+        (((0, 3), (2, 4)), True),
+        (((2, 3), (0, 1)), True),
+        (((1, 0),), True),
+    ],
+)
+def test_acknowledgements_of_a_request_go_forwards(ranges: tuple[tuple[int, int], ...], *, is_refused: bool) -> None:
+    """As in Kafka 4.3.1: none begins below the end of the one before it."""
+    said = [Acknowledgement(first, last, (AcknowledgeType.ACCEPT,)) for first, last in ranges]
+    if not is_refused:
+        check_acknowledgements(said, may_renew=False)
+        return
+    with pytest.raises(KafkaError) as refused:
+        check_acknowledgements(said, may_renew=False)
+    assert refused.value.code is ErrorCode.INVALID_REQUEST
 
 
 def test_what_is_said_of_each_of_thousands_of_records() -> None:

@@ -64,6 +64,7 @@ impl Partition {
                 return Err(error);
             }
         };
+        report.tell(&topic_partition, |line| dir.complain(&line));
         lower_recovery_point(dir, &io, parts.next_offset)?;
         dir.note_opened(&topic_partition)?;
         let mut log = make_log(dir, &topic_partition, &path, Arc::new(config), parts, io);
@@ -93,7 +94,7 @@ impl Partition {
             untold_failure: false,
             unsynced_since_ms: None,
             told_damage: None,
-            producers_checked_ms: 0,
+            producers_checked_ms: None,
             report,
         };
         state.advance_high_watermark();
@@ -225,6 +226,7 @@ impl Partition {
             is_foreign: false,
             wall_ms,
         })?;
+        report.tell(&self.topic_partition, |line| self.dir.complain(&line));
         lower_recovery_point(&self.dir, io, parts.next_offset)?;
         let mut state = lock(&self.state);
         let generation = state.log.generation + 1;

@@ -317,7 +317,8 @@ impl LogDir {
         self.queue.is_full()
     }
 
-    pub(crate) fn complain(&self, complaint: &str) {
+    /// Something for `drain_complaints`. QUICK.
+    pub fn complain(&self, complaint: &str) {
         self.queue.complain(complaint);
     }
 
@@ -434,6 +435,36 @@ impl LogDir {
     /// Whether the directory holds that partition.
     pub(crate) fn contains(&self, topic_partition: &TopicPartition) -> bool {
         lock(&self.state).found.contains(topic_partition)
+    }
+
+    /// Make the directory of a partition that no log directory holds; false if there is something already. SLOW.
+    ///
+    /// # Errors
+    /// `Storage`: nothing was made. Also where this is the log directory no more: a disk that was unmounted leaves one
+    /// behind that would take the partition, and hide it when the disk comes back.
+    pub fn make_place(&self, topic_partition: &TopicPartition) -> Result<bool> {
+        let fs = &self.files.fs;
+        fs.file_size_bytes(&self.path.join(META_PROPERTIES))
+            .map_err(Error::storage("looking for the log directory's meta.properties"))?;
+        let path = self.path.join(topic_partition.to_string());
+        match fs.read_dir(&path) {
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::storage("looking for a partition's directory")(error)),
+        }
+        fs.create_dir_all(&path)
+            .map_err(Error::storage("creating a partition's directory"))?;
+        Ok(true)
+    }
+
+    /// Take back what `make_place` made for a partition that could not be opened; false if that fails. SLOW.
+    pub fn take_back(&self, topic_partition: &TopicPartition) -> bool {
+        lock(&self.state).cells.remove(topic_partition);
+        let path = self.path.join(topic_partition.to_string());
+        match self.files.fs.remove_dir_all(&path) {
+            Ok(()) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
     }
 
     /// Everything of this log that is queued is done when this returns (carried out here if there is no thread).

@@ -57,6 +57,26 @@ pub struct RecoveryReport {
     pub notes: Vec<String>,
 }
 
+impl RecoveryReport {
+    /// Tell of each thing in a line.
+    pub(crate) fn tell(&self, topic_partition: &TopicPartition, tell: impl Fn(String)) {
+        for CutTail {
+            file,
+            position,
+            size_bytes,
+            reason,
+        } in &self.cut
+        {
+            tell(format!(
+                "{topic_partition}: {size_bytes} bytes were cut off {file} at {position}: {reason}"
+            ));
+        }
+        for note in &self.notes {
+            tell(format!("{topic_partition}: {note}"));
+        }
+    }
+}
+
 /// A torn write at the end of a log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CutTail {

@@ -111,3 +111,38 @@ fn the_writer_thread_wakes_its_owner() {
     partition.close().unwrap();
     dir.close().unwrap();
 }
+
+#[test]
+fn a_place_for_a_partition_is_made_once_and_only_in_what_still_is_the_log_directory() {
+    let scratch = Scratch::new("place");
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    let wanted = topic_partition("t", 0);
+    assert!(dir.make_place(&wanted).unwrap());
+    assert!(!dir.make_place(&wanted).unwrap(), "somebody's already");
+    assert!(dir.take_back(&wanted));
+    assert!(!scratch.0.join("t-0").exists());
+    assert!(dir.take_back(&wanted), "nothing is as good");
+    let meta = scratch.0.join("meta.properties");
+    std::fs::rename(&meta, scratch.0.join("elsewhere")).unwrap();
+    assert!(dir.make_place(&wanted).is_err());
+    assert!(!scratch.0.join("t-0").exists());
+    std::fs::rename(scratch.0.join("elsewhere"), &meta).unwrap();
+    assert!(dir.make_place(&wanted).unwrap());
+}
+
+#[test]
+fn what_a_disk_has_lost_is_told_of() {
+    let scratch = Scratch::new("lost");
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    let partition = open(&dir, "t", LogConfig::default());
+    commit(&dir, &partition, &append(&partition, &[b"a", b"b"], WALL_MS));
+    partition.close().unwrap();
+    dir.close().unwrap();
+    drop((partition, dir));
+    std::fs::write(scratch.0.join("t-0/00000000000000000000.log"), b"").unwrap();
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    let _partition = open(&dir, "t", LogConfig::default());
+    let told = dir.drain_complaints();
+    let expected = "t-0: the log ends at 0, but everything below 2 had been synced: the disk has lost it";
+    assert!(told.iter().any(|line| line == expected), "{told:?}");
+}

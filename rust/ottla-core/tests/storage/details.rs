@@ -306,6 +306,32 @@ fn indexes_that_left_memory_are_found_in_their_files() {
 }
 
 #[test]
+fn a_producer_of_old_records_is_not_forgotten_as_soon_as_a_partition_is_opened() {
+    let fs = SimFs::new(1);
+    let dir = open_dir(&fs);
+    let config = LogConfig {
+        producer_id_expiration_ms: 1000,
+        ..LogConfig::default()
+    };
+    let partition = open(&dir, "t", config);
+    let send = || {
+        let producer = Producer {
+            id: 1,
+            epoch: 0,
+            sequence: 0,
+        };
+        partition.append_as_leader(batch(&[b"a"], WALL_MS - 5000, Some(producer)), None, WALL_MS)
+    };
+    assert!(!send().unwrap().duplicate);
+    partition.on_tick(9_000_000, WALL_MS);
+    assert!(send().unwrap().duplicate);
+    partition.on_tick(9_599_999, WALL_MS);
+    assert!(send().unwrap().duplicate);
+    partition.on_tick(9_600_000, WALL_MS);
+    assert!(!send().unwrap().duplicate, "it has been idle for its time by then");
+}
+
+#[test]
 fn sequences_wrap_and_idle_producers_are_forgotten() {
     let fs = SimFs::new(1);
     let dir = open_dir(&fs);

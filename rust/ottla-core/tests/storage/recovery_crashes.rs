@@ -309,7 +309,15 @@ fn a_torn_write_that_was_cut_never_becomes_whole() {
         torn.restart(first);
         let before = torn.changes();
         let dry = torn.fork(0);
-        assert_eq!(open_all(&dry).unwrap().1.recovery_report().cut.len(), 1);
+        let (dir, partition) = open_all(&dry).unwrap();
+        assert_eq!(partition.recovery_report().cut.len(), 1);
+        let told = dir.drain_complaints();
+        assert!(
+            told.iter()
+                .any(|line| line.contains("t-0") && line.contains("were cut off")),
+            "{told:?}"
+        );
+        drop((dir, partition));
         for (within, seed) in (0..=dry.changes() - before).flat_map(|within| (0..50).map(move |seed| (within, seed))) {
             let fs = torn.fork(seed);
             fs.crash_after(before + within);

@@ -467,6 +467,7 @@ fn a_producer_is_not_forgotten_while_its_transaction_is_open() {
         let producers = log.partition.active_producers().unwrap();
         producers.iter().map(|producer| producer.producer_id).collect()
     };
+    log.partition.on_tick(0, WALL_MS);
     log.partition.on_tick(3_600_000, WALL_MS + 3_600_000);
     assert_eq!(ids(&log), [1]);
     log.restart(Some(Crash::ProcessDies));
