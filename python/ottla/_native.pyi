@@ -210,8 +210,8 @@ class DataPlane:
     def log_dirs(self) -> list[LogDirInfo]:
         """The log directories, in the order of the constructor. QUICK."""
 
-    def take_offline(self) -> list[tuple[str, int]]:
-        """(topic, partition) whose log failed since the last call; `Partition.reopen` brings it back. QUICK."""
+    def take_offline(self) -> list[tuple[str, int, str]]:
+        """(topic, partition, reason) of logs that failed since the last call; see `Partition.reopen`. QUICK."""
 
     def complaints(self) -> list[str]:
         """Failures since the last call that changed nothing for clients (such as a checkpoint not written). QUICK."""

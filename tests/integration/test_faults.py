@@ -230,15 +230,22 @@ def test_records_that_are_gone_are_told_of(whole: Path, tmp_path: Path) -> None:
     assert broker.output_path.read_text().count("partition_made_anew topic=topic partition=0") == 1
 
 
-def test_a_partition_that_is_gone_at_the_first_start_after_it_was_made_is_told_of(tmp_path: Path) -> None:
-    broker = BrokerProcess(tmp_path / "data")
-    with broker, Wire(broker.port) as wire:
+@pytest.mark.parametrize(
+    ("end", "told"), [("terminate", "ERROR partition_made_anew"), ("kill", "WARNING partition_not_found")]
+)
+def test_a_partition_that_is_gone_at_the_first_start_after_it_was_made_is_told_of(
+    tmp_path: Path, end: str, told: str
+) -> None:
+    """After a kill it may as well have never been made."""
+    broker = BrokerProcess(tmp_path / "data").start()
+    with Wire(broker.port) as wire:
         wire.create("topic")
         wire.produce("topic", b"value")
+    getattr(broker, end)()
     shutil.rmtree(tmp_path / "data" / "topic-0")
     with broker, Wire(broker.port) as wire:
         assert wire.values("topic") == []
-    assert broker.output_path.read_text().count("partition_made_anew topic=topic partition=0") == 1
+    assert broker.output_path.read_text().count(f"{told} topic=topic partition=0") == 1
 
 
 def test_a_damaged_partition_is_fenced_off_and_said_to_be(whole: Path, tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ async def _tick(plane: DataPlane, nursery: trio.Nursery) -> None:
         for path in sorted(full_before - full):
             log.info("log_dir_has_room", log_dir=path)
         log_complaints(plane)
-        for topic, partition in plane.take_offline():
-            log.error("log_offline", topic=topic, partition=partition)
+        for topic, partition, reason in plane.take_offline():
+            log.error("log_offline", topic=topic, partition=partition, reason=reason)
             nursery.start_soon(_bring_back, plane, topic, partition)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -96,12 +96,14 @@ class MetadataPublisher:
         node_id: int,
         config: BrokerConfig,
         held: Collection[tuple[str, int]] = (),
+        was_clean: bool = False,
         patience_s: float = PATIENCE_S,
     ) -> None:
         """
         Args:
             config: What the broker was started with; dynamic settings come with the metadata.
             held: (topic, partition) that the log directories held at the start.
+            was_clean: The last stop was, so that they held all that was ever made.
             patience_s: How long the metadata waits for a disk that opens or deletes no partition at all meanwhile.
         """
         self.image: MetadataImage = EMPTY_IMAGE
@@ -109,6 +111,7 @@ class MetadataPublisher:
         self._plane = plane
         self._node_id = node_id
         self._held = frozenset(held)
+        self._was_clean = was_clean
         self._patience_s = patience_s
         self._delta = MetadataDelta(EMPTY_IMAGE)
         self._offset = -1
@@ -397,19 +400,23 @@ class MetadataPublisher:
             work.steps += 1
             try:
                 self._open_one(opening)
-                # What is there at the start was led before, and whatever it held was in a directory. So was what has an
-                # epoch above 0, as every start raises it.
-                was_led = opening.leader_epoch > 0 or not self._is_started
-                if was_led and (opening.topic, opening.partition) not in self._held:
-                    log.error(
-                        "partition_made_anew",
-                        topic=opening.topic,
-                        partition=opening.partition,
-                        reason="no log directory held it: if it had records, they are gone",
-                    )
+                self._tell_of_loss(opening)
             except (KafkaError, OSError) as error:
                 work.failed.append(opening)
                 log.error("partition_not_opened", topic=opening.topic, partition=opening.partition, reason=str(error))
+
+    def _tell_of_loss(self, opening: _Opening) -> None:
+        """A partition was opened that may have been made anew."""
+        if (opening.topic, opening.partition) in self._held:
+            return
+        at: dict[str, Any] = {"topic": opening.topic, "partition": opening.partition}
+        # Every start raises the epoch: above 0 it was led before, and whatever it held was in a directory.
+        if opening.leader_epoch > 0 or (self._was_clean and not self._is_started):
+            reason = "no log directory held it: if it had records, they are gone"
+            log.error("partition_made_anew", **at, reason=reason)
+        elif not self._is_started:
+            reason = "no log directory held it: it was about to be made when the broker ended, or is gone"
+            log.warning("partition_not_found", **at, reason=reason)
 
     def _open_one(self, opening: _Opening) -> None:
         create = partial(

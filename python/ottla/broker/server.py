@@ -141,8 +141,14 @@ class Server:
         identity = await in_thread(partial(open_data_dirs, log_dirs, node_id=node_id))
         check_roles(config, node_id=identity.node_id)
         plane = await in_thread(partial(self._open_plane, identity, log_dirs))
-        held = [partition for log_dir in plane.log_dirs() for partition in log_dir["partitions"]]
-        publisher = MetadataPublisher(plane, node_id=identity.node_id, config=config, held=held)
+        found = plane.log_dirs()
+        publisher = MetadataPublisher(
+            plane,
+            node_id=identity.node_id,
+            config=config,
+            held=[partition for log_dir in found for partition in log_dir["partitions"]],
+            was_clean=all(log_dir["was_clean"] for log_dir in found),
+        )
         controller = self._controller(identity, publisher, log_dirs)
         lifecycle = BrokerLifecycle(
             controller,

@@ -440,10 +440,16 @@ impl DataPlane {
         Ok(dirs)
     }
 
-    fn take_offline(&self) -> Vec<(String, i32)> {
+    fn take_offline(&self) -> Vec<(String, i32, String)> {
         let mut inner = self.plane.lock();
-        let offline = inner.core.take_offline();
-        offline.into_iter().filter_map(|id| inner.name(id)).collect()
+        let offline = inner.core.take_offline().into_iter();
+        let told = offline.filter_map(|id| {
+            let entry = inner.core.entry(id)?;
+            let TopicPartition { topic, partition } = &entry.topic_partition;
+            let reason = entry.partition.offline_reason().unwrap_or_default();
+            Some((topic.to_string(), *partition, reason))
+        });
+        told.collect()
     }
 
     fn complaints(&self) -> Vec<String> {
