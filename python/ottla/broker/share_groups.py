@@ -21,6 +21,7 @@ from ottla.broker.event_log import EventLog
 from ottla.broker.group_coordinator import GroupCoordinator
 from ottla.broker.share_coordinator import ShareCoordinator
 from ottla.coordinator.group.caller import Caller
+from ottla.coordinator.shard import Reply
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import MetadataImage
 from ottla.protocol.messages.alter_share_group_offsets import (
@@ -128,21 +129,21 @@ class ShareGroups:
 
     def _note(self, partition: int, group_id: str, topics: Mapping[uuid.UUID, NamedSet], errors: Errors) -> None:
         """Tell the group coordinator which states have begun."""
-        failed = {
-            topic_id: topic._replace(partitions=bad)
-            for topic_id, topic in topics.items()
-            if (bad := frozenset(i for i in topic.partitions if (topic_id, i) in errors))
-        }
-        begun = {
-            topic_id: topic._replace(partitions=good)
-            for topic_id, topic in topics.items()
-            if (good := frozenset(i for i in topic.partitions if (topic_id, i) not in errors))
-        }
-        if failed:
-            codes = sorted({error.name for error in errors.values()})
-            log.warning("share_states_not_initialized", group=group_id, partitions=len(errors), errors=codes)
+        begun, failed = _begun_and_failed(group_id, topics, errors)
         self._groups.runtime.command(
             partition, lambda machine, _: machine.share_heartbeats.initialized(group_id, begun, failed)
+        )
+
+    async def _note_and_wait(
+        self, partition: int, group_id: str, topics: Mapping[uuid.UUID, NamedSet], errors: Errors
+    ) -> None:
+        """As `_note`; returns when those who ask see it. Raises: KafkaError."""
+        begun, failed = _begun_and_failed(group_id, topics, errors)
+        await self._groups.runtime.ask(
+            partition,
+            lambda machine, token, _: machine.share_heartbeats.initialized(group_id, begun, failed).write(
+                (), Reply(token)
+            ),
         )
 
     # Moving
@@ -162,7 +163,7 @@ class ShareGroups:
             return moved.response
         errors = await self._initialize(request.group_id, moved.state_epoch, moved.offsets)
         self._on_moved(request.group_id, moved.offsets.keys())
-        self._note(partition, request.group_id, moved.topics, errors)
+        await self._note_and_wait(partition, request.group_id, moved.topics, errors)
         return replace(
             moved.response, responses=tuple(_with_errors(topic, errors) for topic in moved.response.responses)
         )
@@ -299,6 +300,26 @@ class ShareGroups:
             )
         end = native.offsets().high_watermark
         return replace(found, lag=end - result.start_offset - result.delivery_complete_count)
+
+
+def _begun_and_failed(
+    group_id: str, topics: Mapping[uuid.UUID, NamedSet], errors: Errors
+) -> tuple[dict[uuid.UUID, NamedSet], dict[uuid.UUID, NamedSet]]:
+    """Partitions whose states have begun, and those whose states have not, of which the log tells."""
+    failed = {
+        topic_id: topic._replace(partitions=bad)
+        for topic_id, topic in topics.items()
+        if (bad := frozenset(i for i in topic.partitions if (topic_id, i) in errors))
+    }
+    begun = {
+        topic_id: topic._replace(partitions=good)
+        for topic_id, topic in topics.items()
+        if (good := frozenset(i for i in topic.partitions if (topic_id, i) not in errors))
+    }
+    if failed:
+        codes = sorted({error.name for error in errors.values()})
+        log.warning("share_states_not_initialized", group=group_id, partitions=len(errors), errors=codes)
+    return begun, failed
 
 
 def _errors(results: Any) -> Errors:
