@@ -161,17 +161,16 @@ class DataPlane:
         config: Mapping[str, str],
         leader_epoch: int,
         wall_ms: int,
-        log_dir: int | None = None,
     ) -> Partition:
         """Open or create a partition, lead it in `leader_epoch`, and serve it to clients. SLOW.
+
+        A new one is made in the directory with the fewest partitions of those that take it.
 
         Args:
             topic_id: 16 bytes (`uuid.UUID.bytes`).
             config: The topic's whole configuration by Kafka's topic-level keys; keys that are missing have Kafka's
                 default, unknown ones are ignored.
-            log_dir: Index into `log_dirs`; ignored if a directory holds the partition already. None: the one with the
-                fewest partitions.
-        Raises: ValueError (it is served already), IndexError, KafkaError (damaged, another topic's id), OSError.
+        Raises: ValueError (it is served already), KafkaError (damaged, another topic's id), OSError.
         """
 
     def partition(self, topic: str, partition: int) -> Partition | None:

@@ -86,9 +86,9 @@ def describe(wire: Wire) -> Any:
     return group
 
 
-def offsets(wire: Wire, group_id: str = GROUP) -> dict[int, tuple[int, int]]:
+def offsets(wire: Wire) -> dict[int, tuple[int, int]]:
     """Start offset and lag by partition."""
-    asked = DescribeShareGroupOffsetsRequestGroup(group_id=group_id, topics=None)
+    asked = DescribeShareGroupOffsetsRequestGroup(group_id=GROUP, topics=None)
     request = DescribeShareGroupOffsetsRequest(groups=(asked,))
     (group,) = wire.ask(ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS, 1, request).groups
     assert group.error_code is ErrorCode.NONE
@@ -115,17 +115,6 @@ def wait_for_partitions(wire: Wire, partitions: set[int]) -> None:
     while set(offsets(wire)) != partitions:
         assert time.monotonic() < deadline_s, offsets(wire)
         time.sleep(0.05)
-
-
-def test_whoever_was_told_that_a_group_is_moved_sees_it(broker: BrokerProcess) -> None:
-    moved = AlterShareGroupOffsetsRequestPartition(partition_index=1, start_offset=0)
-    topics = (AlterShareGroupOffsetsRequestTopic(topic_name="t", partitions=(moved,)),)
-    with Wire(broker.port) as wire:
-        for group_id in (f"group-{number}" for number in range(150)):
-            request = AlterShareGroupOffsetsRequest(group_id=group_id, topics=topics)
-            response = wire.ask(ApiKey.ALTER_SHARE_GROUP_OFFSETS, 0, request)
-            assert [p.error_code for t in response.responses for p in t.partitions] == [ErrorCode.NONE]
-            assert offsets(wire, group_id) == {1: (0, 0)}
 
 
 def test_a_group_is_moved_made_to_forget_and_deleted(broker: BrokerProcess) -> None:

@@ -26,7 +26,7 @@ use crate::errors::into_py;
 use crate::metrics;
 use crate::options::{parse_config, parse_options};
 use crate::partition::Partition;
-use crate::placement::Openings;
+use crate::placement::Placement;
 use crate::plane::{self, Plane};
 use crate::readiness::{Events, Wakeup};
 use crate::warmer::Warmer;
@@ -53,9 +53,8 @@ type Polled = (
 pub struct DataPlane {
     pub plane: Arc<Plane>,
     pub log_dirs: Vec<Arc<LogDir>>,
-    found: HashMap<TopicPartition, usize>,
     was_clean: Vec<bool>,
-    openings: Openings,
+    placement: Placement,
 }
 
 #[pymethods]
@@ -76,13 +75,16 @@ impl DataPlane {
         let log_dirs = py
             .detach(|| open_log_dirs(broker_id, log_dirs, &waker))
             .map_err(|error| into_py(py, &error))?;
-        let mut found = HashMap::new();
-        for (index, dir) in log_dirs.iter().enumerate() {
-            found.extend(
-                dir.partitions()
-                    .into_iter()
-                    .map(|topic_partition| (topic_partition, index)),
-            );
+        let mut holders = HashMap::new();
+        for dir in &log_dirs {
+            for topic_partition in dir.partitions() {
+                let holder = dir.path().display();
+                if let Some(other) = holders.insert(topic_partition.clone(), holder.to_string()) {
+                    let said =
+                        format!("{topic_partition} is in two log directories, {other} and {holder}: take one away");
+                    return Err(PyOSError::new_err(said));
+                }
+            }
         }
         let was_clean = log_dirs.iter().map(|dir| dir.was_clean()).collect();
         let threads = available_parallelism().map_or(1, usize::from).min(CHECK_THREADS_MAX);
@@ -93,9 +95,8 @@ impl DataPlane {
         Ok(Self {
             plane,
             log_dirs,
-            found,
             was_clean,
-            openings: Openings::default(),
+            placement: Placement::default(),
         })
     }
 
@@ -272,7 +273,7 @@ impl DataPlane {
         self.plane.lock().core.next_deadline_ms()
     }
 
-    #[pyo3(signature = (topic, partition, *, topic_id, config, leader_epoch, wall_ms, log_dir=None))]
+    #[pyo3(signature = (topic, partition, *, topic_id, config, leader_epoch, wall_ms))]
     #[allow(clippy::too_many_arguments)] // keyword arguments in Python
     fn create_partition(
         &self,
@@ -283,7 +284,6 @@ impl DataPlane {
         config: HashMap<String, String>,
         leader_epoch: i32,
         wall_ms: i64,
-        log_dir: Option<usize>,
     ) -> PyResult<Partition> {
         if partition < 0 {
             return Err(PyValueError::new_err("partition indexes start at 0"));
@@ -300,10 +300,6 @@ impl DataPlane {
             }
             inner.core.next_partition_id()
         };
-        let given = self.found.get(&topic_partition).copied().or(log_dir);
-        if given.is_some_and(|log_dir| log_dir >= self.log_dirs.len()) {
-            return Err(PyIndexError::new_err("no such log directory"));
-        }
         let options = PartitionOptions {
             id,
             topic_partition,
@@ -313,8 +309,8 @@ impl DataPlane {
         let opened = py.detach(|| {
             let partition_count = |dir| self.plane.lock().core.partition_count(dir);
             let (opened, log_dir) = self
-                .openings
-                .open(&self.log_dirs, given, &options, wall_ms, partition_count)?;
+                .placement
+                .open(&self.log_dirs, &options, wall_ms, partition_count)?;
             opened.set_leadership(leader_epoch)?;
             Ok((opened, log_dir))
         });

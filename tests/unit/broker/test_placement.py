@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -82,22 +83,40 @@ def test_where_none_takes_it_the_error_says_so(directories: Directories) -> None
         give_back(path)
 
 
-def test_what_stands_there_already_is_not_made_elsewhere(directories: Directories) -> None:
-    """It would come up in two directories at the next start."""
+def test_what_stands_there_already_is_not_made_elsewhere_however_often_it_is_tried(directories: Directories) -> None:
+    """It would be in two directories at the next start."""
     directories.make()
     left_over = directories.paths[1] / "t2-0"
     left_over.mkdir()
-    (left_over / "partition.metadata").mkdir()
-    with pytest.raises(IsADirectoryError):
-        directories.make()
-    assert not (directories.paths[0] / "t2-0").exists()
+    in_the_way = left_over / "partition.metadata"
+    in_the_way.mkdir()
+    for at_ms in (START_MS, START_MS + 1, START_MS + SHUNNED_FOR_MS):
+        directories.made = 1
+        with pytest.raises(IsADirectoryError):
+            directories.make(at_ms)
+        assert not (directories.paths[0] / "t2-0").exists()
+    in_the_way.rmdir()
+    directories.made = 1
+    assert directories.make() == "b"
 
 
-def test_a_directory_that_is_not_there_is_an_error(directories: Directories) -> None:
-    with pytest.raises(IndexError):
-        directories.plane.create_partition(
-            "t", 0, topic_id=uuid.uuid4().bytes, config={}, leader_epoch=0, wall_ms=START_MS, log_dir=2
-        )
+def test_a_name_that_is_taken_again_is_not_bound_to_where_it_was(directories: Directories) -> None:
+    first, second = directories.make(), directories.make()
+    assert (first, second) == ("a", "b")
+    directories.plane.delete_partition("t2", 0, now_ms(), START_MS)
+    take_away(directories.paths[1])
+    directories.made = 1
+    assert directories.make() == "a"
+    give_back(directories.paths[1])
+
+
+def test_a_partition_in_two_directories_is_told_of_at_the_start(tmp_path: Path) -> None:
+    directories = Directories(tmp_path / "a", tmp_path / "b")
+    directories.make()
+    directories.plane.close(now_ms(), wall_ms())
+    shutil.copytree(tmp_path / "a" / "t1-0", tmp_path / "b" / "t1-0")
+    with pytest.raises(OSError, match=r"t1-0 is in two log directories, .*/a and .*/b"):
+        Directories(tmp_path / "a", tmp_path / "b")
 
 
 def test_a_data_plane_needs_a_log_directory() -> None:

@@ -81,7 +81,7 @@ class ClassicMembers:
                 supported_protocols=tuple(ClassicProtocol(name=p.name, metadata=p.metadata) for p in request.protocols),
             ),
         )
-        step.new = replace(step.old, metadata=metadata)
+        step.new = step.old.described(metadata)
         topic_ids = self._heartbeats.topics.image.topic_ids
         owned = {topic_ids[name]: parts for name, parts in subscription.owned.items() if name in topic_ids}
         self._heartbeats.steps.take(step, owned)

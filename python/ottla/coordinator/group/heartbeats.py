@@ -448,9 +448,7 @@ def _described(member: ConsumerMember, request: ConsumerGroupHeartbeatRequest, c
         server_assignor=before.server_assignor if request.server_assignor is None else request.server_assignor,
         classic_member_metadata=None,
     )
-    return member.moved(
-        metadata, member.member_epoch, member.previous_member_epoch, member.state, member.assigned, member.revoking
-    )
+    return member.described(metadata)
 
 
 def _owned(request: ConsumerGroupHeartbeatRequest) -> Owned | None:

@@ -114,4 +114,4 @@ def _advance(member: ConsumerMember, goal: Goal, member_epoch: int) -> ConsumerM
 def _moved(
     member: ConsumerMember, epoch: int, state: MemberState, assigned: Assignment, revoking: Assignment
 ) -> ConsumerMember:
-    return member.moved(member.metadata, epoch, member.member_epoch, state, assigned, revoking)
+    return member.moved(epoch, member.member_epoch, state, assigned, revoking)

@@ -64,7 +64,9 @@ impl Partition {
                 return Err(error);
             }
         };
-        report.tell(&topic_partition, |line| dir.complain(&line));
+        for line in report.lines() {
+            dir.complain(&format!("{topic_partition}: {line}"));
+        }
         lower_recovery_point(dir, &io, parts.next_offset)?;
         dir.note_opened(&topic_partition)?;
         let mut log = make_log(dir, &topic_partition, &path, Arc::new(config), parts, io);
@@ -226,7 +228,9 @@ impl Partition {
             is_foreign: false,
             wall_ms,
         })?;
-        report.tell(&self.topic_partition, |line| self.dir.complain(&line));
+        for line in report.lines() {
+            self.dir.complain(&format!("{}: {line}", self.topic_partition));
+        }
         lower_recovery_point(&self.dir, io, parts.next_offset)?;
         let mut state = lock(&self.state);
         let generation = state.log.generation + 1;

@@ -432,38 +432,49 @@ impl LogDir {
         self.is_foreign || !state.checkpoints.get(checkpoint::RECOVERY_POINT).is_some_and(has_row)
     }
 
-    /// Whether the directory holds that partition.
-    pub(crate) fn contains(&self, topic_partition: &TopicPartition) -> bool {
+    /// Whether the directory holds that partition: it did when it was opened, or something was left there since. QUICK.
+    pub fn contains(&self, topic_partition: &TopicPartition) -> bool {
         lock(&self.state).found.contains(topic_partition)
     }
 
-    /// Make the directory of a partition that no log directory holds; false if there is something already. SLOW.
+    /// Make the directory of a partition that no log directory holds. What stands there already is held from now on, as
+    /// if it had been found at the start. SLOW.
     ///
     /// # Errors
     /// `Storage`: nothing was made. Also where this is the log directory no more: a disk that was unmounted leaves one
     /// behind that would take the partition, and hide it when the disk comes back.
-    pub fn make_place(&self, topic_partition: &TopicPartition) -> Result<bool> {
+    pub fn make_place(&self, topic_partition: &TopicPartition) -> Result<()> {
         let fs = &self.files.fs;
         fs.file_size_bytes(&self.path.join(META_PROPERTIES))
             .map_err(Error::storage("looking for the log directory's meta.properties"))?;
         let path = self.path.join(topic_partition.to_string());
         match fs.read_dir(&path) {
-            Ok(_) => return Ok(false),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::storage("looking for a partition's directory")(error)),
+            Ok(_) => {
+                lock(&self.state).found.insert(topic_partition.clone());
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs
+                .create_dir_all(&path)
+                .map_err(Error::storage("creating a partition's directory")),
+            Err(error) => Err(Error::storage("looking for a partition's directory")(error)),
         }
-        fs.create_dir_all(&path)
-            .map_err(Error::storage("creating a partition's directory"))?;
-        Ok(true)
     }
 
-    /// Take back what `make_place` made for a partition that could not be opened; false if that fails. SLOW.
-    pub fn take_back(&self, topic_partition: &TopicPartition) -> bool {
-        lock(&self.state).cells.remove(topic_partition);
-        let path = self.path.join(topic_partition.to_string());
-        match self.files.fs.remove_dir_all(&path) {
-            Ok(()) => true,
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    /// Take back what `make_place` made for a partition that could not be opened. What cannot be taken back is held. SLOW.
+    pub fn take_back(&self, topic_partition: &TopicPartition) {
+        let mut is_gone = false;
+        if !self.contains(topic_partition) {
+            let removed = self
+                .files
+                .fs
+                .remove_dir_all(&self.path.join(topic_partition.to_string()));
+            is_gone = removed.map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |()| true);
+        }
+        let mut state = lock(&self.state);
+        if is_gone {
+            state.cells.remove(topic_partition);
+        } else {
+            state.found.insert(topic_partition.clone());
         }
     }
 

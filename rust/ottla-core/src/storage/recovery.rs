@@ -58,22 +58,18 @@ pub struct RecoveryReport {
 }
 
 impl RecoveryReport {
-    /// Tell of each thing in a line.
-    pub(crate) fn tell(&self, topic_partition: &TopicPartition, tell: impl Fn(String)) {
-        for CutTail {
-            file,
-            position,
-            size_bytes,
-            reason,
-        } in &self.cut
-        {
-            tell(format!(
-                "{topic_partition}: {size_bytes} bytes were cut off {file} at {position}: {reason}"
-            ));
-        }
-        for note in &self.notes {
-            tell(format!("{topic_partition}: {note}"));
-        }
+    /// Each thing in a line.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        let cut = self.cut.iter().map(|tail| {
+            let CutTail {
+                file,
+                position,
+                size_bytes,
+                reason,
+            } = tail;
+            format!("{size_bytes} bytes were cut off {file} at {position}: {reason}")
+        });
+        cut.chain(self.notes.iter().cloned())
     }
 }
 

@@ -113,21 +113,35 @@ fn the_writer_thread_wakes_its_owner() {
 }
 
 #[test]
-fn a_place_for_a_partition_is_made_once_and_only_in_what_still_is_the_log_directory() {
+fn a_place_for_a_partition_is_made_in_what_still_is_the_log_directory_and_taken_back() {
     let scratch = Scratch::new("place");
     let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
-    let wanted = topic_partition("t", 0);
-    assert!(dir.make_place(&wanted).unwrap());
-    assert!(!dir.make_place(&wanted).unwrap(), "somebody's already");
-    assert!(dir.take_back(&wanted));
-    assert!(!scratch.0.join("t-0").exists());
-    assert!(dir.take_back(&wanted), "nothing is as good");
-    let meta = scratch.0.join("meta.properties");
-    std::fs::rename(&meta, scratch.0.join("elsewhere")).unwrap();
+    let (wanted, place) = (topic_partition("t", 0), scratch.0.join("t-0"));
+    let (meta, elsewhere) = (scratch.0.join("meta.properties"), scratch.0.join("elsewhere"));
+    dir.make_place(&wanted).unwrap();
+    assert!(place.exists());
+    for _ in 0..2 {
+        dir.take_back(&wanted);
+        assert!(!place.exists() && !dir.contains(&wanted));
+    }
+    std::fs::rename(&meta, &elsewhere).unwrap();
     assert!(dir.make_place(&wanted).is_err());
-    assert!(!scratch.0.join("t-0").exists());
-    std::fs::rename(scratch.0.join("elsewhere"), &meta).unwrap();
-    assert!(dir.make_place(&wanted).unwrap());
+    assert!(!place.exists());
+    std::fs::rename(&elsewhere, &meta).unwrap();
+    dir.make_place(&wanted).unwrap();
+    assert!(place.exists() && !dir.contains(&wanted));
+}
+
+#[test]
+fn what_stands_in_a_partitions_place_is_held_and_not_taken_back() {
+    let scratch = Scratch::new("held-place");
+    let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
+    let wanted = topic_partition("t", 0);
+    std::fs::create_dir(scratch.0.join("t-0")).unwrap();
+    dir.make_place(&wanted).unwrap();
+    assert!(dir.contains(&wanted));
+    dir.take_back(&wanted);
+    assert!(scratch.0.join("t-0").exists() && dir.contains(&wanted));
 }
 
 #[test]
