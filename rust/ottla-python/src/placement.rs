@@ -80,8 +80,12 @@ impl Placement {
         wall_ms: i64,
     ) -> Result<Arc<Partition>, Error> {
         let _under_way = self.begin(options.id, log_dir, wall_ms);
-        dir.make_place(&options.topic_partition)?;
-        Partition::open(dir, options.clone(), wall_ms).inspect_err(|_| dir.take_back(&options.topic_partition))
+        let is_made = dir.make_place(&options.topic_partition)?;
+        Partition::open(dir, options.clone(), wall_ms).inspect_err(|_| {
+            if is_made {
+                dir.take_back(&options.topic_partition);
+            }
+        })
     }
 
     /// How full a log directory is in comparison with others: one that is held up, or failed a moment ago, comes behind

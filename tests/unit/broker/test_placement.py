@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import uuid
 from collections import Counter
@@ -81,6 +82,19 @@ def test_where_none_takes_it_the_error_says_so(directories: Directories) -> None
     assert not any((path / "t1-0").exists() for path in directories.paths)
     for path in directories.paths:
         give_back(path)
+
+
+def test_what_could_only_be_begun_is_taken_back(directories: Directories) -> None:
+    """As on a full disk: a directory can be made, and no file written in it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            directories.make()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not any((path / "t1-0").exists() for path in directories.paths)
+    assert len([line for line in directories.plane.complaints() if "t1-0 is made elsewhere" in line]) == 1
 
 
 def test_what_stands_there_already_is_not_made_elsewhere_however_often_it_is_tried(directories: Directories) -> None:

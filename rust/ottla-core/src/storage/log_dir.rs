@@ -437,13 +437,13 @@ impl LogDir {
         lock(&self.state).found.contains(topic_partition)
     }
 
-    /// Make the directory of a partition that no log directory holds. What stands there already is held from now on, as
-    /// if it had been found at the start. SLOW.
+    /// Make the directory of a partition that no log directory holds; `false` if it stands there already, and is held
+    /// from now on, as if it had been found at the start. SLOW.
     ///
     /// # Errors
     /// `Storage`: nothing was made. Also where this is the log directory no more: a disk that was unmounted leaves one
     /// behind that would take the partition, and hide it when the disk comes back.
-    pub fn make_place(&self, topic_partition: &TopicPartition) -> Result<()> {
+    pub fn make_place(&self, topic_partition: &TopicPartition) -> Result<bool> {
         let fs = &self.files.fs;
         fs.file_size_bytes(&self.path.join(META_PROPERTIES))
             .map_err(Error::storage("looking for the log directory's meta.properties"))?;
@@ -451,31 +451,31 @@ impl LogDir {
         match fs.read_dir(&path) {
             Ok(_) => {
                 lock(&self.state).found.insert(topic_partition.clone());
-                Ok(())
+                Ok(false)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs
-                .create_dir_all(&path)
-                .map_err(Error::storage("creating a partition's directory")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                fs.create_dir_all(&path)
+                    .map_err(Error::storage("creating a partition's directory"))?;
+                Ok(true)
+            }
             Err(error) => Err(Error::storage("looking for a partition's directory")(error)),
         }
     }
 
-    /// Take back what `make_place` made for a partition that could not be opened. What cannot be taken back is held. SLOW.
-    pub fn take_back(&self, topic_partition: &TopicPartition) {
-        let mut is_gone = false;
-        if !self.contains(topic_partition) {
-            let removed = self
-                .files
-                .fs
-                .remove_dir_all(&self.path.join(topic_partition.to_string()));
-            is_gone = removed.map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |()| true);
-        }
+    /// Take back what `make_place` made (not what stood there already) for a partition that could not be opened. Returns
+    /// whether it is gone; what cannot be taken back stays held. SLOW.
+    pub fn take_back(&self, topic_partition: &TopicPartition) -> bool {
+        let path = self.path.join(topic_partition.to_string());
+        let removed = self.files.fs.remove_dir_all(&path);
+        let is_gone = removed.map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |()| true);
         let mut state = lock(&self.state);
         if is_gone {
+            state.found.remove(topic_partition);
             state.cells.remove(topic_partition);
         } else {
             state.found.insert(topic_partition.clone());
         }
+        is_gone
     }
 
     /// Everything of this log that is queued is done when this returns (carried out here if there is no thread).

@@ -9,7 +9,7 @@ use ottla_core::storage::real_fs::RealFs;
 use ottla_core::types::Isolation;
 
 use super::support::{
-    Scratch, WALL_MS, append, commit, consume, dir_options, open, records_of, settle, topic_partition,
+    Scratch, WALL_MS, append, commit, consume, dir_options, open, open_as_leader, records_of, settle, topic_partition,
 };
 
 fn small_segments() -> LogConfig {
@@ -118,30 +118,30 @@ fn a_place_for_a_partition_is_made_in_what_still_is_the_log_directory_and_taken_
     let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
     let (wanted, place) = (topic_partition("t", 0), scratch.0.join("t-0"));
     let (meta, elsewhere) = (scratch.0.join("meta.properties"), scratch.0.join("elsewhere"));
-    dir.make_place(&wanted).unwrap();
-    assert!(place.exists());
     for _ in 0..2 {
-        dir.take_back(&wanted);
+        assert!(dir.make_place(&wanted).unwrap());
+        // A disk that is full by now: the partition's own first file cannot be made.
+        std::fs::create_dir(place.join("partition.metadata")).unwrap();
+        open_as_leader(&dir, "t", LogConfig::default(), 0).unwrap_err();
+        assert!(dir.take_back(&wanted));
         assert!(!place.exists() && !dir.contains(&wanted));
     }
     std::fs::rename(&meta, &elsewhere).unwrap();
     assert!(dir.make_place(&wanted).is_err());
     assert!(!place.exists());
     std::fs::rename(&elsewhere, &meta).unwrap();
-    dir.make_place(&wanted).unwrap();
+    assert!(dir.make_place(&wanted).unwrap());
     assert!(place.exists() && !dir.contains(&wanted));
 }
 
 #[test]
-fn what_stands_in_a_partitions_place_is_held_and_not_taken_back() {
+fn what_stands_in_a_partitions_place_is_held() {
     let scratch = Scratch::new("held-place");
     let dir = LogDir::open(&dir_options(Arc::new(RealFs), &scratch.0)).unwrap();
     let wanted = topic_partition("t", 0);
     std::fs::create_dir(scratch.0.join("t-0")).unwrap();
-    dir.make_place(&wanted).unwrap();
+    assert!(!dir.make_place(&wanted).unwrap());
     assert!(dir.contains(&wanted));
-    dir.take_back(&wanted);
-    assert!(scratch.0.join("t-0").exists() && dir.contains(&wanted));
 }
 
 #[test]
