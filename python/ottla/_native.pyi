@@ -30,13 +30,14 @@ class DataPlane:
     """
 
     def __new__(cls, *, broker_id: int, log_dirs: Sequence[str], options: Mapping[str, str]) -> DataPlane:
-        """Open and lock formatted log directories and start their writers. SLOW.
+        """Open and lock formatted log directories and start their writers, without those whose disks fail. SLOW.
 
         `options` are broker configs by Kafka's names (socket.request.max.bytes, fetch.max.bytes,
         max.incremental.fetch.session.cache.slots, and ottla.log.dir.tail.max.bytes: appends of a log directory that are
         taken and not yet written before producers must wait); those that the data plane does not need are ignored.
 
-        Raises: KafkaError (an option's value; a directory that is not formatted, in use or another node's), OSError.
+        Raises: KafkaError (an option's value; a directory that is not formatted, in use or another node's), OSError
+        (all disks fail).
         """
 
     def wakeup_fileno(self) -> int:
@@ -207,7 +208,10 @@ class DataPlane:
         """Write the checkpoints of a log directory. SLOW; call every few seconds. Raises: IndexError, OSError."""
 
     def log_dirs(self) -> list[LogDirInfo]:
-        """The log directories, in the order of the constructor. QUICK."""
+        """The log directories that could be opened, in the order of the constructor. QUICK."""
+
+    def offline_log_dirs(self) -> list[tuple[str, str]]:
+        """(path as it was given, reason) of those that their disks do not give. QUICK."""
 
     def take_offline(self) -> list[tuple[str, int, str]]:
         """(topic, partition, reason) of logs that failed since the last call; see `Partition.reopen`. QUICK."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
@@ -17,6 +17,7 @@ from ottla.controller.cluster_control import (
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
 )
+from ottla.controller.directory_control import AssignReplicasToDirsRequest, AssignReplicasToDirsResponse, Replica
 from ottla.controller.feature_control import supported_feature_ranges
 from ottla.controller.producer_ids import AllocateProducerIdsRequest, AllocateProducerIdsResponse
 from ottla.errors import ErrorCode, KafkaError
@@ -85,6 +86,18 @@ class BrokerLifecycle:
         if response.error_code is not ErrorCode.NONE:
             raise KafkaError(response.error_code)
         return range(response.start, response.start + response.length)
+
+    async def assign_replicas_to_dirs(self, assignments: Mapping[Replica, uuid.UUID]) -> None:
+        """Tell the controller in which log directories replicas of this broker are; it keeps those that it knows.
+
+        Raises: KafkaError.
+        """
+        request = AssignReplicasToDirsRequest(
+            broker_id=self._node_id, broker_epoch=self.broker_epoch, assignments=assignments
+        )
+        response: AssignReplicasToDirsResponse = await self._controller.handle(request)
+        if response.error_code is not ErrorCode.NONE:
+            raise KafkaError(response.error_code)
 
     async def _register(self) -> None:
         while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,6 +46,9 @@ class Broker:
     cluster_id: str
     plane: DataPlane
     log_dirs: Sequence[str]
+    """In the data plane's order."""
+    offline_log_dirs: Collection[str]
+    """Those that could not be used when the broker started."""
     disk_threads: Sequence[trio.CapacityLimiter]
     """Threads for reading in each log directory: where one disk stalls, the others have theirs."""
     metadata: MetadataPublisher

@@ -86,7 +86,12 @@ def _log_dirs(broker: Broker) -> Iterator[Family]:
         labels = {"log_dir": str(info["path"])}
         tail.add(info["tail_bytes"], labels)
         full.add(int(info["is_full"]), labels)
-    yield from (tail, full)
+    offline = Family("ottla_log_dir_offline", "gauge", "Whether the directory could not be used at the start.")
+    for log_dir in broker.log_dirs:
+        offline.add(0, {"log_dir": log_dir})
+    for log_dir in broker.offline_log_dirs:
+        offline.add(1, {"log_dir": log_dir})
+    yield from (tail, full, offline)
 
 
 def _logs(broker: Broker) -> Iterator[Family]:

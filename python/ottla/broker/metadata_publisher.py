@@ -24,6 +24,7 @@ import trio
 
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.event_log import EventLog
+from ottla.broker.replica_directories import OfflineReplicas
 from ottla.broker.strays import make_way
 from ottla.broker.worker import in_thread
 from ottla.common.config import BrokerConfig, LogConfig, ResourceType
@@ -47,6 +48,8 @@ THREADS_MAX: Final = 32
 """Threads for all publications: those that wait for a stalled disk take none from other users."""
 PARTITIONS_PER_CALL: Final = 64
 """Partitions that one thread opens before it looks for more work: a thread's start costs as much as a few of them."""
+
+OUT_OF_REACH: Final = "they are in a log directory that is not online"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,7 @@ class MetadataPublisher:
         node_id: int,
         config: BrokerConfig,
         held: Collection[tuple[str, int]] = (),
+        offline: OfflineReplicas | None = None,
         was_clean: bool = False,
         patience_s: float = PATIENCE_S,
     ) -> None:
@@ -103,6 +107,7 @@ class MetadataPublisher:
         Args:
             config: What the broker was started with; dynamic settings come with the metadata.
             held: (topic, partition) that the log directories held at the start.
+            offline: Knows what is in log directories that are not online.
             was_clean: The last stop was, so that they held all that was ever made.
             patience_s: How long the metadata waits for a disk that opens or deletes no partition at all meanwhile.
         """
@@ -111,6 +116,7 @@ class MetadataPublisher:
         self._plane = plane
         self._node_id = node_id
         self._held = frozenset(held)
+        self._offline = offline
         self._was_clean = was_clean
         self._patience_s = patience_s
         self._delta = MetadataDelta(EMPTY_IMAGE)
@@ -347,6 +353,7 @@ class MetadataPublisher:
 
     def _to_open(self, image: MetadataImage, delta: MetadataDelta) -> Iterator[_Opening]:
         """Lead the open partitions whose leadership changed; yield the ones that must be opened first."""
+        out_of_reach: list[str] = []
         for topic_id, indexes in delta.changed_partitions.items():
             topic = image.topics[topic_id]
             config: dict[str, str] | None = None
@@ -359,6 +366,9 @@ class MetadataPublisher:
                     if partition.offsets().leader_epoch != registration.leader_epoch:
                         self._plane.set_leadership(topic.name, index, registration.leader_epoch, now_ms(), wall_ms())
                     continue
+                if self._offline is not None and self._offline.is_offline(topic, index, at_start=not self._is_started):
+                    out_of_reach.append(f"{topic.name}-{index}")
+                    continue
                 config = self._log_config(image, topic.name) if config is None else config
                 yield _Opening(
                     topic=topic.name,
@@ -367,6 +377,8 @@ class MetadataPublisher:
                     leader_epoch=registration.leader_epoch,
                     config=config,
                 )
+        if out_of_reach:
+            log.error("partitions_offline", partitions=out_of_reach[:10], count=len(out_of_reach), reason=OUT_OF_REACH)
 
     def missing_error(self, topic: str, partition: int) -> ErrorCode:
         """What to answer for a partition that the data plane does not serve."""
@@ -379,6 +391,8 @@ class MetadataPublisher:
         self._unopened = [o for o in self._unopened if self._is_wanted(o)]
         late = [o for work in self._late for o in work.openings if self._is_wanted(o)]
         unavailable = {(o.topic, o.partition): o.topic_id for o in (*late, *self._unopened)}
+        if self._offline is not None:
+            unavailable |= self._offline.left(self.image)
         if unavailable != self._unavailable:
             self._unavailable = unavailable
             self._plane.set_unavailable([(*at, topic_id) for at, topic_id in unavailable.items()])

@@ -37,6 +37,7 @@ from ottla.broker.metrics import Metrics, render
 from ottla.broker.poller import Poller
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
+from ottla.broker.replica_directories import DirectoryAssignments, OfflineReplicas
 from ottla.broker.roles import advertised_listeners, check_roles, client_listeners
 from ottla.broker.share_coordinator import ShareCoordinator
 from ottla.broker.share_fetches import ShareFetches
@@ -138,26 +139,37 @@ class Server:
         sockets, listeners = self._open_listeners(resources)
         log_dirs = list(config.names("log.dirs") or config.names("log.dir"))
         node_id = config.integer("node.id") if "node.id" in config.static else None
-        identity = await in_thread(partial(open_data_dirs, log_dirs, node_id=node_id))
+        metadata_dir = config.text("metadata.log.dir") or log_dirs[0]
+        identity = await in_thread(partial(open_data_dirs, log_dirs, node_id=node_id, needed=metadata_dir))
         check_roles(config, node_id=identity.node_id)
-        plane = await in_thread(partial(self._open_plane, identity, log_dirs))
+        plane, identity = await in_thread(partial(self._open_plane, identity, metadata_dir))
+        for log_dir, reason in identity.offline.items():
+            log.error("log_dir_offline", log_dir=log_dir, reason=reason)
         found = plane.log_dirs()
+        held = [partition for log_dir in found for partition in log_dir["partitions"]]
         publisher = MetadataPublisher(
             plane,
             node_id=identity.node_id,
             config=config,
-            held=[partition for log_dir in found for partition in log_dir["partitions"]],
+            held=held,
+            offline=OfflineReplicas(identity.node_id, identity, held),
             was_clean=all(log_dir["was_clean"] for log_dir in found),
         )
-        controller = self._controller(identity, publisher, log_dirs)
+        controller = self._controller(identity, publisher, metadata_dir)
         lifecycle = BrokerLifecycle(
             controller,
             publisher,
             node_id=identity.node_id,
             cluster_id=identity.cluster_id,
-            directory_ids=identity.directory_ids,
+            directory_ids=tuple(identity.directory_ids.values()),
             endpoints=[_registered(advertised.get(e.name, e)) for e in listeners.values()],
             heartbeat_interval_ms=config.integer("broker.heartbeat.interval.ms"),
+        )
+        assignments = DirectoryAssignments(
+            plane,
+            lifecycle.assign_replicas_to_dirs,
+            node_id=identity.node_id,
+            directory_ids=identity.directory_ids,
         )
         coordinator = GroupCoordinator(
             plane,
@@ -199,7 +211,7 @@ class Server:
             on_moved=share_partitions.forget_moved,
         )
         metrics = Metrics()
-        disk_threads = [trio.CapacityLimiter(DISK_THREADS) for _ in log_dirs]
+        disk_threads = [trio.CapacityLimiter(DISK_THREADS) for _ in identity.directory_ids]
         share_fetches = ShareFetches(
             share_partitions,
             settings=share_settings,
@@ -227,6 +239,7 @@ class Server:
             config=lambda: publisher.broker_config,
             on_news=on_news,
         )
+        publisher.follow(assignments.on_published)
         publisher.follow(coordinator.on_published)
         publisher.follow(transactions.on_published)
         publisher.follow(share_coordinator.on_published)
@@ -238,7 +251,8 @@ class Server:
             node_id=identity.node_id,
             cluster_id=identity.cluster_id,
             plane=plane,
-            log_dirs=log_dirs,
+            log_dirs=tuple(identity.directory_ids),
+            offline_log_dirs=tuple(identity.offline),
             disk_threads=disk_threads,
             metadata=publisher,
             controller=controller,
@@ -271,6 +285,7 @@ class Server:
                 await services.start(verifier.run)
                 await lifecycle.start()
                 services.start_soon(lifecycle.run)
+                services.start_soon(assignments.run)
                 # Clients that find their coordinator loading sleep before they ask again: most are loaded in no time.
                 with trio.move_on_after(LOADING_PATIENCE_S):
                     await coordinator.wait_loaded()
@@ -300,12 +315,19 @@ class Server:
             for connection in list(self.connections.values()):
                 connection.close()
             with trio.CancelScope(shield=True):
-                await self._close(plane, log_dirs)
+                await self._close(plane, tuple(identity.directory_ids))
             log_complaints(plane)
 
-    def _open_plane(self, identity: DataDirs, log_dirs: Sequence[str]) -> DataPlane:
-        """SLOW: opens and locks the directories."""
-        return DataPlane(broker_id=identity.node_id, log_dirs=log_dirs, options=self.config.static)
+    def _open_plane(self, identity: DataDirs, metadata_dir: str) -> tuple[DataPlane, DataDirs]:
+        """Open and lock the directories; return those that are online then. SLOW."""
+        plane = DataPlane(
+            broker_id=identity.node_id, log_dirs=tuple(identity.directory_ids), options=self.config.static
+        )
+        failed = dict(plane.offline_log_dirs())
+        if metadata_dir in failed:
+            plane.close(now_ms(), wall_ms())
+            raise OSError(failed[metadata_dir])
+        return plane, identity.without(failed)
 
     async def _close(self, plane: DataPlane, log_dirs: Sequence[str]) -> None:
         """Close all directories at once, so that none waits for another's disk. Raises: the first error there was."""
@@ -324,10 +346,7 @@ class Server:
         if errors:
             raise errors[0]
 
-    def _controller(
-        self, identity: DataDirs, publisher: MetadataPublisher, log_dirs: Sequence[str]
-    ) -> ControllerRuntime:
-        directory = self.config.text("metadata.log.dir") or log_dirs[0]
+    def _controller(self, identity: DataDirs, publisher: MetadataPublisher, directory: str) -> ControllerRuntime:
         settings = QuorumSettings(
             directory=str(Path(directory) / METADATA_PARTITION),
             node_id=identity.node_id,

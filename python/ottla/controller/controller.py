@@ -25,6 +25,11 @@ from ottla.controller.cluster_control import (
     ClusterControl,
 )
 from ottla.controller.configuration_control import ConfigurationControl
+from ottla.controller.directory_control import (
+    AssignReplicasToDirsRequest,
+    AssignReplicasToDirsResponse,
+    DirectoryControl,
+)
 from ottla.controller.feature_control import FeatureControl
 from ottla.controller.partition_control import PartitionControl
 from ottla.controller.producer_ids import (
@@ -93,6 +98,7 @@ class Controller:
         self.partitions: Final = PartitionControl(self.metadata, self.cluster, self.configuration)
         self.reassignments: Final = ReassignmentControl(self.metadata)
         self.producer_ids: Final = ProducerIdControl(self.metadata, self.cluster)
+        self.directories: Final = DirectoryControl(self.metadata, self.cluster)
         self.features: Final = FeatureControl(self.metadata)
 
     def replay(self, records: Iterable[MetadataRecord]) -> None:
@@ -150,6 +156,11 @@ class Controller:
         self, request: AllocateProducerIdsRequest
     ) -> ControllerResult[AllocateProducerIdsResponse]:
         return self.producer_ids.allocate(request)
+
+    def handle_assign_replicas_to_dirs(
+        self, request: AssignReplicasToDirsRequest
+    ) -> ControllerResult[AssignReplicasToDirsResponse]:
+        return self.directories.assign(request)
 
     def handle_broker_registration(
         self, request: BrokerRegistrationRequest, *, now_ms: int, next_offset: int
@@ -239,6 +250,7 @@ _HANDLERS: Final[Mapping[type, _Serve]] = {
     ListPartitionReassignmentsRequest: lambda c, r, _now, _next: c.handle_list_partition_reassignments(r),
     UpdateFeaturesRequest: lambda c, r, _now, _next: c.handle_update_features(r),
     AllocateProducerIdsRequest: lambda c, r, _now, _next: c.handle_allocate_producer_ids(r),
+    AssignReplicasToDirsRequest: lambda c, r, _now, _next: c.handle_assign_replicas_to_dirs(r),
     BrokerRegistrationRequest: lambda c, r, now, following: c.handle_broker_registration(
         r, now_ms=now, next_offset=following
     ),

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from ottla.metadata.records import (
+    DIRECTORY_MIGRATING,
     DIRECTORY_UNASSIGNED,
     NO_LEADER_CHANGE,
     BrokerRegistrationChangeRecord,
@@ -73,6 +74,11 @@ class PartitionRegistration:
     def preferred_leader(self) -> int:
         """The first replica."""
         return self.replicas[0]
+
+    def directory_of(self, broker_id: int) -> uuid.UUID:
+        """The log directory in which a broker has its replica, or one of the reserved ids (`DIRECTORY_UNASSIGNED`)."""
+        known = dict(zip(self.replicas, self.directories, strict=False))
+        return known.get(broker_id, DIRECTORY_UNASSIGNED) or DIRECTORY_MIGRATING
 
     @classmethod
     def of(cls, record: PartitionRecord) -> PartitionRegistration:

@@ -53,6 +53,8 @@ type Polled = (
 pub struct DataPlane {
     pub plane: Arc<Plane>,
     pub log_dirs: Vec<Arc<LogDir>>,
+    /// Path and reason of those that could not be opened.
+    offline_log_dirs: Vec<(String, String)>,
     was_clean: Vec<bool>,
     placement: Placement,
 }
@@ -72,7 +74,7 @@ impl DataPlane {
         }
         let waker = Arc::clone(&wakeup);
         let waker: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
-        let log_dirs = py
+        let (log_dirs, offline_log_dirs) = py
             .detach(|| open_log_dirs(broker_id, log_dirs, &waker))
             .map_err(|error| into_py(py, &error))?;
         let mut holders = HashMap::new();
@@ -95,6 +97,7 @@ impl DataPlane {
         Ok(Self {
             plane,
             log_dirs,
+            offline_log_dirs,
             was_clean,
             placement: Placement::default(),
         })
@@ -434,6 +437,10 @@ impl DataPlane {
             dirs.append(description)?;
         }
         Ok(dirs)
+    }
+
+    fn offline_log_dirs(&self) -> Vec<(String, String)> {
+        self.offline_log_dirs.clone()
     }
 
     fn take_offline(&self) -> Vec<(String, i32, String)> {

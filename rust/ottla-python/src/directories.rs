@@ -15,12 +15,18 @@ const INDEX_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Free space of a log directory kept back for deletes, commits and checkpoints.
 const RESERVED_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Open directories that are formatted for this broker, in the order given.
+/// Log directories, and why others could not be opened.
+type Opened = (Vec<Arc<LogDir>>, Vec<(String, String)>);
+
+/// Open directories that are formatted for this broker, in the order given. One that its disk does not give is left out.
+///
+/// # Errors
+/// As `LogDir::open`; `Storage` only if no directory can be opened.
 pub fn open_log_dirs(
     broker_id: i32,
     paths: Vec<PathBuf>,
     waker: &Arc<dyn Fn() + Send + Sync>,
-) -> Result<Vec<Arc<LogDir>>, Error> {
+) -> Result<Opened, Error> {
     let fs: Arc<dyn LogFs> = Arc::new(RealFs);
     let open = |path: PathBuf| {
         let meta = LogDir::read_meta(&*fs, &path)?.ok_or_else(|| Error::MalformedFile {
@@ -45,5 +51,20 @@ pub fn open_log_dirs(
             reserved_bytes: RESERVED_BYTES,
         })
     };
-    paths.into_iter().map(open).collect()
+    let (mut log_dirs, mut failed, mut first_error) = (Vec::new(), Vec::new(), None);
+    for path in paths {
+        let name = path.display().to_string();
+        match open(path) {
+            Ok(dir) => log_dirs.push(dir),
+            Err(error @ Error::Storage { .. }) => {
+                failed.push((name, error.to_string()));
+                first_error.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match first_error {
+        Some(error) if log_dirs.is_empty() => Err(error),
+        _ => Ok((log_dirs, failed)),
+    }
 }

@@ -85,7 +85,12 @@ async def handle_describe_log_dirs(context: RequestContext, request: DescribeLog
         await in_thread(partial(_describe, log_dir, topics), limiter=threads)
         for (log_dir, topics), threads in zip(found.items(), broker.disk_threads, strict=True)
     ]
+    results += map(_offline, broker.offline_log_dirs)
     return DescribeLogDirsResponse(results=tuple(results))
+
+
+def _offline(log_dir: str) -> DescribeLogDirsResult:
+    return DescribeLogDirsResult(log_dir=str(Path(log_dir).absolute()), error_code=ErrorCode.KAFKA_STORAGE_ERROR)
 
 
 def _describe(log_dir: str, topics: Mapping[str, list[DescribeLogDirsPartition]]) -> DescribeLogDirsResult:
@@ -93,7 +98,7 @@ def _describe(log_dir: str, topics: Mapping[str, list[DescribeLogDirsPartition]]
     try:
         space = os.statvfs(log_dir)
     except OSError:
-        return DescribeLogDirsResult(log_dir=path, error_code=ErrorCode.KAFKA_STORAGE_ERROR)
+        return _offline(log_dir)
     return DescribeLogDirsResult(
         log_dir=path,
         topics=tuple(DescribeLogDirsTopic(name=name, partitions=tuple(found)) for name, found in topics.items()),

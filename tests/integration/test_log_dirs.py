@@ -1,0 +1,165 @@
+"""Several log directories, of which one cannot be used when the broker starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ottla.errors import ErrorCode
+from ottla.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
+from ottla.protocol.versions import ApiKey
+from ottla.testing.broker import BrokerFailed, BrokerProcess
+from tests.integration.wire import Wire
+
+TOPICS = [f"topic-{n}" for n in range(6)]
+
+
+class Disks:
+    """Two directories, each on what can be broken."""
+
+    def __init__(self, path: Path) -> None:
+        self.disks = {name: path / name for name in ("a", "b")}
+        for disk in self.disks.values():
+            disk.mkdir()
+        self.dirs = {name: disk / "data" for name, disk in self.disks.items()}
+        self.broker = BrokerProcess(
+            Path(",".join(map(str, self.dirs.values()))), settings={"offsets.topic.num.partitions": "1"}
+        )
+        self.broker.output_path = path / "broker.log"
+
+    def take_away(self, name: str) -> None:
+        disk = self.disks[name]
+        disk.rename(disk.with_suffix(".away"))
+
+    def give_back(self, name: str) -> None:
+        disk = self.disks[name]
+        disk.with_suffix(".away").rename(disk)
+
+    def fill(self, wire: Wire) -> dict[str, list[str]]:
+        """Topics with a record, by directory."""
+        for topic in TOPICS:
+            wire.create(topic)
+            assert wire.produce(topic, topic.encode()).error_code is ErrorCode.NONE
+        found = {name: [t for t in TOPICS if (path / f"{t}-0").exists()] for name, path in self.dirs.items()}
+        assert all(found.values())
+        return found
+
+    def log(self) -> str:
+        return self.broker.output_path.read_text()
+
+
+@pytest.fixture
+def disks(tmp_path: Path) -> Disks:
+    return Disks(tmp_path)
+
+
+def check_that_b_is_out_of_reach(disks: Disks, wire: Wire, placed: dict[str, list[str]]) -> None:
+    for topic in placed["a"]:
+        assert wire.values(topic)[0] == topic.encode()
+        assert wire.produce(topic, b"more").error_code is ErrorCode.NONE
+    for topic in placed["b"]:
+        assert wire.produce(topic, b"lost").error_code is ErrorCode.KAFKA_STORAGE_ERROR
+        assert wire.fetch(topic).error_code is ErrorCode.KAFKA_STORAGE_ERROR
+    assert f"count={len(placed['b'])}" in disks.log()
+    assert "partition_made_anew" not in disks.log()
+
+
+def check_that_all_is_there(wire: Wire, placed: dict[str, list[str]]) -> None:
+    for topic in placed["a"]:
+        assert wire.values(topic)[:2] == [topic.encode(), b"more"]
+    for topic in placed["b"]:
+        assert wire.values(topic) == [topic.encode()]
+        assert wire.produce(topic, b"again").error_code is ErrorCode.NONE
+
+
+@pytest.mark.parametrize("is_clean", [True, False], ids=["stopped", "killed"])
+def test_what_is_on_a_dead_disk_waits_for_it_and_all_else_is_served(disks: Disks, is_clean: bool) -> None:
+    broker = disks.broker
+    with broker, Wire(broker.port) as wire:
+        placed = disks.fill(wire)
+        if is_clean:
+            broker.terminate()
+        else:
+            broker.kill()
+        disks.take_away("b")
+        disks.disks["b"].symlink_to(disks.disks["b"])
+        broker.start()
+        with Wire(broker.port) as wire:
+            check_that_b_is_out_of_reach(disks, wire, placed)
+            described = wire.ask(ApiKey.DESCRIBE_LOG_DIRS, 4, DescribeLogDirsRequest(topics=None)).results
+            assert {result.log_dir: result.error_code for result in described} == {
+                str(disks.dirs["a"]): ErrorCode.NONE,
+                str(disks.dirs["b"]): ErrorCode.KAFKA_STORAGE_ERROR,
+            }
+            for n in range(3):
+                wire.create(f"new-{n}")
+                assert wire.produce(f"new-{n}", b"new").error_code is ErrorCode.NONE
+            wire.delete(placed["b"].pop())
+        assert "log_dir_offline" in disks.log()
+        broker.terminate()
+        disks.disks["b"].unlink()
+        disks.give_back("b")
+        broker.start()
+        with Wire(broker.port) as wire:
+            check_that_all_is_there(wire, placed)
+            assert [wire.values(f"new-{n}") for n in range(3)] == [[b"new"]] * 3
+        assert "stray_partition_set_aside" in disks.log()
+
+
+def test_what_is_on_a_disk_that_is_not_mounted_is_not_made_anew(disks: Disks) -> None:
+    """Below its mount point is a fresh directory, at the second start, too."""
+    broker = disks.broker
+    with broker, Wire(broker.port) as wire:
+        placed = disks.fill(wire)
+        broker.terminate()
+        disks.take_away("b")
+        disks.disks["b"].mkdir()
+        for _ in range(2):
+            broker.start()
+            with Wire(broker.port) as wire:
+                check_that_b_is_out_of_reach(disks, wire, placed)
+            broker.kill()
+        below = disks.disks["b"]
+        below.rename(below.with_suffix(".below"))
+        disks.give_back("b")
+        broker.start()
+        with Wire(broker.port) as wire:
+            check_that_all_is_there(wire, placed)
+
+
+def test_without_the_metadata_there_is_no_start(disks: Disks) -> None:
+    broker = disks.broker
+    with broker, Wire(broker.port) as wire:
+        placed = disks.fill(wire)
+        broker.terminate()
+        disks.take_away("a")
+        disks.disks["a"].symlink_to(disks.disks["a"])
+        with pytest.raises(BrokerFailed, match="symbolic links"):
+            broker.start()
+        disks.disks["a"].unlink()
+        disks.give_back("a")
+        broker.start()
+        with Wire(broker.port) as wire:
+            for topic in (*placed["a"], *placed["b"]):
+                assert wire.values(topic) == [topic.encode()]
+
+
+def test_a_partition_that_was_moved_to_another_directory_is_found_there(disks: Disks) -> None:
+    broker = disks.broker
+    with broker, Wire(broker.port) as wire:
+        placed = disks.fill(wire)
+        broker.terminate()
+        for topic in placed["b"]:
+            (disks.dirs["b"] / f"{topic}-0").rename(disks.dirs["a"] / f"{topic}-0")
+        for _ in range(2):
+            broker.start()
+            with Wire(broker.port) as wire:
+                for topic in TOPICS:
+                    assert wire.values(topic) == [topic.encode()]
+            broker.terminate()
+            if disks.disks["b"].is_dir():
+                disks.take_away("b")
+                disks.disks["b"].symlink_to(disks.disks["b"])
+        broker.start()
+        assert "partitions_offline" not in disks.log()

@@ -1,0 +1,172 @@
+"""What is said of the log directories of replicas, and what a directory out of reach does to them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import trio
+import trio.testing
+
+from ottla.broker.data_dirs import DataDirs
+from ottla.broker.metadata_publisher import Published
+from ottla.broker.replica_directories import ASSIGNMENTS_MAX, DirectoryAssignments, OfflineReplicas
+from ottla.common.config import BrokerConfig
+from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.delta import MetadataDelta
+from ottla.metadata.image import EMPTY_IMAGE, MetadataImage, TopicImage
+from ottla.metadata.records import (
+    DIRECTORY_UNASSIGNED,
+    MetadataRecord,
+    PartitionChangeRecord,
+    PartitionRecord,
+    RemoveTopicRecord,
+    TopicRecord,
+)
+
+NODE = 1
+TOPIC = uuid.UUID(int=7)
+A, B, GONE = (uuid.UUID(int=100 + number) for number in range(3))
+Told = Mapping[tuple[uuid.UUID, int], uuid.UUID]
+
+
+def partition_record(index: int, directory: uuid.UUID = DIRECTORY_UNASSIGNED) -> PartitionRecord:
+    return PartitionRecord(
+        partition_id=index,
+        topic_id=TOPIC,
+        replicas=(NODE,),
+        isr=(NODE,),
+        leader=NODE,
+        leader_epoch=0,
+        partition_epoch=0,
+        directories=(directory,),
+    )
+
+
+def image_of(*records: MetadataRecord, before: MetadataImage = EMPTY_IMAGE) -> MetadataImage:
+    return MetadataDelta(before).replay_all(records).image(offset=before.offset + len(records), epoch=1)
+
+
+def topic_in(*directories: uuid.UUID) -> tuple[MetadataImage, TopicImage]:
+    partitions = [partition_record(index, directory) for index, directory in enumerate(directories)]
+    image = image_of(TopicRecord(name="t", topic_id=TOPIC), *partitions)
+    topic = image.topic("t")
+    assert topic is not None
+    return image, topic
+
+
+def dirs(*, offline: bool) -> DataDirs:
+    return DataDirs(
+        cluster_id="c",
+        node_id=NODE,
+        directory_ids={"a": A, "b": B},
+        offline={"c": "its disk is dead"} if offline else {},
+    )
+
+
+def test_what_was_assigned_elsewhere_is_offline_unless_it_is_here() -> None:
+    image, topic = topic_in(GONE, GONE, B)
+    for offline in (True, False):
+        replicas = OfflineReplicas(NODE, dirs(offline=offline), held=[("t", 1)])
+        for at_start in (True, False):
+            assert [replicas.is_offline(topic, index, at_start=at_start) for index in range(3)] == [True, False, False]
+        assert replicas.left(image) == {("t", 0): TOPIC.bytes}
+        assert replicas.left(image_of(RemoveTopicRecord(topic_id=TOPIC), before=image)) == {}
+
+
+def test_what_was_never_assigned_may_be_in_a_directory_that_is_offline_if_it_is_older_than_the_start() -> None:
+    image, topic = topic_in(DIRECTORY_UNASSIGNED)
+    found = {
+        (offline, at_start): OfflineReplicas(NODE, dirs(offline=offline), held=()).is_offline(
+            topic, 0, at_start=at_start
+        )
+        for offline in (True, False)
+        for at_start in (True, False)
+    }
+    assert [case for case, is_offline in found.items() if is_offline] == [(True, True)]
+    assert image.topic("t") is topic
+
+
+class Assigning:
+    """Partitions in directories, and a controller that may be away."""
+
+    def __init__(self) -> None:
+        self.log_dirs: dict[tuple[str, int], int] = {}
+        self.told: list[Told] = []
+        self.refusals = 0
+        self.image = EMPTY_IMAGE
+        plane: Any = self
+        self.assignments = DirectoryAssignments(plane, self._assign, node_id=NODE, directory_ids={"a": A, "b": B})
+
+    def partition(self, topic: str, index: int) -> Any:
+        log_dir = self.log_dirs.get((topic, index))
+        return None if log_dir is None else SimpleNamespace(log_dir=log_dir, topic_id=TOPIC.bytes)
+
+    async def _assign(self, assignments: Told) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.refusals:
+            self.refusals -= 1
+            raise KafkaError(ErrorCode.NOT_CONTROLLER)
+        self.told.append(assignments)
+
+    def publish(self, *records: MetadataRecord, is_retry: bool = False) -> None:
+        delta = MetadataDelta(self.image).replay_all(records)
+        self.image = delta.image(offset=self.image.offset + len(records), epoch=1)
+        self.assignments.on_published(
+            Published(image=self.image, delta=delta, config=BrokerConfig.load({}), is_retry=is_retry)
+        )
+
+    def run(self) -> None:
+        async def main() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.assignments.run)
+                await trio.testing.wait_all_tasks_blocked()
+                await trio.sleep(5)
+                nursery.cancel_scope.cancel()
+
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_what_the_metadata_does_not_know_is_told() -> None:
+    found = Assigning()
+    found.log_dirs = {("t", 0): 0, ("t", 1): 1, ("t", 2): 1}
+    found.publish(
+        TopicRecord(name="t", topic_id=TOPIC), partition_record(0), partition_record(1, GONE), partition_record(2, B)
+    )
+    found.run()
+    assert found.told == [{(TOPIC, 0): A, (TOPIC, 1): B}]
+    found.told.clear()
+    for index, directory in ((0, A), (1, B)):
+        found.publish(PartitionChangeRecord(partition_id=index, topic_id=TOPIC, directories=(directory,)))
+    found.run()
+    assert found.told == []
+
+
+def test_what_is_opened_late_is_told_then() -> None:
+    found = Assigning()
+    found.publish(TopicRecord(name="t", topic_id=TOPIC), partition_record(0))
+    found.log_dirs = {("t", 0): 1}
+    found.publish(is_retry=True)
+    found.run()
+    assert found.told == [{(TOPIC, 0): B}]
+
+
+def test_a_controller_that_is_away_is_told_later() -> None:
+    found = Assigning()
+    found.refusals = 3
+    found.log_dirs = {("t", 0): 0}
+    found.publish(TopicRecord(name="t", topic_id=TOPIC), partition_record(0))
+    found.run()
+    assert found.told == [{(TOPIC, 0): A}]
+
+
+def test_many_are_told_in_parts() -> None:
+    found = Assigning()
+    count = 2 * ASSIGNMENTS_MAX + 1
+    found.log_dirs = {("t", index): 0 for index in range(count)}
+    found.publish(TopicRecord(name="t", topic_id=TOPIC), *(partition_record(index) for index in range(count)))
+    found.run()
+    assert [len(told) for told in found.told] == [ASSIGNMENTS_MAX, ASSIGNMENTS_MAX, 1]
+    assert {index for told in found.told for _, index in told} == set(range(count))
