@@ -10,6 +10,7 @@ from ottla.errors import ErrorCode
 from ottla.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
 from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerFailed, BrokerProcess
+from tests.broken_disk import break_disk, give_back, mend_disk, take_away
 from tests.integration.wire import Wire
 
 TOPICS = [f"topic-{n}" for n in range(6)]
@@ -27,14 +28,6 @@ class Disks:
             Path(",".join(map(str, self.dirs.values()))), settings={"offsets.topic.num.partitions": "1"}
         )
         self.broker.output_path = path / "broker.log"
-
-    def take_away(self, name: str) -> None:
-        disk = self.disks[name]
-        disk.rename(disk.with_suffix(".away"))
-
-    def give_back(self, name: str) -> None:
-        disk = self.disks[name]
-        disk.with_suffix(".away").rename(disk)
 
     def fill(self, wire: Wire) -> dict[str, list[str]]:
         """Topics with a record, by directory."""
@@ -82,8 +75,7 @@ def test_what_is_on_a_dead_disk_waits_for_it_and_all_else_is_served(disks: Disks
             broker.terminate()
         else:
             broker.kill()
-        disks.take_away("b")
-        disks.disks["b"].symlink_to(disks.disks["b"])
+        break_disk(disks.disks["b"])
         broker.start()
         with Wire(broker.port) as wire:
             check_that_b_is_out_of_reach(disks, wire, placed)
@@ -98,8 +90,7 @@ def test_what_is_on_a_dead_disk_waits_for_it_and_all_else_is_served(disks: Disks
             wire.delete(placed["b"].pop())
         assert "log_dir_offline" in disks.log()
         broker.terminate()
-        disks.disks["b"].unlink()
-        disks.give_back("b")
+        mend_disk(disks.disks["b"])
         broker.start()
         with Wire(broker.port) as wire:
             check_that_all_is_there(wire, placed)
@@ -113,7 +104,7 @@ def test_what_is_on_a_disk_that_is_not_mounted_is_not_made_anew(disks: Disks) ->
     with broker, Wire(broker.port) as wire:
         placed = disks.fill(wire)
         broker.terminate()
-        disks.take_away("b")
+        take_away(disks.disks["b"])
         disks.disks["b"].mkdir()
         for _ in range(2):
             broker.start()
@@ -122,7 +113,7 @@ def test_what_is_on_a_disk_that_is_not_mounted_is_not_made_anew(disks: Disks) ->
             broker.kill()
         below = disks.disks["b"]
         below.rename(below.with_suffix(".below"))
-        disks.give_back("b")
+        give_back(disks.disks["b"])
         broker.start()
         with Wire(broker.port) as wire:
             check_that_all_is_there(wire, placed)
@@ -133,12 +124,10 @@ def test_without_the_metadata_there_is_no_start(disks: Disks) -> None:
     with broker, Wire(broker.port) as wire:
         placed = disks.fill(wire)
         broker.terminate()
-        disks.take_away("a")
-        disks.disks["a"].symlink_to(disks.disks["a"])
+        break_disk(disks.disks["a"])
         with pytest.raises(BrokerFailed, match="symbolic links"):
             broker.start()
-        disks.disks["a"].unlink()
-        disks.give_back("a")
+        mend_disk(disks.disks["a"])
         broker.start()
         with Wire(broker.port) as wire:
             for topic in (*placed["a"], *placed["b"]):
@@ -159,7 +148,6 @@ def test_a_partition_that_was_moved_to_another_directory_is_found_there(disks: D
                     assert wire.values(topic) == [topic.encode()]
             broker.terminate()
             if disks.disks["b"].is_dir():
-                disks.take_away("b")
-                disks.disks["b"].symlink_to(disks.disks["b"])
+                break_disk(disks.disks["b"])
         broker.start()
         assert "partitions_offline" not in disks.log()

@@ -17,6 +17,7 @@ from ottla.protocol.messages.describe_cluster import DescribeClusterRequest
 from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerFailed, BrokerProcess, EmbeddedBroker
+from tests.broken_disk import break_disk
 from tests.integration.wire import Closed, Wire
 
 NAMED = ApiVersionsRequest(client_software_name="wire", client_software_version="1.0")
@@ -158,6 +159,21 @@ def test_pages_tell_health_and_metrics(data_dir: Path) -> None:
         assert page(port, "/readyz") == (200, "ok\n")
         assert page(port, "/nothing")[0] == 404
         assert 'ottla_requests_total{api="API_VERSIONS"} 1\n' in page(port, "/metrics")[1]
+
+
+def test_metrics_name_a_data_directory_that_was_left_out(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    paths = {tmp_path / "data": 0, disk / "data": 1}
+    data_dirs = Path(",".join(map(str, paths)))
+    with EmbeddedBroker(data_dirs):
+        pass
+    break_disk(disk)
+    with EmbeddedBroker(data_dirs, settings={"ottla.http.listeners": "HTTP://127.0.0.1:0"}) as broker:
+        assert broker.ready.http is not None
+        metrics = page(broker.ready.http.port, "/metrics")[1]
+    for path, is_offline in paths.items():
+        assert f'ottla_log_dir_offline{{log_dir="{path}"}} {is_offline}\n' in metrics
 
 
 def test_sigterm_stops_cleanly_with_clients_connected(data_dir: Path) -> None:

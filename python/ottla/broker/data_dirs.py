@@ -67,7 +67,7 @@ def open_data_dirs(
 
     Args:
         node_id: The configured id. None: the directories' own, or `node_id_default` where they are fresh.
-        needed: The directory without which there is nothing to start.
+        needed: The directory without which there is nothing to start: the one with the metadata.
     Raises: InvalidDataDirectory, OSError (`needed` cannot be used, or none of those that could say whose they are).
     """
     if len(set(paths)) < len(paths):
@@ -87,6 +87,8 @@ def open_data_dirs(
                 read[path] = found
     if failed and not read:
         raise next(iter(failed.values()))
+    if read and needed is not None and needed in paths and Path(needed) / META_PROPERTIES not in read:
+        raise InvalidDataDirectory(f"{needed} should hold the metadata and is fresh: is its disk not mounted?")
     cluster_id = _agreed(read, "cluster.id") or kafka_uuid(_new_uuid())
     stored = _agreed(read, "node.id", "broker.id")
     if stored is not None and not stored.isdecimal():
@@ -113,10 +115,12 @@ def open_data_dirs(
             try:
                 _replace(path, format_properties(wanted))
             except OSError as error:
-                if text == needed or len(paths) == 1:
+                if text == needed:
                     raise
                 failed[text] = error
                 del ids[text]
+    if failed and not ids:
+        raise next(iter(failed.values()))
     offline = {text: str(error) for text, error in failed.items()}
     return DataDirs(cluster_id=cluster_id, node_id=node_id, directory_ids=ids, offline=offline)
 

@@ -49,8 +49,6 @@ THREADS_MAX: Final = 32
 PARTITIONS_PER_CALL: Final = 64
 """Partitions that one thread opens before it looks for more work: a thread's start costs as much as a few of them."""
 
-OUT_OF_REACH: Final = "they are in a log directory that is not online"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
@@ -378,7 +376,8 @@ class MetadataPublisher:
                     config=config,
                 )
         if out_of_reach:
-            log.error("partitions_offline", partitions=out_of_reach[:10], count=len(out_of_reach), reason=OUT_OF_REACH)
+            reason = "they are in a log directory that is not online"
+            log.error("partitions_offline", partitions=out_of_reach[:10], count=len(out_of_reach), reason=reason)
 
     def missing_error(self, topic: str, partition: int) -> ErrorCode:
         """What to answer for a partition that the data plane does not serve."""

@@ -16,6 +16,7 @@ import trio
 
 from ottla.broker.data_dirs import DataDirs
 from ottla.broker.event_log import EventLog
+from ottla.controller.directory_control import Replica
 from ottla.errors import KafkaError
 from ottla.metadata.image import MetadataImage, PartitionRegistration, TopicImage
 from ottla.metadata.records import DIRECTORIES_RESERVED
@@ -72,20 +73,20 @@ class DirectoryAssignments:
     def __init__(
         self,
         plane: DataPlane,
-        assign: Callable[[Mapping[tuple[uuid.UUID, int], uuid.UUID]], Awaitable[None]],
+        assign: Callable[[Mapping[Replica, uuid.UUID]], Awaitable[None]],
         *,
         node_id: int,
         directory_ids: Mapping[str, uuid.UUID],
     ) -> None:
         """Args:
-        assign: Gets directories by (topic id, partition), `ASSIGNMENTS_MAX` at most. Raises: KafkaError.
+        assign: Gets directories by replica, `ASSIGNMENTS_MAX` at most. Raises: KafkaError.
         directory_ids: In the order of the data plane's directories.
         """
         self._plane = plane
         self._assign = assign
         self._node_id = node_id
         self._directory_ids = tuple(directory_ids.values())
-        self._pending: dict[tuple[uuid.UUID, int], uuid.UUID] = {}
+        self._pending: dict[Replica, uuid.UUID] = {}
         self._woken = trio.Event()
 
     def on_published(self, published: Published) -> None:

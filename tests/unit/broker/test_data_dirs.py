@@ -8,18 +8,8 @@ import pytest
 
 from ottla._native import DataPlane
 from ottla.broker.data_dirs import META_PROPERTIES, InvalidDataDirectory, open_data_dirs
+from tests.broken_disk import break_disk, mend_disk
 from tests.property.native_lab import now_ms, wall_ms
-
-
-def break_disk(disk: Path) -> None:
-    """Whatever is asked of it fails, as with a disk that is dead."""
-    disk.rename(disk.with_suffix(".away"))
-    disk.symlink_to(disk)
-
-
-def mend_disk(disk: Path) -> None:
-    disk.unlink()
-    disk.with_suffix(".away").rename(disk)
 
 
 @pytest.fixture
@@ -49,6 +39,14 @@ def test_the_one_with_the_metadata_must_be_usable(tmp_path: Path, paths: list[st
     break_disk(tmp_path / "a")
     with pytest.raises(OSError, match="levels of symbolic links"):
         open_data_dirs(paths, node_id=1, needed=paths[0])
+
+
+def test_a_fresh_directory_does_not_take_the_place_of_the_metadata(paths: list[str]) -> None:
+    """All partitions of the others would be strays."""
+    open_data_dirs(paths[1:], node_id=1)
+    with pytest.raises(InvalidDataDirectory, match="should hold the metadata and is fresh"):
+        open_data_dirs(paths, node_id=1, needed=paths[0])
+    assert not (Path(paths[0]) / META_PROPERTIES).exists()
 
 
 def test_no_fresh_directory_is_formatted_while_the_ones_that_know_the_cluster_are_away(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,9 @@ import trio.testing
 
 from ottla.broker.data_dirs import DataDirs
 from ottla.broker.metadata_publisher import Published
-from ottla.broker.replica_directories import ASSIGNMENTS_MAX, DirectoryAssignments, OfflineReplicas
+from ottla.broker.replica_directories import ASSIGNMENTS_MAX, RETRY_S, DirectoryAssignments, OfflineReplicas
 from ottla.common.config import BrokerConfig
+from ottla.controller.directory_control import Replica
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.delta import MetadataDelta
 from ottla.metadata.image import EMPTY_IMAGE, MetadataImage, TopicImage
@@ -25,24 +27,14 @@ from ottla.metadata.records import (
     RemoveTopicRecord,
     TopicRecord,
 )
+from tests.unit.broker.test_metadata_publisher import NODE, TOPIC, partition_record
 
-NODE = 1
-TOPIC = uuid.UUID(int=7)
 A, B, GONE = (uuid.UUID(int=100 + number) for number in range(3))
-Told = Mapping[tuple[uuid.UUID, int], uuid.UUID]
+Told = Mapping[Replica, uuid.UUID]
 
 
-def partition_record(index: int, directory: uuid.UUID = DIRECTORY_UNASSIGNED) -> PartitionRecord:
-    return PartitionRecord(
-        partition_id=index,
-        topic_id=TOPIC,
-        replicas=(NODE,),
-        isr=(NODE,),
-        leader=NODE,
-        leader_epoch=0,
-        partition_epoch=0,
-        directories=(directory,),
-    )
+def placed(index: int, directory: uuid.UUID = DIRECTORY_UNASSIGNED) -> PartitionRecord:
+    return replace(partition_record(index), directories=(directory,))
 
 
 def image_of(*records: MetadataRecord, before: MetadataImage = EMPTY_IMAGE) -> MetadataImage:
@@ -50,7 +42,7 @@ def image_of(*records: MetadataRecord, before: MetadataImage = EMPTY_IMAGE) -> M
 
 
 def topic_in(*directories: uuid.UUID) -> tuple[MetadataImage, TopicImage]:
-    partitions = [partition_record(index, directory) for index, directory in enumerate(directories)]
+    partitions = [placed(index, directory) for index, directory in enumerate(directories)]
     image = image_of(TopicRecord(name="t", topic_id=TOPIC), *partitions)
     topic = image.topic("t")
     assert topic is not None
@@ -119,12 +111,11 @@ class Assigning:
         )
 
     def run(self) -> None:
+        """For longer than the controller is away."""
+
         async def main() -> None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.assignments.run)
-                await trio.testing.wait_all_tasks_blocked()
-                await trio.sleep(5)
-                nursery.cancel_scope.cancel()
+            with trio.move_on_after(2 * (self.refusals + 1) * RETRY_S):
+                await self.assignments.run()
 
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -132,9 +123,7 @@ class Assigning:
 def test_what_the_metadata_does_not_know_is_told() -> None:
     found = Assigning()
     found.log_dirs = {("t", 0): 0, ("t", 1): 1, ("t", 2): 1}
-    found.publish(
-        TopicRecord(name="t", topic_id=TOPIC), partition_record(0), partition_record(1, GONE), partition_record(2, B)
-    )
+    found.publish(TopicRecord(name="t", topic_id=TOPIC), placed(0), placed(1, GONE), placed(2, B))
     found.run()
     assert found.told == [{(TOPIC, 0): A, (TOPIC, 1): B}]
     found.told.clear()
@@ -146,7 +135,7 @@ def test_what_the_metadata_does_not_know_is_told() -> None:
 
 def test_what_is_opened_late_is_told_then() -> None:
     found = Assigning()
-    found.publish(TopicRecord(name="t", topic_id=TOPIC), partition_record(0))
+    found.publish(TopicRecord(name="t", topic_id=TOPIC), placed(0))
     found.log_dirs = {("t", 0): 1}
     found.publish(is_retry=True)
     found.run()
@@ -157,7 +146,7 @@ def test_a_controller_that_is_away_is_told_later() -> None:
     found = Assigning()
     found.refusals = 3
     found.log_dirs = {("t", 0): 0}
-    found.publish(TopicRecord(name="t", topic_id=TOPIC), partition_record(0))
+    found.publish(TopicRecord(name="t", topic_id=TOPIC), placed(0))
     found.run()
     assert found.told == [{(TOPIC, 0): A}]
 
@@ -166,7 +155,7 @@ def test_many_are_told_in_parts() -> None:
     found = Assigning()
     count = 2 * ASSIGNMENTS_MAX + 1
     found.log_dirs = {("t", index): 0 for index in range(count)}
-    found.publish(TopicRecord(name="t", topic_id=TOPIC), *(partition_record(index) for index in range(count)))
+    found.publish(TopicRecord(name="t", topic_id=TOPIC), *(placed(index) for index in range(count)))
     found.run()
     assert [len(told) for told in found.told] == [ASSIGNMENTS_MAX, ASSIGNMENTS_MAX, 1]
     assert {index for told in found.told for _, index in told} == set(range(count))
