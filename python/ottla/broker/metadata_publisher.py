@@ -301,6 +301,8 @@ class MetadataPublisher:
         config = self._config_of(image)
         reconfigured = self._reconfigured(image, delta, changed=config != self.config)
         self.config = config
+        if self._offline is not None and not self._is_started:
+            self._offline.on_start(image)
         removed = list(delta.removed_topics.values())
         # A name that is taken again cannot be served before the old topic is out of its way.
         doomed = self._doomed(topic for topic in removed if topic.name in image.topic_ids)
@@ -364,7 +366,7 @@ class MetadataPublisher:
                     if partition.offsets().leader_epoch != registration.leader_epoch:
                         self._plane.set_leadership(topic.name, index, registration.leader_epoch, now_ms(), wall_ms())
                     continue
-                if self._offline is not None and self._offline.is_offline(topic, index, at_start=not self._is_started):
+                if self._offline is not None and self._offline.is_offline(topic, index):
                     out_of_reach.append(f"{topic.name}-{index}")
                     continue
                 config = self._log_config(image, topic.name) if config is None else config

@@ -41,21 +41,32 @@ class OfflineReplicas:
         self._online = frozenset(dirs.directory_ids.values())
         self._is_any_offline = bool(dirs.offline)
         self._held = frozenset(held)
+        self._uncertain: dict[tuple[str, int], bytes] = {}
         self._found: dict[tuple[str, int], bytes] = {}
 
-    def is_offline(self, topic: TopicImage, index: int, *, at_start: bool) -> bool:
-        """Whether a partition that this broker leads must not be made here; it is remembered then.
+    def on_start(self, image: MetadataImage) -> None:
+        """Take in what the metadata has when the broker starts.
 
-        Args:
-            at_start: It was in the metadata when the broker started. One that was never assigned may be in a directory
-                that is offline: it may have been made there just before the end of the last run.
+        What is in it and was never assigned may be in a directory that is offline: it may have been made there just
+        before the end of the last run. It stays so, however often its leadership changes.
         """
+        if self._is_any_offline:
+            self._uncertain = {
+                (topic.name, index): topic.topic_id.bytes
+                for topic in image.topics.values()
+                for index, partition in topic.partitions.items()
+                if self._node_id in partition.replicas and partition.directory_of(self._node_id) in DIRECTORIES_RESERVED
+            }
+
+    def is_offline(self, topic: TopicImage, index: int) -> bool:
+        """Whether a partition that this broker leads must not be made here; it is remembered then."""
+        at, topic_id = (topic.name, index), topic.topic_id.bytes
         directory = topic.partitions[index].directory_of(self._node_id)
-        if (topic.name, index) in self._held or directory in self._online:
+        if at in self._held or directory in self._online:
             return False
-        if directory in DIRECTORIES_RESERVED and not (at_start and self._is_any_offline):
+        if directory in DIRECTORIES_RESERVED and self._uncertain.get(at) != topic_id:
             return False
-        self._found[topic.name, index] = topic.topic_id.bytes
+        self._found[at] = topic_id
         return True
 
     def left(self, image: MetadataImage) -> Mapping[tuple[str, int], bytes]:

@@ -12,7 +12,9 @@ from typing import Any
 import trio
 import trio.testing
 
+from ottla.broker.data_dirs import DataDirs
 from ottla.broker.metadata_publisher import PATIENCE_S, RETRY_S, MetadataPublisher, Published
+from ottla.broker.replica_directories import OfflineReplicas
 from ottla.common.config import BrokerConfig
 from ottla.errors import ErrorCode
 from ottla.metadata.records import (
@@ -93,10 +95,13 @@ def run(
     *,
     patience_s: float = math.inf,
     clock: trio.testing.MockClock | None = None,
+    offline: OfflineReplicas | None = None,
 ) -> None:
     async def main() -> None:
         plane: Any = NotedPlane()
-        publisher = MetadataPublisher(plane, node_id=NODE, config=BrokerConfig.load({}), patience_s=patience_s)
+        publisher = MetadataPublisher(
+            plane, node_id=NODE, config=BrokerConfig.load({}), patience_s=patience_s, offline=offline
+        )
         offset = 0
 
         async def commit(*records: MetadataRecord) -> None:
@@ -186,6 +191,20 @@ def test_what_cannot_be_opened_is_tried_again_and_the_rest_is_served() -> None:
         assert plane.unavailable == []
 
     run(scenario)
+
+
+def test_what_may_be_in_a_directory_out_of_reach_is_not_made_anew_when_its_leadership_changes() -> None:
+    async def scenario(publisher: MetadataPublisher, plane: NotedPlane, commit: Any) -> None:
+        await commit(TopicRecord(name="t", topic_id=TOPIC), partition_record(0))
+        await commit(TopicRecord(name="new", topic_id=NAMESAKE), partition_record(0, NAMESAKE))
+        for leader in (-1, NODE):  # as a start has it: registered, then not fenced any more
+            await commit(PartitionChangeRecord(partition_id=0, topic_id=TOPIC, leader=leader))
+            assert list(plane.served) == [("new", 0)]
+            assert publisher.missing_error("t", 0) is ErrorCode.KAFKA_STORAGE_ERROR
+
+    directory = uuid.UUID(int=9)
+    dirs = DataDirs(cluster_id="c", node_id=NODE, directory_ids={"a": directory}, offline={"b": "its disk is dead"})
+    run(scenario, offline=OfflineReplicas(NODE, dirs, held=()))
 
 
 def test_what_could_not_be_opened_is_forgotten_with_its_topic() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
@@ -62,23 +63,37 @@ def test_what_was_assigned_elsewhere_is_offline_unless_it_is_here() -> None:
     image, topic = topic_in(GONE, GONE, B)
     for offline in (True, False):
         replicas = OfflineReplicas(NODE, dirs(offline=offline), held=[("t", 1)])
-        for at_start in (True, False):
-            assert [replicas.is_offline(topic, index, at_start=at_start) for index in range(3)] == [True, False, False]
+        for _ in range(2):
+            assert [replicas.is_offline(topic, index) for index in range(3)] == [True, False, False]
+            replicas.on_start(image)
         assert replicas.left(image) == {("t", 0): TOPIC.bytes}
         assert replicas.left(image_of(RemoveTopicRecord(topic_id=TOPIC), before=image)) == {}
 
 
-def test_what_was_never_assigned_may_be_in_a_directory_that_is_offline_if_it_is_older_than_the_start() -> None:
-    image, topic = topic_in(DIRECTORY_UNASSIGNED)
-    found = {
-        (offline, at_start): OfflineReplicas(NODE, dirs(offline=offline), held=()).is_offline(
-            topic, 0, at_start=at_start
-        )
-        for offline in (True, False)
-        for at_start in (True, False)
-    }
-    assert [case for case, is_offline in found.items() if is_offline] == [(True, True)]
-    assert image.topic("t") is topic
+@pytest.mark.parametrize("is_any_offline", [True, False])
+def test_what_was_never_assigned_may_be_in_a_directory_that_is_offline_if_it_is_older_than_the_start(
+    is_any_offline: bool,
+) -> None:
+    image, _ = topic_in(DIRECTORY_UNASSIGNED)
+    replicas = OfflineReplicas(NODE, dirs(offline=is_any_offline), held=())
+    replicas.on_start(image)
+    new = TopicRecord(name="new", topic_id=GONE)
+    later = image_of(new, replace(placed(0), topic_id=GONE), before=image)
+    for leader in (-1, NODE, -1, NODE):
+        later = image_of(PartitionChangeRecord(partition_id=0, topic_id=TOPIC, leader=leader), before=later)
+        found = [replicas.is_offline(topic, 0) for name in ("t", "new") if (topic := later.topic(name))]
+        assert found == [is_any_offline, False]
+
+
+def test_the_name_of_what_may_be_out_of_reach_can_be_used_again() -> None:
+    image, _ = topic_in(DIRECTORY_UNASSIGNED)
+    replicas = OfflineReplicas(NODE, dirs(offline=True), held=())
+    replicas.on_start(image)
+    again = image_of(TopicRecord(name="t", topic_id=GONE), replace(placed(0), topic_id=GONE))
+    topic = again.topic("t")
+    assert topic is not None
+    assert not replicas.is_offline(topic, 0)
+    assert not replicas.left(again)
 
 
 class Assigning:
