@@ -17,6 +17,13 @@ from pathlib import Path
 import pytest
 
 from ottla.errors import ErrorCode
+from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest
+from ottla.protocol.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerFailed, BrokerProcess
 from tests.integration.wire import Wire
 
@@ -276,6 +283,54 @@ def test_a_damaged_partition_is_fenced_off_and_said_to_be(whole: Path, tmp_path:
             assert (done.returncode == 0) == (command[0] == "topics"), command
             assert time.monotonic() - began < 15, command
     assert segment.name in broker.output_path.read_text()
+    assert segment.read_bytes() == bytes(content)
+
+
+def commit_offset(wire: Wire, offset: int) -> ErrorCode:
+    """As a group without members does."""
+    wanted = OffsetCommitRequestPartition(partition_index=0, committed_offset=offset)
+    commit = OffsetCommitRequest(
+        group_id="group", topics=(OffsetCommitRequestTopic(name="topic", partitions=(wanted,)),)
+    )
+    found = wire.ask(ApiKey.OFFSET_COMMIT, 7, commit).topics[0].partitions[0].error_code
+    assert isinstance(found, ErrorCode)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (0, "a batch claims to end at -"),
+        (7, "a batch claims to end at 230 where 25 or more"),
+        (70, "batch at offset 25: batch crc: "),
+    ],
+    ids=["offset far below", "offset far above", "value"],
+)
+def test_a_coordinator_whose_log_is_damaged_is_named_with_the_place(tmp_path: Path, at: int, said: str) -> None:
+    data_dir = tmp_path / "data"
+    broker = BrokerProcess(data_dir, settings={"offsets.topic.num.partitions": "1"})
+    with broker, Wire(broker.port) as wire:
+        wire.create("topic")
+        wire.ask(ApiKey.FIND_COORDINATOR, 4, FindCoordinatorRequest(coordinator_keys=("group",)))
+        for offset in range(50):
+            assert commit_offset(wire, offset) is ErrorCode.NONE
+    (segment,) = (data_dir / "__consumer_offsets-0").glob("*.log")
+    content = bytearray(segment.read_bytes())
+    batch = content.index((25).to_bytes(8, "big") + bytes(2))  # the size follows
+    content[batch + at] ^= 0xFF
+    segment.write_bytes(content)
+    with broker, Wire(broker.port) as wire:
+        assert commit_offset(wire, 50) is ErrorCode.COORDINATOR_NOT_AVAILABLE
+        assert wire.produce("topic", b"value").error_code is ErrorCode.NONE
+    failed = next(line for line in broker.output_path.read_text().splitlines() if "coordinator_load_failed" in line)
+    assert "topic=__consumer_offsets partition=0 read_to=" in failed
+    assert said in failed
+    checked = subprocess.run(
+        [sys.executable, "-c", "from ottla.cli.entry import main; main()", "check", str(data_dir)],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert checked.returncode == 1
+    assert segment.name in checked.stdout
     assert segment.read_bytes() == bytes(content)
 
 

@@ -218,7 +218,7 @@ class CoordinatorRuntime(Generic[M]):
             except (KafkaError, OSError, ValueError) as error:
                 # Not retried: what is in the way (damage, a dead disk) needs the partition to be repaired first.
                 served.is_broken = True
-                log.error("coordinator_load_failed", **where, error=error)
+                log.error("coordinator_load_failed", **where, read_to=served.shard.end_offset, reason=str(error))
             else:
                 self._finish_loading(served)
                 ms = self._clock().now_ms - started_ms
@@ -247,6 +247,9 @@ class CoordinatorRuntime(Generic[M]):
                 continue
             for batch in batches:
                 next_offset = batch.last_offset + 1
+                if not offset < next_offset <= served.log.offsets()[2]:
+                    # No checksum covers where a batch says that it is.
+                    raise ValueError(f"a batch claims to end at {batch.last_offset} where {offset} or more is expected")
                 for records in _in_turns(batch, from_offset=offset):
                     # Everything read is committed. Loading it as such keeps no history to undo.
                     shard.load(records, end_offset=next_offset, high_watermark=next_offset)

@@ -262,7 +262,8 @@ class SharePartition:
         Args:
             acknowledgements: As `check_acknowledgements` lets them pass.
         Returns: the number of the write that the answer has to wait for; None: of none.
-        Raises: KafkaError (INVALID_REQUEST: nobody has had such offsets; INVALID_RECORD_STATE: not the member's).
+        Raises: KafkaError (INVALID_REQUEST: nobody has had such offsets; INVALID_RECORD_STATE: not the member's, or
+            nobody's at all).
         """
         renewed: list[Run] = []
         changed: list[tuple[Run, int, int, RecordState]] = []
@@ -291,7 +292,9 @@ class SharePartition:
         before: int | None = None
         for one in acknowledgements:
             if one.last_offset >= end:
-                raise KafkaError(ErrorCode.INVALID_REQUEST, "There are offsets that were not acquired.")
+                # Kafka says one of offsets behind those that were fetched, and the other where it keeps none at all.
+                error = ErrorCode.INVALID_RECORD_STATE if end == start else ErrorCode.INVALID_REQUEST
+                raise KafkaError(error, "There are offsets that were not acquired.")
             if one.last_offset < start:
                 continue
             if before is not None and one.first_offset <= before:
