@@ -31,9 +31,9 @@ PERFORMANCE_HEAD = """\
 Written by `make bench BENCH_ARGS=--publish`, which runs both brokers on the same machine and puts each load on Ottla
 and then at once on Apache Kafka, while the other one is stopped (SIGSTOP). Figures are worth something as ratios of
 one run: machines differ, and so do their minutes: the same load on the same broker took twice as long at times.
-All free memory is touched before they start: the host of a virtual machine finds a page when it is first used, which
-would count as CPU time of whoever writes to it. Of small
-requests, whose figures change most from minute to minute, the medians of three rounds are shown.
+Free memory is touched before they start and before each load: the host of a virtual machine finds a page when it is
+first used, which would count as CPU time of whoever writes to it. Of short loads and of those whose figures change
+most from minute to minute, the medians of three or nine rounds are shown.
 The loads are in `bench/scenarios`: Kafka's own perf tools where it has one, else frames that are encoded once.
 """
 PERFORMANCE_FOOT = """\
@@ -85,7 +85,9 @@ def _put_on(server: Server, name: str, load: Load, tools: Tools, rounds: Rounds)
     """Run a load on a server that waits, and have it wait again."""
     os.sync()  # what the one before has left to the kernel is not this one's to write
     server.resume()
-    time.sleep(SETTLE_SECONDS)
+    settled = time.monotonic() + SETTLE_SECONDS
+    memory.touch_free_memory(memory.LOAD_BYTES)
+    time.sleep(max(0.0, settled - time.monotonic()))
     print(f"{server.name}: {name}", file=sys.stderr, flush=True)
     figures = load(server, tools)
     print(f"  {figures}", file=sys.stderr, flush=True)

@@ -1,7 +1,9 @@
 """What a virtual machine does with memory that nobody has used yet: its host finds each page when it is first touched.
 
 That takes longer than all that a broker does with the bytes it writes there, counts as the broker's CPU time, and says
-nothing about it. So all free memory is touched before a broker starts.
+nothing about it. So all free memory is touched before a broker starts. A host that takes back what is free (free page
+reporting: a sixteenth of it every two seconds) finds it anew, so as much as a load can need is touched again before
+each: what was freed last is used first.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Final
 
 KEPT_BACK_BYTES: Final = 1 << 30
 """Left alone, so that nothing is pushed out."""
+LOAD_BYTES: Final = 4 << 30
+"""More than any load writes and its programs use."""
 
 
 def free_bytes(meminfo: str) -> int:
@@ -28,10 +32,10 @@ def touch(size_bytes: int) -> None:
         mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
-def touch_free_memory() -> None:
-    """Touch all free memory, in a process of its own: the kernel ends that one if it is too much."""
-    subprocess.run([sys.executable, "-m", "bench.memory"], check=False)
+def touch_free_memory(most_bytes: int = sys.maxsize) -> None:
+    """Touch free memory, in a process of its own: the kernel ends that one if it is too much."""
+    subprocess.run([sys.executable, "-m", "bench.memory", str(most_bytes)], check=False)
 
 
 if __name__ == "__main__":
-    touch(free_bytes(Path("/proc/meminfo").read_text()) - KEPT_BACK_BYTES)
+    touch(min(int(sys.argv[1]), free_bytes(Path("/proc/meminfo").read_text()) - KEPT_BACK_BYTES))

@@ -17,7 +17,6 @@ def _produce_and_consume(
     batch_bytes: int,
     goals: tuple[Goal, ...],
     compression: str = "none",
-    rounds: int = 1,
 ) -> Scenario:
     properties = ["acks=all", f"batch.size={batch_bytes}", "linger.ms=5", f"compression.type={compression}"]
 
@@ -45,7 +44,7 @@ def _produce_and_consume(
     def unhindered(server: Server, tools: Tools) -> dict[str, float]:
         return {PRODUCED: produce(server, tools, server.fresh(name.replace(" ", "-")))[PRODUCED]}
 
-    return Scenario(name, run, goals, rounds=rounds, unhindered=unhindered)
+    return Scenario(name, run, goals, rounds=3, unhindered=unhindered)
 
 
 def _plain_goals(produce_cpu_max: float) -> tuple[Goal, ...]:
@@ -78,7 +77,6 @@ SCENARIOS = (
             batch_bytes=131_072,
             compression=codec,
             goals=_COMPRESSED_GOALS,
-            rounds=3,
         )
         for codec, records in (("lz4", 500_000), ("gzip", 150_000), ("zstd", 300_000))
     ),

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import trio
 
@@ -209,7 +209,7 @@ class CoordinatorRuntime(Generic[M]):
             await served.settled.wait()
 
     async def _load(self, served: _Served[M]) -> None:
-        where = {"topic": self._topic, "partition": served.partition}
+        where: dict[str, Any] = {"topic": self._topic, "partition": served.partition}
         with served.scope:
             try:
                 async with self._loads:
