@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -109,6 +110,7 @@ def main() -> int:
     if args.publish and (args.only is not None or args.without_kafka):
         parser.error("only a whole run with both brokers is published")
     tools = Tools(args.jars)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers end with whoever started them
     with tempfile.TemporaryDirectory(prefix="ottla-bench-") as directory:
         base = Path(directory)
         memory.touch_free_memory()
