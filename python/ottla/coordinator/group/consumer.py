@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final, TypeAlias
 
+from ottla.coordinator.group import consumer_records
 from ottla.coordinator.group.assignors.model import Target
 from ottla.coordinator.group.consumer_records import (
     AssignedPartitions,
@@ -35,6 +36,7 @@ from ottla.coordinator.group.consumer_records import (
     TargetMetadataValue,
     TargetPartitions,
 )
+from ottla.coordinator.shard import CoordinatorRecord
 from ottla.coordinator.timeline import Timeline, TimelineDict
 from ottla.errors import ErrorCode
 
@@ -464,3 +466,16 @@ def _state(members: Iterable[ConsumerMember], epoch: int, assignment_epoch: int)
     if all(member.is_reconciled(assignment_epoch) for member in everybody):
         return ConsumerGroupState.STABLE
     return ConsumerGroupState.RECONCILING
+
+
+def tombstones_of(group: ConsumerGroup) -> list[CoordinatorRecord]:
+    """What takes a whole group away."""
+    group_id = group.group_id
+    keys: list[ConsumerKey] = []
+    for kind in (CurrentAssignmentKey, TargetMemberKey):
+        keys += [kind(group=group_id, member=member_id) for member_id, _ in group.members.items()]
+    keys.append(TargetMetadataKey(group=group_id))
+    keys += [MemberMetadataKey(group=group_id, member=member_id) for member_id, _ in group.members.items()]
+    keys += [RegularExpressionKey(group=group_id, regular_expression=regex) for regex, _ in group.regexes.items()]
+    keys += [PartitionMetadataKey(group=group_id), ConsumerGroupKey(group=group_id)]
+    return [consumer_records.record(key, None) for key in keys]

@@ -6,9 +6,10 @@ was asked to give up. A deadline may outlive its member; whoever it wakes looks 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ottla.coordinator.group.config import GroupConfig
-from ottla.coordinator.group.consumer import ConsumerMember, MemberState
-from ottla.coordinator.group.consumer_table import ConsumerTable
+from ottla.coordinator.group.consumer import ConsumerGroup, ConsumerMember, MemberState
 from ottla.coordinator.group.events import (
     AdoptionDue,
     ClassicStepOverdue,
@@ -86,7 +87,7 @@ class ConsumerSessions:
         """Members may be there for whom no deadline runs: have `adopt` called."""
         self._timers.schedule(self._adoption, 0)
 
-    def adopt(self, consumers: ConsumerTable, config: GroupConfig, now: Instant) -> None:
+    def adopt(self, consumers: Iterable[ConsumerGroup], config: GroupConfig, now: Instant) -> None:
         """Give a session to every member that has none, and time to those that are to give something up."""
         for group in consumers:
             group_id = group.group_id

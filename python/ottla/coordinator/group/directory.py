@@ -13,8 +13,7 @@ from ottla.coordinator.group import records
 from ottla.coordinator.group.assignors.model import Target
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic import ClassicGroup, GroupState, Member
-from ottla.coordinator.group.consumer import ConsumerMember
-from ottla.coordinator.group.consumer_table import tombstones_of
+from ottla.coordinator.group.consumer import ConsumerMember, tombstones_of
 from ottla.coordinator.group.offsets import Offsets
 from ottla.coordinator.group.share import share_tombstones_of
 from ottla.coordinator.group.subscription import CONSUMER_PROTOCOL_TYPE

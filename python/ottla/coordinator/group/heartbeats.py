@@ -23,6 +23,7 @@ from ottla.coordinator.group.consumer import (
     ConsumerMember,
     Refused,
     target_value,
+    tombstones_of,
 )
 from ottla.coordinator.group.consumer_records import (
     ConsumerGroupKey,
@@ -34,7 +35,6 @@ from ottla.coordinator.group.consumer_records import (
     TargetMemberKey,
 )
 from ottla.coordinator.group.consumer_sessions import ConsumerSessions, session_timeout_ms
-from ottla.coordinator.group.consumer_table import tombstones_of
 from ottla.coordinator.group.events import (
     GroupDowngraded,
     MemberOverdue,

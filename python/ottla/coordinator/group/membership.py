@@ -11,7 +11,7 @@ from ottla.coordinator.group import records
 from ottla.coordinator.group.caller import Caller
 from ottla.coordinator.group.classic import ClassicGroup, GroupState, Member
 from ottla.coordinator.group.classic_members import ClassicMembers
-from ottla.coordinator.group.consumer_table import tombstones_of
+from ottla.coordinator.group.consumer import tombstones_of
 from ottla.coordinator.group.events import (
     AssignmentStored,
     GroupCreated,

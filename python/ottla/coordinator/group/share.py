@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -314,53 +314,6 @@ class ShareGroup:
             self._follow(None, member)
         self.checked_at_epoch = None
         self.asked_ms.clear()
-
-
-class ShareTable:
-    """The share groups of one shard; `replay` alone changes what is durable of them."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._timeline = timeline
-        self._groups: dict[str, ShareGroup] = {}
-
-    def get(self, group_id: str) -> ShareGroup | None:
-        """A group that exists, be it only by records that are not yet committed."""
-        group = self._groups.get(group_id)
-        return group if group is not None and group.exists else None
-
-    def get_committed(self, group_id: str) -> ShareGroup | None:
-        """A group of which committed records tell."""
-        group = self._groups.get(group_id)
-        return group if group is not None and group.is_committed else None
-
-    def get_or_blank(self, group_id: str) -> ShareGroup:
-        """A group as it is, or as it begins; it exists once its first records are replayed."""
-        group = self._groups.get(group_id)
-        if group is None:
-            group = self._groups[group_id] = ShareGroup(group_id, self._timeline)
-        return group
-
-    def __iter__(self) -> Iterator[ShareGroup]:
-        """Those that exist."""
-        return (group for group in list(self._groups.values()) if group.exists)
-
-    def committed(self) -> Iterator[ShareGroup]:
-        """Those of which committed records tell."""
-        return (group for group in list(self._groups.values()) if group.is_committed)
-
-    def replay(self, key: ShareKey, value: ShareValue | None, *, offset: int) -> None:
-        if value is not None or key.group in self._groups:
-            self.get_or_blank(key.group).replay(key, value, offset=offset)
-
-    def rebuild(self) -> None:
-        """Records were taken back."""
-        for group in self._groups.values():
-            group.rebuild()
-
-    def sweep(self) -> None:
-        """Forget groups of which nothing is left for good."""
-        for group_id in [group_id for group_id, group in self._groups.items() if group.is_blank]:
-            del self._groups[group_id]
 
 
 def member_tombstones(group_id: str, member_id: str) -> list[CoordinatorRecord]:

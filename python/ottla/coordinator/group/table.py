@@ -9,21 +9,27 @@ A group without metadata but with offsets is a *simple* one: a client that keeps
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import TypeAlias
 
 from ottla.coordinator.group import records
 from ottla.coordinator.group.classic import ClassicGroup
+from ottla.coordinator.group.consumer import ConsumerGroup
 from ottla.coordinator.group.consumer_records import ConsumerKey, ConsumerValue
-from ottla.coordinator.group.consumer_table import ConsumerTable
 from ottla.coordinator.group.offset_store import OffsetStore
 from ottla.coordinator.group.record_schema import MalformedRecord, RecordContent
+from ottla.coordinator.group.recorded_groups import RecordedGroups
 from ottla.coordinator.group.records import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue
-from ottla.coordinator.group.share import ShareTable
+from ottla.coordinator.group.share import ShareGroup
 from ottla.coordinator.group.share_records import ShareKey, ShareValue
 from ottla.coordinator.shard import LoadedRecord, Outcome, TransactionMarker
 from ottla.coordinator.timeline import Timeline, TimelineDict
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.join_group import JoinGroupResponse
 from ottla.protocol.messages.sync_group import SyncGroupResponse
+
+ConsumerGroups: TypeAlias = RecordedGroups[ConsumerGroup, ConsumerKey, ConsumerValue]
+ShareGroups: TypeAlias = RecordedGroups[ShareGroup, ShareKey, ShareValue]
 
 
 class GroupTable:
@@ -33,8 +39,8 @@ class GroupTable:
         self.timeline = Timeline()
         self.metadata: TimelineDict[str, GroupMetadataValue] = TimelineDict(self.timeline)
         self.offsets = OffsetStore(self.timeline)
-        self.consumers = ConsumerTable(self.timeline)
-        self.shares = ShareTable(self.timeline)
+        self.consumers: ConsumerGroups = RecordedGroups(partial(ConsumerGroup, timeline=self.timeline))
+        self.shares: ShareGroups = RecordedGroups(partial(ShareGroup, timeline=self.timeline))
         self.groups: dict[str, ClassicGroup] = {}
         """Classic groups."""
         self._simple: set[str] = set()
