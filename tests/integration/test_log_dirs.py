@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,12 +99,16 @@ def test_what_is_on_a_dead_disk_waits_for_it_and_all_else_is_served(disks: Disks
         assert "stray_partition_set_aside" in disks.log()
 
 
-def test_what_is_on_a_disk_that_is_not_mounted_is_not_made_anew(disks: Disks) -> None:
+@pytest.mark.parametrize("is_clean", [True, False], ids=["stopped", "killed"])
+def test_what_is_on_a_disk_that_is_not_mounted_is_not_made_anew(disks: Disks, is_clean: bool) -> None:
     """Below its mount point is a fresh directory, at the second start, too."""
     broker = disks.broker
     with broker, Wire(broker.port) as wire:
         placed = disks.fill(wire)
-        broker.terminate()
+        if is_clean:
+            broker.terminate()
+        else:
+            broker.kill()
         take_away(disks.disks["b"])
         disks.disks["b"].mkdir()
         for _ in range(2):
@@ -117,6 +122,91 @@ def test_what_is_on_a_disk_that_is_not_mounted_is_not_made_anew(disks: Disks) ->
         broker.start()
         with Wire(broker.port) as wire:
             check_that_all_is_there(wire, placed)
+
+
+def test_directories_that_changed_places_are_refused(disks: Disks, tmp_path: Path) -> None:
+    """Without the metadata that it had, the broker would know no topic, and set them all aside."""
+    broker = disks.broker
+    with broker, Wire(broker.port) as wire:
+        placed = disks.fill(wire)
+        broker.terminate()
+        outside = tmp_path / "elsewhere"
+        for data_dir, settings in (
+            (f"{disks.dirs['b']},{disks.dirs['a']}", {}),
+            (",".join(map(str, disks.dirs.values())), {"metadata.log.dir": str(outside)}),
+        ):
+            moved = BrokerProcess(Path(data_dir), settings=settings)
+            moved.output_path = tmp_path / "moved.log"
+            with pytest.raises(
+                BrokerFailed, match=r"a/data holds metadata \(__cluster_metadata-0\), which should be in"
+            ):
+                moved.start()
+        broker.start()
+        with Wire(broker.port) as wire:
+            for topic in (*placed["a"], *placed["b"]):
+                assert wire.values(topic) == [topic.encode()]
+        assert "stray" not in disks.log()
+
+
+def test_metadata_in_a_directory_of_its_own_is_one_brokers(disks: Disks, tmp_path: Path) -> None:
+    settings = {"metadata.log.dir": str(tmp_path / "m")}
+    broker, other = (
+        BrokerProcess(tmp_path / name, settings={**settings, "node.id": node_id})
+        for name, node_id in (("c", "1"), ("d", "1"))
+    )
+    with broker, Wire(broker.port) as wire:
+        wire.create("topic")
+        with pytest.raises(BrokerFailed, match="m is locked by another process"):
+            other.start()
+        wire.produce("topic", b"value")
+        broker.kill()
+        broker.start()
+        with Wire(broker.port) as wire:
+            assert wire.values("topic") == [b"value"]
+        broker.terminate()
+        take_away(tmp_path / "m")
+        with pytest.raises(BrokerFailed, match="m should hold the metadata and is fresh"):
+            broker.start()
+
+
+def test_a_topic_that_was_made_again_while_its_disk_was_away_is_the_new_one(disks: Disks) -> None:
+    """The old one is set aside when its disk is back, as Kafka does; nothing stands in two directories."""
+    broker = disks.broker
+    with broker, Wire(broker.port) as wire:
+        placed = disks.fill(wire)
+        broker.terminate()
+        break_disk(disks.disks["b"])
+        broker.start()
+        again, *others = placed["b"]
+        with Wire(broker.port) as wire:
+            wire.delete(again)
+            wire.create(again)
+            assert wire.produce(again, b"new").error_code is ErrorCode.NONE
+        broker.terminate()
+        mend_disk(disks.disks["b"])
+        for _ in range(2):
+            broker.start()
+            with Wire(broker.port) as wire:
+                assert wire.values(again) == [b"new"]
+                for topic in others:
+                    assert wire.values(topic) == [topic.encode()]
+            broker.kill()
+        assert disks.log().count(f"stray_partition_set_aside topic={again} partition=0") == 1
+
+
+def test_a_partition_in_two_directories_is_told_of_at_the_start(disks: Disks) -> None:
+    broker = disks.broker
+    with broker, Wire(broker.port) as wire:
+        topic = disks.fill(wire)["b"][0]
+        broker.terminate()
+        copied = disks.dirs["a"] / f"{topic}-0"
+        shutil.copytree(disks.dirs["b"] / f"{topic}-0", copied)
+        with pytest.raises(BrokerFailed, match=rf"{topic}-0 is in two log directories, .*/a/data and .*/b/data"):
+            broker.start()
+        shutil.rmtree(copied)
+        broker.start()
+        with Wire(broker.port) as wire:
+            assert wire.values(topic) == [topic.encode()]
 
 
 def test_without_the_metadata_there_is_no_start(disks: Disks) -> None:

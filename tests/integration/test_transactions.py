@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ from ottla.errors import ErrorCode
 from ottla.protocol.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from ottla.protocol.messages.describe_transactions import DescribeTransactionsRequest
 from ottla.protocol.messages.update_features import FeatureUpdateKey, UpdateFeaturesRequest
+from ottla.protocol.messages.write_txn_markers import (
+    WritableTxnMarker,
+    WritableTxnMarkerTopic,
+    WriteTxnMarkersRequest,
+)
 from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerProcess, EmbeddedBroker
 from tests.integration.transactional import TransactionalProducer, committed_values
@@ -109,6 +115,51 @@ def test_a_topic_that_is_deleted_meanwhile_holds_nothing_up(wire: Wire) -> None:
     assert producer.end(commit=True) is ErrorCode.NONE
     assert committed_values(wire, "kept", until=2) == [b"v"]
     wait_for_state(wire, "tx", "CompleteCommit")
+
+
+def write_marker(
+    wire: Wire, topic: str, producer: TransactionalProducer, *, commit: bool, coordinator_epoch: int
+) -> None:
+    """As an administrator does by hand."""
+    marker = WritableTxnMarker(
+        producer_id=producer.producer_id,
+        producer_epoch=producer.epoch,
+        transaction_result=commit,
+        topics=(WritableTxnMarkerTopic(name=topic, partition_indexes=(0,)),),
+        coordinator_epoch=coordinator_epoch,
+    )
+    answer = wire.ask(ApiKey.WRITE_TXN_MARKERS, 1, WriteTxnMarkersRequest(markers=(marker,)))
+    assert answer.markers[0].topics[0].partitions[0].error_code is ErrorCode.NONE, answer
+
+
+def test_a_commit_is_complete_when_no_partition_has_it_open(wire: Wire) -> None:
+    """A marker from a coordinator that there never was has the partition refuse the real one's."""
+    wire.create("t")
+    producer = TransactionalProducer(wire, "tx").init()
+    assert producer.produce("t", b"a") is ErrorCode.NONE
+    write_marker(wire, "t", producer, commit=False, coordinator_epoch=100)
+    assert producer.end(commit=False) is ErrorCode.NONE
+    wait_for_state(wire, "tx", "CompleteAbort")
+    assert producer.produce("t", b"b") is ErrorCode.NONE
+    written = replace(producer)
+    assert producer.end(commit=True) is ErrorCode.NONE
+    assert committed_values(wire, "t", until=2) == []
+    assert state(wire, "tx") == "PrepareCommit"
+    write_marker(wire, "t", written, commit=True, coordinator_epoch=101)
+    wait_for_state(wire, "tx", "CompleteCommit")
+    assert committed_values(wire, "t", until=4) == [b"b"]
+
+
+def test_no_downgrade_goes_upwards(wire: Wire) -> None:
+    def update(level: int, kind: int) -> ErrorCode:
+        wanted = FeatureUpdateKey(feature="transaction.version", max_version_level=level, upgrade_type=kind)
+        request = UpdateFeaturesRequest(timeout_ms=10_000, feature_updates=(wanted,))
+        return wire.ask(ApiKey.UPDATE_FEATURES, 2, request).error_code  # type: ignore[no-any-return]
+
+    assert update(0, kind=2) is ErrorCode.NONE
+    for kind in (2, 3):
+        assert update(1, kind) is ErrorCode.INVALID_UPDATE_VERSION
+    assert update(1, kind=1) is ErrorCode.NONE
 
 
 def test_the_level_of_the_feature_is_followed(wire: Wire) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -24,6 +24,7 @@ import trio
 
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.event_log import EventLog
+from ottla.broker.held_partitions import HeldPartitions
 from ottla.broker.replica_directories import OfflineReplicas
 from ottla.broker.strays import make_way
 from ottla.broker.worker import in_thread
@@ -96,7 +97,7 @@ class MetadataPublisher:
         *,
         node_id: int,
         config: BrokerConfig,
-        held: Collection[tuple[str, int]] = (),
+        held: HeldPartitions | None = None,
         offline: OfflineReplicas | None = None,
         was_clean: bool = False,
         patience_s: float = PATIENCE_S,
@@ -104,7 +105,7 @@ class MetadataPublisher:
         """
         Args:
             config: What the broker was started with; dynamic settings come with the metadata.
-            held: (topic, partition) that the log directories held at the start.
+            held: What the log directories held at the start; None: nothing.
             offline: Knows what is in log directories that are not online.
             was_clean: The last stop was, so that they held all that was ever made.
             patience_s: How long the metadata waits for a disk that opens or deletes no partition at all meanwhile.
@@ -113,7 +114,7 @@ class MetadataPublisher:
         self.config = config
         self._plane = plane
         self._node_id = node_id
-        self._held = frozenset(held)
+        self._held = held or HeldPartitions({})
         self._offline = offline
         self._was_clean = was_clean
         self._patience_s = patience_s
@@ -353,7 +354,6 @@ class MetadataPublisher:
 
     def _to_open(self, image: MetadataImage, delta: MetadataDelta) -> Iterator[_Opening]:
         """Lead the open partitions whose leadership changed; yield the ones that must be opened first."""
-        out_of_reach: list[str] = []
         for topic_id, indexes in delta.changed_partitions.items():
             topic = image.topics[topic_id]
             config: dict[str, str] | None = None
@@ -367,7 +367,6 @@ class MetadataPublisher:
                         self._plane.set_leadership(topic.name, index, registration.leader_epoch, now_ms(), wall_ms())
                     continue
                 if self._offline is not None and self._offline.is_offline(topic, index):
-                    out_of_reach.append(f"{topic.name}-{index}")
                     continue
                 config = self._log_config(image, topic.name) if config is None else config
                 yield _Opening(
@@ -377,7 +376,7 @@ class MetadataPublisher:
                     leader_epoch=registration.leader_epoch,
                     config=config,
                 )
-        if out_of_reach:
+        if self._offline is not None and (out_of_reach := self._offline.take_news()):
             reason = "they are in a log directory that is not online"
             log.error("partitions_offline", partitions=out_of_reach[:10], count=len(out_of_reach), reason=reason)
 
@@ -422,7 +421,7 @@ class MetadataPublisher:
 
     def _tell_of_loss(self, opening: _Opening) -> None:
         """A partition was opened that may have been made anew."""
-        if (opening.topic, opening.partition) in self._held:
+        if self._held.holds(opening.topic, opening.partition, opening.topic_id):
             return
         at: dict[str, Any] = {"topic": opening.topic, "partition": opening.partition}
         # Every start raises the epoch: above 0 it was led before, and whatever it held was in a directory.

@@ -16,10 +16,11 @@ import trio
 
 from ottla.broker.data_dirs import DataDirs
 from ottla.broker.event_log import EventLog
+from ottla.broker.held_partitions import HeldPartitions
 from ottla.controller.directory_control import Replica
 from ottla.errors import KafkaError
 from ottla.metadata.image import MetadataImage, PartitionRegistration, TopicImage
-from ottla.metadata.records import DIRECTORIES_RESERVED
+from ottla.metadata.records import DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED
 
 if TYPE_CHECKING:
     from ottla._native import DataPlane
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 log = EventLog("directories")
 
+_NOT_TOLD: Final = frozenset({DIRECTORY_UNASSIGNED, DIRECTORY_MIGRATING})
 ASSIGNMENTS_MAX: Final = 2000
 """Replicas in one request to the controller."""
 RETRY_S: Final = 0.5
@@ -35,39 +37,50 @@ RETRY_S: Final = 0.5
 class OfflineReplicas:
     """The partitions that are in no directory which is online, though they must be somewhere."""
 
-    def __init__(self, node_id: int, dirs: DataDirs, held: Collection[tuple[str, int]]) -> None:
-        """Args: held: (topic, partition) that the directories which are online held at the start."""
+    def __init__(self, node_id: int, dirs: DataDirs, held: HeldPartitions) -> None:
+        """Args: held: What the directories which are online held at the start."""
         self._node_id = node_id
         self._online = frozenset(dirs.directory_ids.values())
         self._is_any_offline = bool(dirs.offline)
-        self._held = frozenset(held)
+        self._held = held
         self._uncertain: dict[tuple[str, int], bytes] = {}
         self._found: dict[tuple[str, int], bytes] = {}
+        self._news: list[str] = []
 
     def on_start(self, image: MetadataImage) -> None:
-        """Take in what the metadata has when the broker starts.
+        """Take in what the metadata has when the broker starts, before it registers.
 
-        What is in it and was never assigned may be in a directory that is offline: it may have been made there just
-        before the end of the last run. It stays so, however often its leadership changes.
+        What is in it and was never assigned may be in a directory that is away: it may have been made there just before
+        the end of the last run. It stays so, however often its leadership changes. Of the next starts the controller
+        takes care (`DirectoryControl.on_broker_registered`).
         """
-        if self._is_any_offline:
+        registered = image.brokers.get(self._node_id)
+        had = () if registered is None else registered.log_dirs
+        if self._is_any_offline or not self._online.issuperset(had):
             self._uncertain = {
                 (topic.name, index): topic.topic_id.bytes
                 for topic in image.topics.values()
                 for index, partition in topic.partitions.items()
-                if self._node_id in partition.replicas and partition.directory_of(self._node_id) in DIRECTORIES_RESERVED
+                if self._node_id in partition.replicas and partition.directory_of(self._node_id) in _NOT_TOLD
             }
 
     def is_offline(self, topic: TopicImage, index: int) -> bool:
         """Whether a partition that this broker leads must not be made here; it is remembered then."""
         at, topic_id = (topic.name, index), topic.topic_id.bytes
         directory = topic.partitions[index].directory_of(self._node_id)
-        if at in self._held or directory in self._online:
+        if directory in self._online or self._held.holds(*at, topic_id):
             return False
-        if directory in DIRECTORIES_RESERVED and self._uncertain.get(at) != topic_id:
+        if directory in _NOT_TOLD and self._uncertain.get(at) != topic_id:
             return False
-        self._found[at] = topic_id
+        if self._found.get(at) != topic_id:
+            self._found[at] = topic_id
+            self._news.append(f"{topic.name}-{index}")
         return True
+
+    def take_news(self) -> list[str]:
+        """What was found since the last call."""
+        news, self._news = self._news, []
+        return news
 
     def left(self, image: MetadataImage) -> Mapping[tuple[str, int], bytes]:
         """Topic ids of those that the metadata still has."""

@@ -23,11 +23,12 @@ from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.connection import Connection
 from ottla.broker.context import Broker
 from ottla.broker.controller_runtime import ControllerRuntime
-from ottla.broker.data_dirs import DataDirs, open_data_dirs
+from ottla.broker.data_dirs import DataDirs, lock_directory, open_data_dirs, same_directory
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.event_log import EventLog
 from ottla.broker.exposition import families
 from ottla.broker.group_coordinator import GroupCoordinator
+from ottla.broker.held_partitions import HeldPartitions
 from ottla.broker.http import Page, serve_pages
 from ottla.broker.janitor import close_idle_connections
 from ottla.broker.listener import ConnectionLimits, open_listener, serve_listener
@@ -51,6 +52,7 @@ from ottla.broker.transaction_verifier import AddPartitions, TransactionVerifier
 from ottla.broker.worker import close_in_thread, in_thread, not_closed
 from ottla.common.config import BrokerConfig, check_broker_config
 from ottla.common.endpoints import Endpoint, parse_endpoints
+from ottla.common.topics import METADATA_PARTITION
 from ottla.metadata.records import Endpoint as RegisteredEndpoint
 
 if TYPE_CHECKING:
@@ -58,7 +60,6 @@ if TYPE_CHECKING:
 
 log = EventLog("server")
 
-METADATA_PARTITION: Final = "__cluster_metadata-0"
 LOADING_PATIENCE_S: Final = 1
 """How long opening the listeners may wait for groups and transactions to be loaded."""
 CLOSING_S: Final = 15.0
@@ -139,14 +140,16 @@ class Server:
         sockets, listeners = self._open_listeners(resources)
         log_dirs = list(config.names("log.dirs") or config.names("log.dir"))
         node_id = config.integer("node.id") if "node.id" in config.static else None
-        metadata_dir = config.text("metadata.log.dir") or log_dirs[0]
-        identity = await in_thread(partial(open_data_dirs, log_dirs, node_id=node_id, needed=metadata_dir))
+        metadata_dir = same_directory(config.text("metadata.log.dir") or log_dirs[0], log_dirs)
+        identity = await in_thread(partial(open_data_dirs, log_dirs, node_id=node_id, metadata_dir=metadata_dir))
+        if metadata_dir not in log_dirs:
+            resources.enter_context(await in_thread(partial(lock_directory, metadata_dir)))
         check_roles(config, node_id=identity.node_id)
         plane, identity = await in_thread(partial(self._open_plane, identity, metadata_dir))
         for log_dir, reason in identity.offline.items():
             log.error("log_dir_offline", log_dir=log_dir, reason=reason)
         found = plane.log_dirs()
-        held = [partition for log_dir in found for partition in log_dir["partitions"]]
+        held = await in_thread(partial(HeldPartitions.look, found))
         publisher = MetadataPublisher(
             plane,
             node_id=identity.node_id,

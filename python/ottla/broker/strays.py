@@ -1,4 +1,5 @@
-"""Partition directories that the metadata does not know: left by a topic whose deletion a crash interrupted.
+"""Partition directories that the metadata does not know: left by a topic whose deletion a crash interrupted, or which
+was deleted while their disk was away.
 
 They would stand in the way of a new topic of their name. As in Kafka they are set aside under another name, with their
 records, not deleted: a disk may also have been put into the wrong machine.
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ottla.broker.data_dirs import InvalidDataDirectory
 from ottla.broker.event_log import EventLog
+from ottla.broker.held_partitions import stored_topic_id
 from ottla.common.topics import METADATA_TOPIC
 from ottla.metadata.image import TopicImage
 
@@ -22,14 +25,27 @@ Find = Callable[[str], TopicImage | None]
 
 
 def set_strays_aside(plane: DataPlane, find: Find) -> None:
-    """Rename what is no partition of a topic that `find` finds. SLOW; before anything is served. Raises: OSError."""
-    for log_dir, info in enumerate(plane.log_dirs()):
+    """Rename what is no partition of a topic that `find` finds. SLOW; before anything is served.
+
+    Raises: OSError; InvalidDataDirectory (a partition is in two directories).
+    """
+    log_dirs = plane.log_dirs()
+    holders: dict[tuple[str, int], str] = {}
+    for log_dir, info in enumerate(log_dirs):
         for name, index in info["partitions"]:
             if name == METADATA_TOPIC:
                 continue  # the quorum's own log, which the metadata does not name
             topic = find(name)
-            if topic is None or index not in topic.partitions:
+            is_known = topic is not None and index in topic.partitions
+            if is_known and topic is not None and len(log_dirs) > 1:
+                is_known = stored_topic_id(info["path"], name, index) in (topic.topic_id.bytes, None)
+            if not is_known:
                 _set_aside(plane, log_dir, name, index)
+            elif other := holders.get((name, index)):
+                said = f"{name}-{index} is in two log directories, {other} and {info['path']}: take one away"
+                raise InvalidDataDirectory(said)
+            else:
+                holders[name, index] = info["path"]
 
 
 def make_way(plane: DataPlane, topic: str, partition: int) -> None:

@@ -263,9 +263,11 @@ class TransactionCoordinator:
             return True  # it was deleted
         about = {"transactional_id": ending.transactional_id, "topic": at[0], "partition": at[1], "error": error.name}
         if error in (ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.TRANSACTION_COORDINATOR_FENCED):
-            # The partition has seen a later end of a transaction of this producer: this one is not open there.
-            log.warning("marker_refused", **about)
-            return True
+            # The partition has seen a later end of a transaction of this producer, so that this one is not open there;
+            # or a marker of a coordinator that there never was, sent by hand, and the transaction stands open.
+            is_open = self._markers.is_open(at, ending.producer_id, ending.producer_epoch)
+            log.warning("marker_refused", **about, is_open=is_open)
+            return not is_open
         log.warning("marker_not_written", **about)
         return False
 

@@ -130,6 +130,18 @@ class TransactionMarkers:
         waiting.look()
         return waiting.error
 
+    def is_open(self, at: TopicPartition, producer_id: int, producer_epoch: int) -> bool:
+        """Whether a transaction of a producer of at most this epoch is open in a partition, or may be."""
+        partition = self._plane.partition(*at)
+        try:
+            known = () if partition is None else partition.producers()
+        except KafkaError:
+            return True
+        return any(
+            (found, start_offset >= 0) == (producer_id, True) and epoch <= producer_epoch
+            for found, epoch, _, _, _, start_offset in known
+        )
+
     async def _end_in_groups(
         self, partitions: Sequence[TopicPartition], end: TransactionEnd, results: dict[TopicPartition, ErrorCode]
     ) -> None:

@@ -13,6 +13,7 @@ TRANSACTION_STATE: Final = "__transaction_state"
 SHARE_GROUP_STATE: Final = "__share_group_state"
 INTERNAL_TOPICS: Final = frozenset({CONSUMER_OFFSETS, TRANSACTION_STATE, SHARE_GROUP_STATE})
 METADATA_TOPIC: Final = "__cluster_metadata"
+METADATA_PARTITION: Final = f"{METADATA_TOPIC}-0"
 
 _LEGAL: Final = re.compile(r"[a-zA-Z0-9._-]+")
 

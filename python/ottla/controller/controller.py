@@ -174,6 +174,7 @@ class Controller:
                 response=BrokerRegistrationResponse(error_code=refused.code, error_message=refused.message)
             )
         records: list[MetadataRecord] = [record]
+        records += self.directories.on_broker_registered(request.broker_id, request.log_dirs)
         if known is not None and known.incarnation_id != request.incarnation_id:
             records += self.partitions.on_broker_left(request.broker_id, keep_if_alone=True)
         return ControllerResult(response=BrokerRegistrationResponse(broker_epoch=record.broker_epoch), records=records)

@@ -75,5 +75,7 @@ class FeatureControl:
                 wrong = f"level {level} is outside {low} to {high}"
             elif level < now and kind == _UPGRADE:
                 wrong = f"level {level} is below {now}, which needs a downgrade to be allowed"
+            elif level > now and kind != _UPGRADE:
+                wrong = f"level {level} is above {now}, which is no downgrade"
         if wrong is not None:
             raise Refused(ErrorCode.INVALID_UPDATE_VERSION, f"{wrong}.")

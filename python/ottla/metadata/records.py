@@ -28,7 +28,6 @@ NO_LEADER_CHANGE: Final = -2
 DIRECTORY_MIGRATING: Final = uuid.UUID(int=0)
 DIRECTORY_UNASSIGNED: Final = uuid.UUID(int=1)
 DIRECTORY_LOST: Final = uuid.UUID(int=2)
-DIRECTORIES_RESERVED: Final = frozenset({DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED, DIRECTORY_LOST})
 """Ids that are no directory's."""
 
 

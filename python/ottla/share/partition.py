@@ -262,8 +262,7 @@ class SharePartition:
         Args:
             acknowledgements: As `check_acknowledgements` lets them pass.
         Returns: the number of the write that the answer has to wait for; None: of none.
-        Raises: KafkaError (INVALID_REQUEST: nobody has had such offsets; INVALID_RECORD_STATE: not the member's, or
-            nobody's at all).
+        Raises: KafkaError (INVALID_REQUEST: nobody has had such offsets; INVALID_RECORD_STATE: not the member's).
         """
         renewed: list[Run] = []
         changed: list[tuple[Run, int, int, RecordState]] = []
@@ -292,9 +291,7 @@ class SharePartition:
         before: int | None = None
         for one in acknowledgements:
             if one.last_offset >= end:
-                # Kafka says one of offsets behind those that were fetched, and the other where it keeps none at all.
-                error = ErrorCode.INVALID_RECORD_STATE if end == start else ErrorCode.INVALID_REQUEST
-                raise KafkaError(error, "There are offsets that were not acquired.")
+                raise KafkaError(ErrorCode.INVALID_REQUEST, "There are offsets that were not acquired.")
             if one.last_offset < start:
                 continue
             if before is not None and one.first_offset <= before:

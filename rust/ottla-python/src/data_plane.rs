@@ -77,17 +77,6 @@ impl DataPlane {
         let (log_dirs, offline_log_dirs) = py
             .detach(|| open_log_dirs(broker_id, log_dirs, &waker))
             .map_err(|error| into_py(py, &error))?;
-        let mut holders = HashMap::new();
-        for dir in &log_dirs {
-            for topic_partition in dir.partitions() {
-                let holder = dir.path().display();
-                if let Some(other) = holders.insert(topic_partition.clone(), holder.to_string()) {
-                    let said =
-                        format!("{topic_partition} is in two log directories, {other} and {holder}: take one away");
-                    return Err(PyOSError::new_err(said));
-                }
-            }
-        }
         let was_clean = log_dirs.iter().map(|dir| dir.was_clean()).collect();
         let threads = available_parallelism().map_or(1, usize::from).min(CHECK_THREADS_MAX);
         let validator = Validator::new(threads, Arc::clone(&waker)).map_err(PyOSError::new_err)?;

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from ottla.broker.data_dirs import DataDirs
+from ottla.broker.held_partitions import HeldPartitions
 from ottla.broker.metadata_publisher import PATIENCE_S, RETRY_S, MetadataPublisher, Published
 from ottla.broker.replica_directories import OfflineReplicas
 from ottla.common.config import BrokerConfig
@@ -204,7 +205,7 @@ def test_what_may_be_in_a_directory_out_of_reach_is_not_made_anew_when_its_leade
 
     directory = uuid.UUID(int=9)
     dirs = DataDirs(cluster_id="c", node_id=NODE, directory_ids={"a": directory}, offline={"b": "its disk is dead"})
-    run(scenario, offline=OfflineReplicas(NODE, dirs, held=()))
+    run(scenario, offline=OfflineReplicas(NODE, dirs, held=HeldPartitions({})))
 
 
 def test_what_could_not_be_opened_is_forgotten_with_its_topic() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -122,15 +121,6 @@ def test_a_name_that_is_taken_again_is_not_bound_to_where_it_was(directories: Di
     directories.made = 1
     assert directories.make() == "a"
     give_back(directories.paths[1])
-
-
-def test_a_partition_in_two_directories_is_told_of_at_the_start(tmp_path: Path) -> None:
-    directories = Directories(tmp_path / "a", tmp_path / "b")
-    directories.make()
-    directories.plane.close(now_ms(), wall_ms())
-    shutil.copytree(tmp_path / "a" / "t1-0", tmp_path / "b" / "t1-0")
-    with pytest.raises(OSError, match=r"t1-0 is in two log directories, .*/a and .*/b"):
-        Directories(tmp_path / "a", tmp_path / "b")
 
 
 def test_a_data_plane_needs_a_log_directory() -> None:

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from ottla.broker.data_dirs import DataDirs
+from ottla.broker.held_partitions import HeldPartitions
 from ottla.broker.metadata_publisher import Published
 from ottla.broker.replica_directories import ASSIGNMENTS_MAX, RETRY_S, DirectoryAssignments, OfflineReplicas
 from ottla.common.config import BrokerConfig
@@ -21,10 +22,12 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.delta import MetadataDelta
 from ottla.metadata.image import EMPTY_IMAGE, MetadataImage, TopicImage
 from ottla.metadata.records import (
+    DIRECTORY_LOST,
     DIRECTORY_UNASSIGNED,
     MetadataRecord,
     PartitionChangeRecord,
     PartitionRecord,
+    RegisterBrokerRecord,
     RemoveTopicRecord,
     TopicRecord,
 )
@@ -62,7 +65,7 @@ def dirs(*, offline: bool) -> DataDirs:
 def test_what_was_assigned_elsewhere_is_offline_unless_it_is_here() -> None:
     image, topic = topic_in(GONE, GONE, B)
     for offline in (True, False):
-        replicas = OfflineReplicas(NODE, dirs(offline=offline), held=[("t", 1)])
+        replicas = OfflineReplicas(NODE, dirs(offline=offline), held=HeldPartitions({("t", 1): [TOPIC.bytes]}))
         for _ in range(2):
             assert [replicas.is_offline(topic, index) for index in range(3)] == [True, False, False]
             replicas.on_start(image)
@@ -75,7 +78,7 @@ def test_what_was_never_assigned_may_be_in_a_directory_that_is_offline_if_it_is_
     is_any_offline: bool,
 ) -> None:
     image, _ = topic_in(DIRECTORY_UNASSIGNED)
-    replicas = OfflineReplicas(NODE, dirs(offline=is_any_offline), held=())
+    replicas = OfflineReplicas(NODE, dirs(offline=is_any_offline), held=HeldPartitions({}))
     replicas.on_start(image)
     new = TopicRecord(name="new", topic_id=GONE)
     later = image_of(new, replace(placed(0), topic_id=GONE), before=image)
@@ -85,9 +88,38 @@ def test_what_was_never_assigned_may_be_in_a_directory_that_is_offline_if_it_is_
         assert found == [is_any_offline, False]
 
 
+def test_a_directory_that_was_registered_and_is_not_here_is_away() -> None:
+    """Nothing tells that of one whose disk is not mounted, or that is not configured any more."""
+    image, topic = topic_in(DIRECTORY_UNASSIGNED)
+    for had, is_away in (((A,), False), ((A, B), False), ((B, GONE), True)):
+        registered = image_of(
+            RegisterBrokerRecord(
+                broker_id=NODE, incarnation_id=GONE, broker_epoch=1, end_points=(), features=(), rack=None, log_dirs=had
+            ),
+            before=image,
+        )
+        replicas = OfflineReplicas(NODE, dirs(offline=False), held=HeldPartitions({}))
+        replicas.on_start(registered)
+        assert replicas.is_offline(topic, 0) is is_away, had
+
+
+def test_what_is_lost_is_offline_until_it_is_found() -> None:
+    _, topic = topic_in(DIRECTORY_LOST, DIRECTORY_LOST)
+    replicas = OfflineReplicas(NODE, dirs(offline=False), held=HeldPartitions({("t", 1): [TOPIC.bytes]}))
+    assert [replicas.is_offline(topic, index) for index in range(2)] == [True, False]
+
+
+def test_what_is_held_of_an_earlier_topic_is_not_the_partition() -> None:
+    image, topic = topic_in(GONE)
+    for held, is_offline in ((GONE.bytes, True), (TOPIC.bytes, False), (None, False)):
+        replicas = OfflineReplicas(NODE, dirs(offline=False), held=HeldPartitions({("t", 0): [held]}))
+        replicas.on_start(image)
+        assert replicas.is_offline(topic, 0) is is_offline, held
+
+
 def test_the_name_of_what_may_be_out_of_reach_can_be_used_again() -> None:
     image, _ = topic_in(DIRECTORY_UNASSIGNED)
-    replicas = OfflineReplicas(NODE, dirs(offline=True), held=())
+    replicas = OfflineReplicas(NODE, dirs(offline=True), held=HeldPartitions({}))
     replicas.on_start(image)
     again = image_of(TopicRecord(name="t", topic_id=GONE), replace(placed(0), topic_id=GONE))
     topic = again.topic("t")

@@ -34,6 +34,13 @@ class FakePartition:
         self.markers: list[dict[str, Any]] = []
         self.pending: list[FakePending] = []
         self.error: ErrorCode | None = None
+        self.open_producers: list[tuple[int, int]] = []
+
+    def producers(self) -> list[tuple[int, int, int, int, int, int]]:
+        if self.error is not None:
+            raise KafkaError(self.error)
+        opened = [(producer_id, epoch, 0, 0, 0, 10) for producer_id, epoch in self.open_producers]
+        return [(7, 2, 0, 0, 0, -1), *opened]
 
     def watch(self, is_watched: bool = True) -> None:
         self.watchers += 1 if is_watched else -1
@@ -185,5 +192,22 @@ def test_who_gives_up_leaves_nothing_behind() -> None:
         with trio.move_on_after(1):
             await world.write(A, B)
         world.commit(A)
+
+    run(test)
+
+
+def test_who_refuses_a_marker_may_have_the_transaction_open() -> None:
+    async def test(world: World) -> None:
+        await trio.lowlevel.checkpoint()
+        partition = world.partitions[A]
+        assert not world.markers.is_open(A, 7, 2)
+        partition.open_producers = [(8, 0), (7, 3)]
+        assert not world.markers.is_open(A, 7, 2), "somebody else's, and a later one"
+        partition.open_producers.append((7, 1))
+        assert world.markers.is_open(A, 7, 2)
+        assert not world.markers.is_open(("absent", 0), 7, 2)
+        partition.open_producers.clear()
+        partition.error = ErrorCode.KAFKA_STORAGE_ERROR
+        assert world.markers.is_open(A, 7, 2), "nobody knows"
 
     run(test)

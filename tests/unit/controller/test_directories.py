@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
+
 from ottla.controller.directory_control import AssignReplicasToDirsRequest, AssignReplicasToDirsResponse
 from ottla.errors import ErrorCode
-from ottla.metadata.records import DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED
+from ottla.metadata.records import DIRECTORY_LOST, DIRECTORY_MIGRATING, DIRECTORY_UNASSIGNED
 from tests.unit.controller.helpers import Cluster
 from tests.unit.controller.test_cluster import create
 
@@ -48,6 +50,28 @@ def test_one_replica_is_assigned_and_nothing_else_changes() -> None:
     assert (after.leader, after.leader_epoch, after.isr) == (before.leader, before.leader_epoch, before.isr)
     cluster.change_leader(through_snapshot=True)
     assert cluster.partition("t") == after
+
+
+@pytest.mark.parametrize("told", [None, SECOND])
+@pytest.mark.parametrize(
+    ("comes_with", "is_away"), [((FIRST, SECOND), False), ((FIRST, SECOND, THIRD), False), ((SECOND, THIRD), True)]
+)
+def test_what_was_not_told_of_is_lost_if_a_directory_is_away(
+    told: uuid.UUID | None, comes_with: tuple[uuid.UUID, ...], is_away: bool
+) -> None:
+    cluster, topic_id = started()
+    other = cluster.partition("t").directory_of(2)
+    if told is not None:
+        assign(cluster, 1, {(topic_id, 0): told})
+    cluster.tick(cluster.now_ms + 60_000)
+    cluster.register(1, log_dirs=comes_with)
+    now = cluster.partition("t")
+    assert now.directory_of(1) == (told or (DIRECTORY_LOST if is_away else DIRECTORY_UNASSIGNED))
+    assert now.directory_of(2) == other
+    cluster.change_leader(through_snapshot=True)
+    assert cluster.partition("t") == now
+    assert assign(cluster, 1, {(topic_id, 0): SECOND}) == AssignReplicasToDirsResponse()
+    assert cluster.partition("t").directory_of(1) == SECOND
 
 
 def test_what_is_known_makes_no_record() -> None:

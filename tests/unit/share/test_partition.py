@@ -139,15 +139,6 @@ def test_of_acknowledgements_the_first_that_makes_no_sense_decides() -> None:
         assert list(machine.runs()) == before, "all of it or nothing"
 
 
-def test_where_nothing_was_acquired_an_acknowledgement_has_no_record() -> None:
-    """As in Kafka 4.3.1: behind what was acquired it would be INVALID_REQUEST."""
-    machine = SharePartition(SETTINGS, 0)
-    for at in (0, 5):
-        with pytest.raises(KafkaError) as refused:
-            machine.acknowledge("m", (Acknowledgement(at, at, (AcknowledgeType.ACCEPT,)),), 0)
-        assert refused.value.code is ErrorCode.INVALID_RECORD_STATE
-
-
 def test_what_lies_below_the_start_may_be_acknowledged_again_and_again() -> None:
     """As in Kafka 4.3.1."""
     machine = SharePartition(SETTINGS, 0)
