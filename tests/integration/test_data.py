@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from ottla._native import build_batch
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.delete_records import DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic
 from ottla.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
+from ottla.protocol.messages.describe_producers import DescribeProducersRequest, TopicRequest
 from ottla.protocol.messages.init_producer_id import InitProducerIdRequest
 from ottla.protocol.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
@@ -190,3 +193,24 @@ def test_a_partition_of_a_deleted_namesake_is_set_aside(data_dir: Path) -> None:
     with EmbeddedBroker(data_dir) as broker, Wire(broker.port) as wire:
         assert wire.values("reborn") == []
     assert list(data_dir.glob("reborn-0.*-stray"))
+
+
+def test_producers_are_forgotten_after_their_time(data_dir: Path) -> None:
+    settings = {"producer.id.expiration.ms": "1", "producer.id.expiration.check.interval.ms": "1"}
+    with EmbeddedBroker(data_dir, settings=settings) as broker, Wire(broker.port) as wire:
+        wire.create("topic")
+        records = [(None, b"value", 1_700_000_000_000, ())]
+        batch = build_batch(records, producer_id=7, producer_epoch=0, base_sequence=0)
+        assert wire.produce_batch("topic", batch).error_code is ErrorCode.NONE
+        wanted = DescribeProducersRequest(topics=(TopicRequest(name="topic", partition_indexes=(0,)),))
+
+        def known() -> list[int]:
+            found = wire.ask(ApiKey.DESCRIBE_PRODUCERS, 0, wanted).topics[0].partitions[0]
+            return [producer.producer_id for producer in found.active_producers]
+
+        for _ in range(1_000):
+            if not known():
+                break
+            time.sleep(0.01)
+        assert known() == []
+        assert wire.produce_batch("topic", batch).base_offset == 1, "nobody knows that it is a repeat"

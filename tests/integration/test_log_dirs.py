@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from ottla.broker.coordinated_topic import partition_of
+from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
+from ottla.protocol.messages.describe_topic_partitions import DescribeTopicPartitionsRequest, TopicRequest
+from ottla.protocol.messages.find_coordinator import FindCoordinatorRequest
+from ottla.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from ottla.protocol.versions import ApiKey
 from ottla.testing.broker import BrokerFailed, BrokerProcess
 from tests.broken_disk import break_disk, give_back, mend_disk, take_away
@@ -55,6 +60,13 @@ def check_that_b_is_out_of_reach(disks: Disks, wire: Wire, placed: dict[str, lis
     for topic in placed["b"]:
         assert wire.produce(topic, b"lost").error_code is ErrorCode.KAFKA_STORAGE_ERROR
         assert wire.fetch(topic).error_code is ErrorCode.KAFKA_STORAGE_ERROR
+        topics = (MetadataRequestTopic(name=topic),)
+        (seen,) = wire.ask(ApiKey.METADATA, 9, MetadataRequest(topics=topics)).topics[0].partitions
+        assert (seen.error_code, seen.leader_id) == (ErrorCode.LEADER_NOT_AVAILABLE, -1)
+        assert seen.offline_replicas == seen.replica_nodes
+        wanted = DescribeTopicPartitionsRequest(topics=(TopicRequest(name=topic),))
+        (seen,) = wire.ask(ApiKey.DESCRIBE_TOPIC_PARTITIONS, 0, wanted).topics[0].partitions
+        assert (seen.leader_id, seen.offline_replicas) == (-1, seen.replica_nodes)
     assert f"count={len(placed['b'])}" in disks.log()
     assert "partition_made_anew" not in disks.log()
 
@@ -122,6 +134,40 @@ def test_what_is_on_a_disk_that_is_not_mounted_is_not_made_anew(disks: Disks, is
         broker.start()
         with Wire(broker.port) as wire:
             check_that_all_is_there(wire, placed)
+
+
+def test_nobody_coordinates_what_is_on_a_dead_disk(disks: Disks) -> None:
+    groups = [f"group-{n}" for n in range(20)]
+    broker = BrokerProcess(
+        Path(",".join(map(str, disks.dirs.values()))), settings={"offsets.topic.num.partitions": "6"}
+    )
+    broker.output_path = disks.broker.output_path
+
+    def find(wire: Wire) -> dict[str, ErrorCode]:
+        request = FindCoordinatorRequest(coordinator_keys=tuple(groups))
+        found = wire.ask(ApiKey.FIND_COORDINATOR, 4, request).coordinators
+        return {coordinator.key: coordinator.error_code for coordinator in found}
+
+    with broker:
+        with Wire(broker.port) as wire:
+            assert set(find(wire).values()) == {ErrorCode.NONE}
+        broker.terminate()
+        away = {path.name for path in disks.dirs["b"].glob("__consumer_offsets-*")}
+        assert 0 < len(away) < 6
+        break_disk(disks.disks["b"])
+        broker.start()
+        with Wire(broker.port) as wire:
+            assert find(wire) == {
+                group: ErrorCode.COORDINATOR_NOT_AVAILABLE
+                if f"{CONSUMER_OFFSETS}-{partition_of(group, 6)}" in away
+                else ErrorCode.NONE
+                for group in groups
+            }
+        broker.terminate()
+        mend_disk(disks.disks["b"])
+        broker.start()
+        with Wire(broker.port) as wire:
+            assert set(find(wire).values()) == {ErrorCode.NONE}
 
 
 def test_directories_that_changed_places_are_refused(disks: Disks, tmp_path: Path) -> None:

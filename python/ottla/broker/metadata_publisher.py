@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = EventLog("metadata")
 
+PRODUCER_KEYS: Final = ("producer.id.expiration.ms", "producer.id.expiration.check.interval.ms")
+"""Of the broker, and used by each log."""
 PATIENCE_S: Final = 2.0
 """For disks that stall."""
 RETRY_S: Final = 10.0
@@ -112,6 +114,8 @@ class MetadataPublisher:
         """
         self.image: MetadataImage = EMPTY_IMAGE
         self.config = config
+        self.out_of_reach: Mapping[tuple[str, int], bytes] = {}
+        """Topic ids of the partitions that are in log directories which are not online: nobody leads them meanwhile."""
         self._plane = plane
         self._node_id = node_id
         self._held = held or HeldPartitions({})
@@ -350,7 +354,8 @@ class MetadataPublisher:
         return [topic for name in names if (topic := image.topic(name)) is not None]
 
     def _log_config(self, image: MetadataImage, topic: str) -> dict[str, str]:
-        return LogConfig.resolve(image.config(ResourceType.TOPIC, topic), self.config).texts()
+        of_topic = LogConfig.resolve(image.config(ResourceType.TOPIC, topic), self.config).texts()
+        return of_topic | {key: str(self.config.integer(key)) for key in PRODUCER_KEYS}
 
     def _to_open(self, image: MetadataImage, delta: MetadataDelta) -> Iterator[_Opening]:
         """Lead the open partitions whose leadership changed; yield the ones that must be opened first."""
@@ -392,7 +397,8 @@ class MetadataPublisher:
         late = [o for work in self._late for o in work.openings if self._is_wanted(o)]
         unavailable = {(o.topic, o.partition): o.topic_id for o in (*late, *self._unopened)}
         if self._offline is not None:
-            unavailable |= self._offline.left(self.image)
+            self.out_of_reach = dict(self._offline.left(self.image))
+            unavailable |= self.out_of_reach
         if unavailable != self._unavailable:
             self._unavailable = unavailable
             self._plane.set_unavailable([(*at, topic_id) for at, topic_id in unavailable.items()])

@@ -41,6 +41,7 @@ WRITE_TIMEOUT_MS: Final = 5_000
 RETRY_MS_MIN: Final = 20
 RETRY_MS_MAX: Final = 1_000
 """Pauses between attempts to write markers."""
+_REFUSALS: Final = (ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.TRANSACTION_COORDINATOR_FENCED)
 ADDED_BY_BROKERS: Final = 2
 """The transaction.version of clients that have partitions added by producing to them (KIP-890)."""
 
@@ -237,6 +238,7 @@ class TransactionCoordinator:
     async def _write_markers(self, partition: int, ending: Ending) -> None:
         """Write the markers of a transaction; returns when each of its partitions has one or can do without."""
         left = set(ending.partitions)
+        told: Mapping[TopicPartition, ErrorCode] = {}
         pause_ms = RETRY_MS_MIN
         while left:
             epoch = self.topic.leader_epoch(partition)
@@ -251,6 +253,11 @@ class TransactionCoordinator:
                 partitions=sorted(left),
             )
             left = {at for at, error in results.items() if not self._is_settled(at, error, ending)}
+            for at, error in results.items():
+                if error is not told.get(at, ErrorCode.NONE) and (at in left or error in _REFUSALS):
+                    about = {"transactional_id": ending.transactional_id, "topic": at[0], "partition": at[1]}
+                    log.warning("marker_not_written", reason=error.name, is_open=at in left, **about)
+            told = results
             if left:
                 await trio.sleep(pause_ms / 1000)
                 pause_ms = min(2 * pause_ms, RETRY_MS_MAX)
@@ -261,14 +268,10 @@ class TransactionCoordinator:
             return True
         if error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and self._image().partition(*at) is None:
             return True  # it was deleted
-        about = {"transactional_id": ending.transactional_id, "topic": at[0], "partition": at[1], "error": error.name}
-        if error in (ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.TRANSACTION_COORDINATOR_FENCED):
+        if error in _REFUSALS:
             # The partition has seen a later end of a transaction of this producer, so that this one is not open there;
             # or a marker of a coordinator that there never was, sent by hand, and the transaction stands open.
-            is_open = self._markers.is_open(at, ending.producer_id, ending.producer_epoch)
-            log.warning("marker_refused", **about, is_open=is_open)
-            return not is_open
-        log.warning("marker_not_written", **about)
+            return not self._markers.is_open(at, ending.producer_id, ending.producer_epoch)
         return False
 
 

@@ -458,8 +458,6 @@ impl Partition {
 
     /// Syncs due by `flush.ms` are queued; producers whose time is over are forgotten. QUICK; call every second or so.
     pub fn on_tick(&self, now_ms: i64, wall_ms: i64) {
-        /// Kafka: `producer.id.expiration.check.interval.ms`.
-        const EXPIRATION_CHECK_INTERVAL_MS: i64 = 10 * 60 * 1000;
         let mut state = lock(&self.state);
         if state.status != Status::Online {
             return;
@@ -475,7 +473,7 @@ impl Partition {
         }
         // Not at once: records with old timestamps may be written again by a producer that saw no answer.
         let checked_ms = *state.producers_checked_ms.get_or_insert(now_ms);
-        if now_ms - checked_ms >= EXPIRATION_CHECK_INTERVAL_MS {
+        if now_ms - checked_ms >= state.log.config.producer_id_expiration_check_interval_ms {
             state.producers_checked_ms = Some(now_ms);
             let expiration_ms = state.log.config.producer_id_expiration_ms;
             state.log.producers.expire(now_ms, wall_ms, expiration_ms);

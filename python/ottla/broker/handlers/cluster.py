@@ -44,7 +44,7 @@ async def handle_metadata(context: RequestContext, request: MetadataRequest) -> 
     image = broker.metadata.image
     operations = TOPIC_OPERATIONS if request.include_topic_authorized_operations else NO_OPERATIONS
     if request.topics is None or (context.version == 0 and not request.topics):
-        topics = tuple(_topic(topic, operations) for topic in image.topics.values())
+        topics = tuple(_topic(context, topic, operations) for topic in image.topics.values())
     else:
         complaint = _complaint(context, request.topics)
         if complaint is not None:
@@ -120,28 +120,33 @@ def _asked(
             topic = image.topic(name)
             code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if is_valid_name(name) else ErrorCode.INVALID_TOPIC_EXCEPTION
             missing = MetadataResponseTopic(error_code=code, name=name, is_internal=is_internal(name))
-        yield missing if topic is None else _topic(topic, operations)
+        yield missing if topic is None else _topic(context, topic, operations)
 
 
-def _topic(topic: TopicImage, operations: int) -> MetadataResponseTopic:
+def _topic(context: RequestContext, topic: TopicImage, operations: int) -> MetadataResponseTopic:
+    away = context.broker.metadata.out_of_reach
     return MetadataResponseTopic(
         name=topic.name,
         topic_id=topic.topic_id,
         is_internal=is_internal(topic.name),
-        partitions=tuple(_partition(index, partition) for index, partition in topic.partitions.items()),
+        partitions=tuple(
+            _partition(index, partition, is_away=(topic.name, index) in away)
+            for index, partition in topic.partitions.items()
+        ),
         topic_authorized_operations=operations,
     )
 
 
-def _partition(index: int, partition: PartitionRegistration) -> MetadataResponsePartition:
-    led = partition.leader >= 0
+def _partition(index: int, partition: PartitionRegistration, *, is_away: bool) -> MetadataResponsePartition:
+    is_led = partition.leader >= 0 and not is_away
     return MetadataResponsePartition(
-        error_code=ErrorCode.NONE if led else ErrorCode.LEADER_NOT_AVAILABLE,
+        error_code=ErrorCode.NONE if is_led else ErrorCode.LEADER_NOT_AVAILABLE,
         partition_index=index,
-        leader_id=partition.leader,
+        leader_id=partition.leader if is_led else -1,
         leader_epoch=partition.leader_epoch,
         replica_nodes=partition.replicas,
         isr_nodes=partition.isr,
+        offline_replicas=(partition.leader,) if is_away else (),
     )
 
 

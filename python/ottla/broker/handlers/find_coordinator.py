@@ -54,10 +54,11 @@ async def _find(context: RequestContext, key_type: int, key: str) -> Coordinator
     coordinator: Any = getattr(context.broker, _COORDINATORS[key_type])
     try:
         await coordinator.ensure_topic()
-        leader = coordinator.leader_of(coordinator.partition_for(key))
+        partition = coordinator.partition_for(key)
+        leader = coordinator.leader_of(partition)
     except KafkaError as error:
         return nobody(error.code, "the coordinator's topic cannot be created now")
-    if leader != context.broker.node_id:
+    if leader != context.broker.node_id or (coordinator.topic.name, partition) in context.broker.metadata.out_of_reach:
         return nobody(ErrorCode.COORDINATOR_NOT_AVAILABLE, "the key's partition has no leader")
     host, port = context.advertised_endpoint()
     return Coordinator(key=key, node_id=leader, host=host, port=port, error_message="")

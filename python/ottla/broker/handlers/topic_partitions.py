@@ -8,7 +8,7 @@ from ottla.broker.context import RequestContext
 from ottla.broker.handlers.cluster import TOPIC_OPERATIONS
 from ottla.common.topics import is_internal, is_valid_name
 from ottla.errors import ErrorCode
-from ottla.metadata.image import MetadataImage, PartitionRegistration
+from ottla.metadata.image import PartitionRegistration
 from ottla.protocol.messages.describe_topic_partitions import (
     DescribeTopicPartitionsRequest,
     DescribeTopicPartitionsResponse,
@@ -43,7 +43,7 @@ async def handle_describe_topic_partitions(
     for name in names:
         if left == 0:
             return _page(found, name, 0)
-        topic, end_index = _topic(image, name, first_index=first_index, partitions_max=left)
+        topic, end_index = _topic(context, name, first_index=first_index, partitions_max=left)
         found.append(topic)
         left -= len(topic.partitions)
         if end_index is not None:
@@ -66,10 +66,11 @@ def _page(
 
 
 def _topic(
-    image: MetadataImage, name: str, *, first_index: int, partitions_max: int
+    context: RequestContext, name: str, *, first_index: int, partitions_max: int
 ) -> tuple[DescribeTopicPartitionsResponseTopic, int | None]:
     """Describe one topic; also the index to go on from, if not all its partitions found room."""
-    topic = image.topic(name)
+    metadata = context.broker.metadata
+    topic = metadata.image.topic(name)
     if topic is None:
         code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if is_valid_name(name) else ErrorCode.INVALID_TOPIC_EXCEPTION
         missing = DescribeTopicPartitionsResponseTopic(
@@ -81,21 +82,27 @@ def _topic(
         name=name,
         topic_id=topic.topic_id,
         is_internal=is_internal(name),
-        partitions=tuple(_partition(index, topic.partitions[index]) for index in range(first_index, end_index)),
+        partitions=tuple(
+            _partition(index, topic.partitions[index], is_away=(name, index) in metadata.out_of_reach)
+            for index in range(first_index, end_index)
+        ),
         topic_authorized_operations=TOPIC_OPERATIONS,
     )
     return described, end_index if end_index < len(topic.partitions) else None
 
 
-def _partition(index: int, partition: PartitionRegistration) -> DescribeTopicPartitionsResponsePartition:
-    led = partition.leader >= 0
+def _partition(
+    index: int, partition: PartitionRegistration, *, is_away: bool
+) -> DescribeTopicPartitionsResponsePartition:
+    is_led = partition.leader >= 0 and not is_away
     return DescribeTopicPartitionsResponsePartition(
-        error_code=ErrorCode.NONE if led else ErrorCode.LEADER_NOT_AVAILABLE,
+        error_code=ErrorCode.NONE if is_led else ErrorCode.LEADER_NOT_AVAILABLE,
         partition_index=index,
-        leader_id=partition.leader,
+        leader_id=partition.leader if is_led else -1,
         leader_epoch=partition.leader_epoch,
         replica_nodes=partition.replicas,
         isr_nodes=partition.isr,
+        offline_replicas=(partition.leader,) if is_away else (),
         eligible_leader_replicas=partition.eligible_leader_replicas,
         last_known_elr=partition.last_known_elr,
     )

@@ -48,6 +48,8 @@ pub struct LogConfig {
     pub min_insync_replicas: i32,
     /// The broker's `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
+    /// The broker's `producer.id.expiration.check.interval.ms`.
+    pub producer_id_expiration_check_interval_ms: i64,
 }
 
 impl Default for LogConfig {
@@ -74,6 +76,7 @@ impl Default for LogConfig {
             file_delete_delay_ms: 60_000,
             min_insync_replicas: 1,
             producer_id_expiration_ms: DAY_MS,
+            producer_id_expiration_check_interval_ms: 10 * 60 * 1000,
         }
     }
 }
@@ -122,6 +125,9 @@ impl LogConfig {
             "file.delete.delay.ms" => self.file_delete_delay_ms = parse(key, value, "milliseconds")?,
             "min.insync.replicas" => self.min_insync_replicas = parse(key, value, "a number of replicas")?,
             "producer.id.expiration.ms" => self.producer_id_expiration_ms = parse(key, value, "milliseconds")?,
+            "producer.id.expiration.check.interval.ms" => {
+                self.producer_id_expiration_check_interval_ms = parse(key, value, "milliseconds")?;
+            }
             _ => return Ok(false),
         }
         Ok(true)

@@ -313,7 +313,7 @@ fn a_producer_of_old_records_is_not_forgotten_as_soon_as_a_partition_is_opened()
         producer_id_expiration_ms: 1000,
         ..LogConfig::default()
     };
-    let partition = open(&dir, "t", config);
+    let partition = open(&dir, "t", config.clone());
     let send = || {
         let producer = Producer {
             id: 1,
@@ -329,6 +329,14 @@ fn a_producer_of_old_records_is_not_forgotten_as_soon_as_a_partition_is_opened()
     assert!(send().unwrap().duplicate);
     partition.on_tick(9_600_000, WALL_MS);
     assert!(!send().unwrap().duplicate, "it has been idle for its time by then");
+    partition.configure(LogConfig {
+        producer_id_expiration_check_interval_ms: 2000,
+        ..config
+    });
+    partition.on_tick(9_601_999, WALL_MS);
+    assert!(send().unwrap().duplicate);
+    partition.on_tick(9_602_000, WALL_MS);
+    assert!(!send().unwrap().duplicate);
 }
 
 #[test]
