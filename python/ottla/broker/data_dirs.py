@@ -158,7 +158,7 @@ def _check_place_of_metadata(metadata_dir: str, read: Mapping[str, Mapping[str, 
     Source: Kafka's MetaPropertiesEnsemble.verify. Raises: InvalidDataDirectory.
     """
     for text in read:
-        if text != metadata_dir and (Path(text) / METADATA_PARTITION).exists():
+        if text != metadata_dir and os.path.exists(Path(text) / METADATA_PARTITION):
             said = f"{text} holds metadata ({METADATA_PARTITION}), which should be in {metadata_dir}"
             raise InvalidDataDirectory(f"{said}: have the directories changed places?")
     if read and metadata_dir not in read:
