@@ -100,6 +100,8 @@ class FakeLog:
 class FakeCoordinator:
     """As `GroupCoordinator`, over such logs."""
 
+    topic = SimpleNamespace(name=CONSUMER_OFFSETS)
+
     def __init__(
         self,
         config: GroupConfig | None = None,
@@ -155,7 +157,7 @@ class FakeBroker:
     def __init__(self, image: MetadataImage, config: GroupConfig | None = None) -> None:
         self.coordinator = FakeCoordinator(config)
         self.transactions = None
-        self.metadata = SimpleNamespace(image=image)
+        self.metadata = SimpleNamespace(image=image, out_of_reach={})
         self.node_id = NODE_ID
 
     async def call(self, api: ApiKey, version: int, message: Any, *, client_id: str | None = "client") -> Any:

@@ -106,7 +106,7 @@ class World:
             broker=SimpleNamespace(
                 coordinator=self.coordinator,
                 transactions=None,
-                metadata=SimpleNamespace(image=self.image),
+                metadata=SimpleNamespace(image=self.image, out_of_reach={}),
                 node_id=NODE_ID,
             ),
             version=version,

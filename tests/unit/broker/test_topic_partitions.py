@@ -39,7 +39,7 @@ def context(**topics: int) -> RequestContext:
                     partition_epoch=0,
                 )
             )
-    broker: Any = SimpleNamespace(metadata=SimpleNamespace(image=delta.image(offset=1, epoch=1)))
+    broker: Any = SimpleNamespace(metadata=SimpleNamespace(image=delta.image(offset=1, epoch=1), out_of_reach={}))
     connection: Any = None
     return RequestContext(broker, connection, ApiKey.DESCRIBE_TOPIC_PARTITIONS, 0, None, 0, 0)
 

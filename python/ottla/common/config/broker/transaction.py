@@ -17,7 +17,7 @@ TRANSACTION_KEYS: Final[tuple[ConfigKey, ...]] = (
         valid=at_least(0),
     ),
     key("add.partitions.to.txn.retry.backoff.ms", INT, "20", HIGH, "Pause between such retries.", valid=at_least(1)),
-    internal("producer.id.expiration.check.interval.ms", INT, "600000", valid=at_least(1)),
+    internal("producer.id.expiration.check.interval.ms", INT, "600000", valid=at_least(1), honoured=True),
     key(
         "producer.id.expiration.ms",
         INT,
