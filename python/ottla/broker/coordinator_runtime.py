@@ -12,7 +12,7 @@ again: its clients are told to look for their coordinator, and the others are no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
@@ -22,6 +22,7 @@ import trio
 from ottla.broker.clock import now_ms, trio_time, wall_ms
 from ottla.broker.event_log import EventLog
 from ottla.broker.later import Later
+from ottla.coordinator.replaying import latest_offsets, to_replay
 from ottla.coordinator.shard import (
     CoordinatorRecord,
     Instant,
@@ -45,7 +46,7 @@ log = EventLog("coordinator")
 M = TypeVar("M", bound=Machine)
 R = TypeVar("R")
 
-LOAD_BYTES: Final = 1 << 20
+LOAD_BYTES: Final = 1 << 18
 REPLAY_RECORDS_PER_TURN: Final = 500
 """Records replayed before other tasks may run: about a millisecond."""
 LOADS_AT_ONCE: Final = 2
@@ -116,6 +117,7 @@ class CoordinatorRuntime(Generic[M]):
         make_machine: Callable[[], M],
         *,
         write_timeout_ms: int,
+        is_compacted: bool = True,
         on_decided: Callable[[int, M], None] | None = None,
         on_stopped: Callable[[int], None] = lambda _: None,
         before_tick: Callable[[int], None] = lambda _: None,
@@ -129,6 +131,7 @@ class CoordinatorRuntime(Generic[M]):
             topic: For the log.
             make_machine: Makes an empty machine for a shard that is about to be loaded.
             write_timeout_ms: As for `Shard`.
+            is_compacted: Of records with one key only the last one counts.
             on_decided: Told, by partition, whenever a machine has decided something: it may have work to hand out.
             on_stopped: Told of a partition that is not coordinated any more, or anew.
             before_tick: Called with the partition before its machine looks at its deadlines: to `inform` it.
@@ -141,6 +144,7 @@ class CoordinatorRuntime(Generic[M]):
         self._topic = topic
         self._make_machine = make_machine
         self._write_timeout_ms = write_timeout_ms
+        self._is_compacted = is_compacted
         self._on_decided = on_decided
         self._on_stopped = on_stopped
         self._before_tick = before_tick
@@ -245,17 +249,23 @@ class CoordinatorRuntime(Generic[M]):
             if not batches:
                 await moved.wait()
                 continue
-            for batch in batches:
+            read = [(batch, batch.records) for batch in batches]
+            latest = latest_offsets(read) if self._is_compacted else {}
+            turn: list[LoadedRecord | TransactionMarker] = []
+            for batch, records in read:
                 next_offset = batch.last_offset + 1
                 if not offset < next_offset <= served.log.offsets()[2]:
                     # No checksum covers where a batch says that it is.
                     raise ValueError(f"a batch claims to end at {batch.last_offset} where {offset} or more is expected")
-                for records in _in_turns(batch, from_offset=offset):
-                    # Everything read is committed. Loading it as such keeps no history to undo.
-                    shard.load(records, end_offset=next_offset, high_watermark=next_offset)
-                    await trio.lowlevel.checkpoint()
-                shard.load((), end_offset=next_offset, high_watermark=next_offset)
+                turn += to_replay(batch, [r for r in records if r[0] >= offset], latest)
                 offset = next_offset
+                if len(turn) >= REPLAY_RECORDS_PER_TURN or batch is batches[-1]:
+                    for start in range(0, max(1, len(turn)), REPLAY_RECORDS_PER_TURN):
+                        # Everything read is committed. Loading it as such keeps no history to undo.
+                        part = turn[start : start + REPLAY_RECORDS_PER_TURN]
+                        shard.load(part, end_offset=offset, high_watermark=offset)
+                        await trio.lowlevel.checkpoint()
+                    turn.clear()
 
     def _give_up(self, served: _Served[M], error: Exception) -> None:
         """Something in the machine went wrong: start over from what is in the log."""
@@ -474,23 +484,3 @@ def _response(reply: Reply) -> object:
     if reply.error is not ErrorCode.NONE:
         raise KafkaError(coordinator_error(reply.error))
     return reply.response
-
-
-def _in_turns(batch: RecordBatch, *, from_offset: int) -> Iterator[list[LoadedRecord | TransactionMarker]]:
-    """A batch's records in portions small enough to be replayed at once. Batches may begin before `from_offset`."""
-    if batch.control:
-        # A control record's key: version and type, both int16 (0 abort, 1 commit).
-        yield [
-            TransactionMarker(offset, batch.producer_id, key[2:4] == b"\0\1")
-            for offset, _, key, _, _ in batch.records
-            if key is not None and offset >= from_offset and key[2:4] in (b"\0\0", b"\0\1")
-        ]
-        return
-    producer_id = batch.producer_id if batch.transactional else -1
-    found: list[LoadedRecord | TransactionMarker] = [
-        LoadedRecord(offset, key or b"", value, producer_id)
-        for offset, _, key, value, _ in batch.records
-        if offset >= from_offset
-    ]
-    for start in range(0, len(found), REPLAY_RECORDS_PER_TURN):
-        yield found[start : start + REPLAY_RECORDS_PER_TURN]

@@ -96,6 +96,7 @@ class ShareCoordinator:
             SHARE_GROUP_STATE,
             self._new_machine,
             write_timeout_ms=config.integer("share.coordinator.write.timeout.ms"),
+            is_compacted=False,  # what changed is a record of its own
             on_decided=self._prune,
         )
         self.topic = CoordinatedTopic(

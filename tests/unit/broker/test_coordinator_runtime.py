@@ -160,6 +160,25 @@ def test_loading_passes_over_gaps_control_records_and_transactions() -> None:
     run(test)
 
 
+@pytest.mark.parametrize(("is_deleted", "committed"), [(False, 38), (True, -1)])
+def test_loading_takes_the_last_of_what_was_written_again_and_again(is_deleted: bool, committed: int) -> None:
+    async def test(shell: Shell) -> None:
+        key = offset_commit(0).key
+        shell.log.records = [offset_commit(0)] * 40
+        shell.log.high_watermark = 40
+        shell.log.batches = [
+            *(FakeBatch(n, [(n, 0, key, offset_commit(n).value, ())]) for n in range(20)),
+            FakeBatch(20, [(20, 0, key, offset_commit(90).value, ())], transactional=True, producer_id=1),
+            *(FakeBatch(n, [(n, 0, key, offset_commit(n).value, ())]) for n in range(21, 38)),
+            FakeBatch(38, [(38, 0, key, None if is_deleted else offset_commit(38).value, ())]),
+            FakeBatch(39, [(39, 0, b"\0\0\0\0", b"\0\0\0\0\0\0", ())], control=True, producer_id=1),
+        ]
+        await shell.serve()
+        assert shell.committed() == committed
+
+    run(test)
+
+
 @pytest.mark.parametrize("error", [KafkaError(ErrorCode.KAFKA_STORAGE_ERROR), OSError("dead"), ValueError("bad crc")])
 def test_a_log_that_cannot_be_read_is_not_coordinated(error: Exception) -> None:
     async def test(shell: Shell) -> None:
