@@ -77,8 +77,10 @@ class PartitionRegistration:
 
     def directory_of(self, broker_id: int) -> uuid.UUID:
         """The log directory in which a broker has its replica, or one of the reserved ids (`DIRECTORY_UNASSIGNED`)."""
-        known = dict(zip(self.replicas, self.directories, strict=False))
-        return known.get(broker_id, DIRECTORY_UNASSIGNED) or DIRECTORY_MIGRATING
+        for replica, directory in zip(self.replicas, self.directories, strict=False):
+            if replica == broker_id:
+                return directory or DIRECTORY_MIGRATING
+        return DIRECTORY_UNASSIGNED
 
     @classmethod
     def of(cls, record: PartitionRecord) -> PartitionRegistration:
