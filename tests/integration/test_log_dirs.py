@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ottla.broker.coordinated_topic import partition_of
 from ottla.common.topics import CONSUMER_OFFSETS
+from ottla.coordinator.partitioning import partition_of
 from ottla.errors import ErrorCode
 from ottla.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
 from ottla.protocol.messages.describe_topic_partitions import DescribeTopicPartitionsRequest, TopicRequest
@@ -196,10 +196,7 @@ def test_directories_that_changed_places_are_refused(disks: Disks, tmp_path: Pat
 
 def test_metadata_in_a_directory_of_its_own_is_one_brokers(disks: Disks, tmp_path: Path) -> None:
     settings = {"metadata.log.dir": str(tmp_path / "m")}
-    broker, other = (
-        BrokerProcess(tmp_path / name, settings={**settings, "node.id": node_id})
-        for name, node_id in (("c", "1"), ("d", "1"))
-    )
+    broker, other = (BrokerProcess(tmp_path / name, settings=settings) for name in ("c", "d"))
     with broker, Wire(broker.port) as wire:
         wire.create("topic")
         with pytest.raises(BrokerFailed, match="m is locked by another process"):

@@ -251,10 +251,11 @@ class CoordinatorRuntime(Generic[M]):
                 continue
             read = [(batch, batch.records) for batch in batches]
             latest = latest_offsets(read) if self._is_compacted else {}
+            log_end_offset = served.log.offsets()[2]
             turn: list[LoadedRecord | TransactionMarker] = []
             for batch, records in read:
                 next_offset = batch.last_offset + 1
-                if not offset < next_offset <= served.log.offsets()[2]:
+                if not offset < next_offset <= log_end_offset:
                     # No checksum covers where a batch says that it is.
                     raise ValueError(f"a batch claims to end at {batch.last_offset} where {offset} or more is expected")
                 turn += to_replay(batch, [r for r in records if r[0] >= offset], latest)

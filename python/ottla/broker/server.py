@@ -283,7 +283,7 @@ class Server:
                 await services.start(share_partitions.run)
                 await services.start(controller.run)
                 # All of the metadata log is known now, so what it does not name is not merely unread.
-                await in_thread(partial(set_strays_aside, plane, publisher.topic))
+                await in_thread(partial(set_strays_aside, plane, publisher.topic, held))
                 services.start_soon(publisher.run)
                 await services.start(verifier.run)
                 await lifecycle.start()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ottla.broker.data_dirs import InvalidDataDirectory
 from ottla.broker.event_log import EventLog
-from ottla.broker.held_partitions import stored_topic_id
+from ottla.broker.held_partitions import HeldPartitions
 from ottla.common.topics import METADATA_TOPIC
 from ottla.metadata.image import TopicImage
 
@@ -24,28 +24,29 @@ log = EventLog("logs")
 Find = Callable[[str], TopicImage | None]
 
 
-def set_strays_aside(plane: DataPlane, find: Find) -> None:
+def set_strays_aside(plane: DataPlane, find: Find, held: HeldPartitions) -> None:
     """Rename what is no partition of a topic that `find` finds. SLOW; before anything is served.
 
     Raises: OSError; InvalidDataDirectory (a partition is in two directories).
     """
-    log_dirs = plane.log_dirs()
     holders: dict[tuple[str, int], str] = {}
-    for log_dir, info in enumerate(log_dirs):
+    for log_dir, info in enumerate(plane.log_dirs()):
         for name, index in info["partitions"]:
             if name == METADATA_TOPIC:
                 continue  # the quorum's own log, which the metadata does not name
             topic = find(name)
-            is_known = topic is not None and index in topic.partitions
-            if is_known and topic is not None and len(log_dirs) > 1:
-                is_known = stored_topic_id(info["path"], name, index) in (topic.topic_id.bytes, None)
-            if not is_known:
+            path = info["path"]
+            if (
+                topic is None
+                or index not in topic.partitions
+                or not held.is_of(topic.topic_id.bytes, path, name, index)
+            ):
                 _set_aside(plane, log_dir, name, index)
             elif other := holders.get((name, index)):
-                said = f"{name}-{index} is in two log directories, {other} and {info['path']}: take one away"
+                said = f"{name}-{index} is in two log directories, {other} and {path}: take one away"
                 raise InvalidDataDirectory(said)
             else:
-                holders[name, index] = info["path"]
+                holders[name, index] = path
 
 
 def make_way(plane: DataPlane, topic: str, partition: int) -> None:

@@ -65,7 +65,7 @@ def dirs(*, offline: bool) -> DataDirs:
 def test_what_was_assigned_elsewhere_is_offline_unless_it_is_here() -> None:
     image, topic = topic_in(GONE, GONE, B)
     for offline in (True, False):
-        replicas = OfflineReplicas(NODE, dirs(offline=offline), held=HeldPartitions({("t", 1): [TOPIC.bytes]}))
+        replicas = OfflineReplicas(NODE, dirs(offline=offline), held=HeldPartitions({("t", 1): {"a": TOPIC.bytes}}))
         for _ in range(2):
             assert [replicas.is_offline(topic, index) for index in range(3)] == [True, False, False]
             replicas.on_start(image)
@@ -105,14 +105,14 @@ def test_a_directory_that_was_registered_and_is_not_here_is_away() -> None:
 
 def test_what_is_lost_is_offline_until_it_is_found() -> None:
     _, topic = topic_in(DIRECTORY_LOST, DIRECTORY_LOST)
-    replicas = OfflineReplicas(NODE, dirs(offline=False), held=HeldPartitions({("t", 1): [TOPIC.bytes]}))
+    replicas = OfflineReplicas(NODE, dirs(offline=False), held=HeldPartitions({("t", 1): {"a": TOPIC.bytes}}))
     assert [replicas.is_offline(topic, index) for index in range(2)] == [True, False]
 
 
 def test_what_is_held_of_an_earlier_topic_is_not_the_partition() -> None:
     image, topic = topic_in(GONE)
     for held, is_offline in ((GONE.bytes, True), (TOPIC.bytes, False), (None, False)):
-        replicas = OfflineReplicas(NODE, dirs(offline=False), held=HeldPartitions({("t", 0): [held]}))
+        replicas = OfflineReplicas(NODE, dirs(offline=False), held=HeldPartitions({("t", 0): {"a": held}}))
         replicas.on_start(image)
         assert replicas.is_offline(topic, 0) is is_offline, held
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 K = TypeVar("K", bound="GroupKey")
 K_contra = TypeVar("K_contra", contravariant=True)
@@ -40,7 +40,7 @@ class RecordedGroup(Protocol[K_contra, V_contra]):
         """Records were taken back: derive everything again."""
 
 
-G = TypeVar("G", bound=RecordedGroup)  # type: ignore[type-arg]
+G = TypeVar("G", bound=RecordedGroup[Any, Any])
 
 
 class RecordedGroups(Generic[G, K, V]):
