@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,97 @@ def test_a_disk_that_stalls_holds_up_its_own_partitions_only(tmp_path: Path, slo
         assert time.monotonic() - began_s < STALL_S + 5
         values = wire.values(topics["slow"])
         assert values == [b"%d" % n for n in range(len(values))]
+
+
+class UnreadableDisk:
+    """The disk of a mounted file system, which can be made to let a process wait for all that it reads."""
+
+    THROTTLE = Path("/sys/fs/cgroup/blkio")
+
+    def __init__(self, path: Path) -> None:
+        device = path.stat().st_dev
+        self._device = f"{os.major(device)}:{os.minor(device)}"
+        self._group = self.THROTTLE / f"ottla-test-{os.getpid()}"
+        try:
+            self._group.mkdir()
+            self._limit_bytes(0)
+        except OSError:
+            self.close()
+            pytest.skip("reading cannot be slowed down here")
+
+    def _limit_bytes(self, a_second: int) -> None:
+        (self._group / "blkio.throttle.read_bps_device").write_text(f"{self._device} {a_second}")
+
+    def stall(self, pid: int) -> None:
+        (self._group / "cgroup.procs").write_text(str(pid))
+        self._limit_bytes(1)
+
+    def go_on(self) -> None:
+        self._limit_bytes(0)
+
+    def close(self) -> None:
+        if self._group.exists():
+            for pid in (self._group / "cgroup.procs").read_text().split():
+                (self.THROTTLE / "cgroup.procs").write_text(pid)
+            self._group.rmdir()
+
+
+@pytest.fixture
+def unreadable_disk(slow_disk: StallingDisk) -> Iterator[UnreadableDisk]:
+    with closing(UnreadableDisk(slow_disk.path)) as disk:
+        yield disk
+        disk.go_on()
+
+
+def forget(directory: Path) -> None:
+    """Have the kernel forget what it holds of the files of a directory."""
+    for path in directory.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def test_a_disk_that_cannot_be_read_holds_up_its_readers_only(
+    tmp_path: Path, slow_disk: StallingDisk, unreadable_disk: UnreadableDisk
+) -> None:
+    fast, slow = tmp_path / "data", slow_disk.path / "data"
+    with two_disks(fast, slow) as broker, Wire(broker.port) as wire:
+        topics = create_on_both(wire, fast, slow)
+        large = build_batch([(None, bytes(500_000), int(time.time() * 1000), ())])
+        for _ in range(20):
+            assert wire.produce_batch(topics["slow"], large).error_code is ErrorCode.NONE
+        produce(topics["fast"])(wire, 0)
+        forget(slow / f"{topics['slow']}-0")
+
+        def read_fast(wire: Wire, _number: int) -> None:
+            assert wire.fetch(topics["fast"], 0).records
+
+        steady = [Repeating(broker, act) for act in (produce(topics["fast"]), read_fast, commit, ask_for_metadata)]
+        read: list[bytes] = []
+        reader = threading.Thread(target=lambda: read.extend(read_all(broker, topics["slow"], 20)))
+        for thread in steady:
+            thread.start()
+        unreadable_disk.stall(broker.pid)
+        began_s = time.monotonic()
+        reader.start()
+        time.sleep(STALL_S)
+        assert not read
+        unreadable_disk.go_on()
+        reader.join(STOP_S)
+        waited_s = time.monotonic() - began_s
+        for thread in steady:
+            thread.stop()
+        assert [max(thread.waits_s) < WORST_S for thread in steady] == [True] * 4, [max(t.waits_s) for t in steady]
+        assert [len(value) for value in read] == [500_000] * 20
+        assert waited_s > STALL_S
+
+
+def read_all(broker: BrokerProcess, topic: str, count: int) -> list[bytes]:
+    with Wire(broker.port) as wire:
+        found: list[bytes] = []
+        while len(found) < count:
+            found += wire.values(topic, len(found))
+        return found
 
 
 def test_topics_are_made_and_deleted_beside_a_disk_that_stalls(tmp_path: Path, slow_disk: StallingDisk) -> None:

@@ -42,7 +42,7 @@ impl fmt::Display for TopicPartition {
 }
 
 /// What a reader may see (Kafka: `IsolationLevel`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Isolation {
     /// Up to the high watermark.
     #[default]

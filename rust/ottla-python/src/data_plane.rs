@@ -33,8 +33,6 @@ use crate::warmer::Warmer;
 
 /// Threads that check large compressed batches, at most; there is no use in more than the machine has cores.
 const CHECK_THREADS_MAX: usize = 4;
-/// Threads that read cold segments ahead.
-const WARM_THREADS: usize = 2;
 
 /// What every response header begins with.
 const CORRELATION_ID_BYTES: usize = 4;
@@ -80,7 +78,7 @@ impl DataPlane {
         let was_clean = log_dirs.iter().map(|dir| dir.was_clean()).collect();
         let threads = available_parallelism().map_or(1, usize::from).min(CHECK_THREADS_MAX);
         let validator = Validator::new(threads, Arc::clone(&waker)).map_err(PyOSError::new_err)?;
-        let warmer = Warmer::new(WARM_THREADS, waker).map_err(PyOSError::new_err)?;
+        let warmer = Warmer::new(waker);
         let core = Core::new(core_options, log_dirs.clone(), validator);
         let plane = Arc::new(Plane::new(core, warmer, wakeup).map_err(PyOSError::new_err)?);
         Ok(Self {

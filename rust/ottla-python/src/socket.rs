@@ -79,6 +79,7 @@ pub fn send(fd: RawFd, output: &mut Output, scratch: &mut Vec<u8>) -> io::Result
                     file: slice.file.clone(),
                     position: slice.position + sent as u64,
                     len: (slice.len - sent).min(PIECE_BYTES),
+                    readers: slice.readers.clone(),
                 };
                 send_file(fd, rest)?
             }
@@ -179,7 +180,7 @@ fn send_file(fd: RawFd, slice: FileSlice) -> io::Result<Progress> {
         };
         return attempt(sent).map(Progress::from);
     };
-    if !is_cached(file, slice.position, slice.len) {
+    if !slice.file.is_cached(slice.position, slice.len) {
         return Ok(Progress::Cold(slice));
     }
     let mut position = slice.position as i64;
@@ -196,82 +197,8 @@ fn send_file(fd: RawFd, slice: FileSlice) -> io::Result<Progress> {
 
 /// Read the rest of a small range if that needs no disk; false if it would.
 fn read_cached(slice: &FileSlice, skipped: usize, into: &mut [u8]) -> io::Result<bool> {
-    let position = slice.position + skipped as u64;
-    let Some(file) = slice.file.raw_fd() else {
-        return slice.file.read_exact_at(into, position).map(|()| true);
-    };
-    let buffer = libc::iovec {
-        iov_base: into.as_mut_ptr().cast(),
-        iov_len: into.len(),
-    };
-    // SAFETY: the kernel writes at most `into.len()` bytes into `into`.
-    let read = unsafe { libc::preadv2(file, &raw const buffer, 1, position as i64, libc::RWF_NOWAIT) };
-    match usize::try_from(read) {
-        Ok(read) if read == into.len() => Ok(true),
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(_) => Ok(false),
-        Err(_) => {
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EAGAIN) => Ok(false),
-                // A file system that cannot tell (such as overlayfs on older kernels).
-                Some(libc::EOPNOTSUPP | libc::ENOSYS) => slice.file.read_exact_at(into, position).map(|()| true),
-                _ => Err(error),
-            }
-        }
+    match slice.file.read_cached_at(into, slice.position + skipped as u64)? {
+        Some(read) if read < into.len() => Err(io::ErrorKind::UnexpectedEof.into()),
+        read => Ok(read.is_some()),
     }
-}
-
-#[repr(C)]
-struct CachestatRange {
-    off: u64,
-    len: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-#[allow(clippy::struct_field_names)] // the kernel's
-struct Cachestat {
-    nr_cache: u64,
-    nr_dirty: u64,
-    nr_writeback: u64,
-    nr_evicted: u64,
-    nr_recently_evicted: u64,
-}
-
-const PAGE_BYTES: u64 = 4096;
-/// `cachestat(2)`, since Linux 6.5: the number is the same on every architecture that has wheels.
-const SYS_CACHESTAT: libc::c_long = 451;
-
-/// Pages of a range that the page cache holds; None where the system cannot tell (before Linux 6.5).
-fn cached_pages(file: RawFd, position: u64, len: usize) -> Option<u64> {
-    let range = CachestatRange {
-        off: position,
-        len: len as u64,
-    };
-    let mut stat = Cachestat::default();
-    // SAFETY: both structures have the layout of the kernel's and outlive the call.
-    let result = unsafe { libc::syscall(SYS_CACHESTAT, file, &raw const range, &raw mut stat, 0) };
-    (result == 0).then_some(stat.nr_cache)
-}
-
-/// Whether the page cache holds a whole range. Where the system cannot tell, two probes must do.
-fn is_cached(file: RawFd, position: u64, len: usize) -> bool {
-    let pages = (position + len as u64).div_ceil(PAGE_BYTES) - position / PAGE_BYTES;
-    if let Some(cached) = cached_pages(file, position, len) {
-        // Linux was seen (6.18) to count too few pages when the call is interrupted by another task: ask again before
-        // the long way is taken.
-        return cached >= pages || cached_pages(file, position, len).is_some_and(|cached| cached >= pages);
-    }
-    let probe = |position: u64| {
-        let mut byte = 0_u8;
-        let buffer = libc::iovec {
-            iov_base: (&raw mut byte).cast(),
-            iov_len: 1,
-        };
-        // SAFETY: the kernel writes at most one byte into `byte`.
-        let read = unsafe { libc::preadv2(file, &raw const buffer, 1, position as i64, libc::RWF_NOWAIT) };
-        read == 1 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
-    };
-    probe(position) && probe(position + len as u64 - 1)
 }

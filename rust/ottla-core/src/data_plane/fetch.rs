@@ -1,5 +1,8 @@
 //! Serving Fetch: reads, sessions, and waiting for bytes.
 
+use std::collections::HashMap;
+
+use super::lookups::{Cold, LookedUp};
 use super::{DataPlane, Now, REQUEST_ITEMS_MAX, SessionId};
 use crate::partition::ReadResult;
 use crate::partition_table::TopicKey;
@@ -13,6 +16,10 @@ use crate::storage::log_dir::PartitionId;
 use crate::types::Isolation;
 use crate::wire::Reader;
 
+/// A fetch waits so long at least for what must be looked up on a disk, whatever it says: Kafka reads it however long that
+/// takes. Then the client asks again, and leaves its connection to others of its requests meanwhile.
+const LOOKUP_WAIT_MS_MIN: i64 = 5000;
+
 const UNKNOWN_SERVER_ERROR: i16 = -1;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 const FENCED_LEADER_EPOCH: i16 = 74;
@@ -23,6 +30,8 @@ struct Look {
     bytes: u64,
     /// Waiting would be wrong: an error, a diverging epoch, or records of an older segment.
     is_urgent: bool,
+    /// Partitions that were left out because what is wanted of them is not in memory.
+    cold: Vec<Cold>,
 }
 
 impl DataPlane {
@@ -143,38 +152,44 @@ impl DataPlane {
         fetch: Fetch,
         now: Now,
     ) {
-        let look = self.look(&fetch.wanted, limits);
+        let look = self.look(&fetch.wanted, limits, &mut HashMap::new());
+        let is_cold = !look.cold.is_empty();
         let has_left = self.sessions.get(&session_id).is_none_or(Session::input_ended);
-        let waits = max_wait_ms > 0
+        let waits = (max_wait_ms > 0 || is_cold)
             && !fetch.wanted.is_empty()
-            && look.bytes < limits.min_bytes
+            && look.bytes < limits.min_bytes.max(u64::from(is_cold))
             && !look.is_urgent
             && !has_left;
         if !waits {
+            // What is there need not wait for a disk; the rest is in memory when the client asks again.
+            self.look_up(&fetch.wanted, &look.cold, limits, None);
             let response = self.fetch_sessions.finish(fetch, look.responses, now.now_ms);
             self.answer_fetch(session_id, slot_id, call, response, now);
             return;
         }
-        let deadline_ms = now.now_ms + i64::from(max_wait_ms);
-        self.park(
-            session_id,
-            slot_id,
-            ParkedFetch::new(call, deadline_ms, fetch, limits),
-            now,
-        );
+        let max_wait_ms = i64::from(max_wait_ms).max(if is_cold { LOOKUP_WAIT_MS_MIN } else { 0 });
+        let parked = ParkedFetch::new(call, now.now_ms + max_wait_ms, fetch, limits);
+        self.park(session_id, slot_id, parked, &look.cold, now);
     }
 
     /// Read all partitions in order, within the limits. The first that has any records returns a whole batch, however
     /// large (KIP-74).
-    fn look(&self, wanted: &[(TopicKey, FetchPartition)], limits: FetchLimits) -> Look {
+    /// `found`, by place: what was looked up before; what is used of it is taken out.
+    fn look(
+        &self,
+        wanted: &[(TopicKey, FetchPartition)],
+        limits: FetchLimits,
+        found: &mut HashMap<usize, LookedUp>,
+    ) -> Look {
         let mut look = Look {
             responses: Vec::with_capacity(wanted.len()),
             bytes: 0,
             is_urgent: false,
+            cold: Vec::new(),
         };
         let mut left_bytes = limits.max_bytes;
         let mut previous: Option<(&TopicKey, i32, Result<PartitionId, i16>)> = None;
-        for (topic, partition) in wanted {
+        for (place, (topic, partition)) in wanted.iter().enumerate() {
             let id = match previous {
                 Some((known, index, id)) if known == topic && index == partition.partition => id,
                 _ => self.table.resolve(topic, partition.partition),
@@ -184,7 +199,12 @@ impl DataPlane {
             let response = match id {
                 Err(code) => PartitionResponse::error(partition.partition, code),
                 Ok(id) => {
-                    let (response, is_urgent) = self.read_one(id, partition, left_bytes, min_one, limits);
+                    let found = found.remove(&place);
+                    let read = self.read_one(id, partition, left_bytes, min_one, limits, found);
+                    let (response, is_urgent) = read.unwrap_or_else(|| {
+                        look.cold.push((place, id));
+                        (self.read_nothing(id, partition, limits.isolation), false)
+                    });
                     look.is_urgent |= is_urgent;
                     response
                 }
@@ -198,6 +218,26 @@ impl DataPlane {
         look
     }
 
+    /// The answer for a partition of which nothing is read this time.
+    fn read_nothing(&self, id: PartitionId, wanted: &FetchPartition, isolation: Isolation) -> PartitionResponse {
+        let Some(entry) = self.table.get(id) else {
+            return PartitionResponse::error(wanted.partition, NOT_LEADER_OR_FOLLOWER);
+        };
+        let offsets = entry.partition.offsets();
+        PartitionResponse {
+            partition: wanted.partition,
+            error_code: 0,
+            high_watermark: offsets.high_watermark,
+            last_stable_offset: offsets.last_stable_offset,
+            log_start_offset: offsets.log_start_offset,
+            aborted: (isolation == Isolation::ReadCommitted).then(Vec::new),
+            diverging: None,
+            current_leader: None,
+            records: Vec::new(),
+        }
+    }
+
+    /// The answer for a partition, and whether it should not wait. None: what is wanted is not in memory, nor `found`.
     fn read_one(
         &self,
         id: PartitionId,
@@ -205,12 +245,11 @@ impl DataPlane {
         left_bytes: usize,
         min_one: bool,
         limits: FetchLimits,
-    ) -> (PartitionResponse, bool) {
+        found: Option<LookedUp>,
+    ) -> Option<(PartitionResponse, bool)> {
         let Some(entry) = self.table.get(id) else {
-            return (
-                PartitionResponse::error(wanted.partition, NOT_LEADER_OR_FOLLOWER),
-                false,
-            );
+            let response = PartitionResponse::error(wanted.partition, NOT_LEADER_OR_FOLLOWER);
+            return Some((response, false));
         };
         let refuse = |error_code: i16| {
             let knows_leader = matches!(error_code, NOT_LEADER_OR_FOLLOWER | FENCED_LEADER_EPOCH);
@@ -220,22 +259,26 @@ impl DataPlane {
                 current_leader: knows_leader.then(leader),
                 ..PartitionResponse::error(wanted.partition, error_code)
             };
-            (response, false)
+            Some((response, false))
         };
         if limits.replica_id >= 0 {
             return refuse(NOT_LEADER_OR_FOLLOWER); // nobody follows a lone broker
         }
         let max_bytes = usize::try_from(wanted.max_bytes);
-        let read = entry.partition.read(
+        let bytes_max = max_bytes.unwrap_or(0).min(left_bytes);
+        let fits = |found: &LookedUp| min_one || !found.as_ref().is_ok_and(|read| read.size_bytes() > bytes_max);
+        let in_memory = entry.partition.read_in_memory(
             wanted.fetch_offset,
-            max_bytes.unwrap_or(0).min(left_bytes),
+            bytes_max,
             limits.isolation,
             min_one,
             wanted.current_leader_epoch,
             wanted.last_fetched_epoch,
         );
-        match read {
-            Err(error) => refuse(error.kafka_code()),
+        // What was looked up may be older.
+        let read = in_memory.map_err(|error| error.kafka_code()).transpose();
+        match read.or_else(|| found.filter(fits))? {
+            Err(code) => refuse(code),
             // A negative limit is looked at where there is something to read.
             Ok(read) if max_bytes.is_err() && wanted.fetch_offset < visible_end(&read, limits.isolation) => {
                 refuse(UNKNOWN_SERVER_ERROR)
@@ -258,14 +301,14 @@ impl DataPlane {
                     current_leader: None,
                     records: read.slices,
                 };
-                (response, read.from_older_segment)
+                Some((response, read.from_older_segment))
             }
         }
     }
 
-    fn park(&mut self, session_id: SessionId, slot_id: u64, mut parked: ParkedFetch, now: Now) {
+    fn park(&mut self, session_id: SessionId, slot_id: u64, mut parked: ParkedFetch, cold: &[Cold], now: Now) {
         let isolation = parked.limits.isolation;
-        for (topic, wanted) in &parked.fetch.wanted {
+        for (place, (topic, wanted)) in parked.fetch.wanted.iter().enumerate() {
             let Ok(partition_id) = self.table.resolve(topic, wanted.partition) else {
                 continue;
             };
@@ -273,22 +316,28 @@ impl DataPlane {
                 continue;
             };
             let max_bytes = u64::try_from(wanted.max_bytes).unwrap_or(0);
-            let available_bytes = entry
-                .partition
-                .bytes_available(wanted.fetch_offset, isolation)
-                .min(max_bytes);
+            let is_cold = cold.iter().any(|(cold, _)| *cold == place);
+            let available_bytes = if is_cold {
+                0
+            } else {
+                let available_bytes = entry.partition.bytes_available(wanted.fetch_offset, isolation);
+                available_bytes.min(max_bytes)
+            };
             entry.attached.fetchers.insert(session_id, parked.watched.len());
             parked.available_bytes += available_bytes;
             parked.watched.push(Watched {
                 partition_id,
                 offset: wanted.fetch_offset,
                 max_bytes,
+                place,
+                is_cold,
                 available_bytes,
             });
         }
         self.metrics.fetches_parked += 1;
         self.deadlines.insert((parked.deadline_ms, session_id, slot_id));
-        let has_enough = parked.available_bytes >= parked.limits.min_bytes;
+        self.look_up(&parked.fetch.wanted, cold, parked.limits, Some((session_id, slot_id)));
+        let has_enough = cold.is_empty() && parked.has_enough();
         if let Some(slot) = self
             .sessions
             .get_mut(&session_id)
@@ -332,11 +381,14 @@ impl DataPlane {
                 continue;
             };
             let watched = &mut parked.watched[index];
+            if watched.is_cold && !at_once {
+                continue;
+            }
             let available_bytes = entry.partition.bytes_available(watched.offset, parked.limits.isolation);
             let available_bytes = available_bytes.min(watched.max_bytes);
             parked.available_bytes = parked.available_bytes - watched.available_bytes + available_bytes;
             watched.available_bytes = available_bytes;
-            if at_once || parked.available_bytes >= parked.limits.min_bytes {
+            if at_once || parked.has_enough() {
                 ready.push((session_id, slot_id));
             }
         }
@@ -366,9 +418,13 @@ impl DataPlane {
             return;
         };
         let ParkedFetch {
-            call, fetch, limits, ..
+            call,
+            fetch,
+            limits,
+            mut found,
+            ..
         } = *parked;
-        let look = self.look(&fetch.wanted, limits);
+        let look = self.look(&fetch.wanted, limits, &mut found);
         let response = self.fetch_sessions.finish(fetch, look.responses, now.now_ms);
         self.answer_fetch(session_id, slot_id, call, response, now);
         self.touch(session_id);

@@ -6,6 +6,7 @@
 
 mod acknowledging;
 mod fetch;
+pub mod lookups;
 pub mod metrics;
 mod options;
 mod produce;
@@ -24,6 +25,7 @@ pub use self::options::Options;
 pub use self::standing_writes::Written;
 pub use self::transactions::{Refused, Unverified};
 
+use self::lookups::Lookups;
 use self::metrics::Metrics;
 use self::rules::ProduceRules;
 use self::standing_writes::Writes;
@@ -94,6 +96,7 @@ pub struct DataPlane {
     stalled: Vec<Vec<SessionId>>,
     fetch_sessions: FetchSessionCache,
     validator: Validator,
+    lookups: Lookups,
     /// (deadline, session, slot) of every waiting reply.
     deadlines: BTreeSet<(i64, SessionId, u64)>,
     /// Sessions that somebody must advance and send for.
@@ -133,6 +136,7 @@ impl DataPlane {
             stalled: vec![Vec::new(); log_dirs.len()],
             log_dirs,
             validator,
+            lookups: Lookups::default(),
             deadlines: BTreeSet::new(),
             touched: Vec::new(),
             moved: BTreeSet::new(),
@@ -345,6 +349,7 @@ impl DataPlane {
         for done in self.validator.drain() {
             self.on_checked(done, now);
         }
+        self.take_in_lookups(now);
         while let Some((deadline_ms, session_id, slot_id)) = self.deadlines.first().copied()
             && deadline_ms <= now.now_ms
         {

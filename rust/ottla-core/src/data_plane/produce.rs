@@ -33,6 +33,10 @@ const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
 /// grant the transactional id refuses it: clients take it as final.
 const NO_TRANSACTIONAL_ID: &str = "transactional records in a request without a transactional id";
 
+/// Errors beside which the response does not name where the log starts: `CORRUPT_MESSAGE`, `UNKNOWN_TOPIC_OR_PARTITION`,
+/// `NOT_LEADER_OR_FOLLOWER`, `MESSAGE_TOO_LARGE`, `RECORD_LIST_TOO_LARGE`, `KAFKA_STORAGE_ERROR`, `UNKNOWN_TOPIC_ID`.
+const WITHOUT_LOG_START: [i16; 7] = [2, 3, 6, 10, 18, 56, 100];
+
 /// Topics that only coordinators and Kafka's own admin tools write to (`Topic.INTERNAL_TOPICS`, and the metadata log).
 const INTERNAL_TOPICS: [&str; 4] = [
     "__consumer_offsets",
@@ -418,7 +422,9 @@ fn append(
             response.error_code = rejection.code;
             response.error_message = Some(rejection.message);
             response.record_errors = rejection.record_errors;
-            response.log_start_offset = entry.partition.offsets().log_start_offset;
+            if !rejection.is_of_request {
+                name_log_start(entry, response);
+            }
             return None;
         }
     };
@@ -435,8 +441,17 @@ fn append(
         Err(error) => {
             response.error_code = error.kafka_code();
             response.error_message = Some(error.to_string());
+            name_log_start(entry, response);
             None
         }
+    }
+}
+
+/// Say where the log starts beside an error of the log's, but not beside those that Kafka takes for everyday ones
+/// (`ReplicaManager.appendRecordsToLocalLog`).
+fn name_log_start(entry: &Entry<Attached>, response: &mut PartitionResponse) {
+    if !WITHOUT_LOG_START.contains(&response.error_code) {
+        response.log_start_offset = entry.partition.offsets().log_start_offset;
     }
 }
 

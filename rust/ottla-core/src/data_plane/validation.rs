@@ -57,6 +57,7 @@ impl Check {
                 code: UNKNOWN_SERVER_ERROR,
                 message: "the check of the records failed unexpectedly".to_owned(),
                 record_errors: Vec::new(),
+                is_of_request: false,
             })
         })
     }

@@ -14,7 +14,7 @@ use crate::storage::index::IndexTail;
 use crate::storage::log::Log;
 use crate::storage::segment::{Segment, find_offset};
 use crate::storage::txn_index::AbortedTxnRow;
-use crate::storage::walk::{BadBatch, Walk, WalkError};
+use crate::storage::walk::{BadBatch, Reach, Walk, WalkError};
 use crate::types::Isolation;
 
 /// A segment may be removed between plan and reading; then the plan is made anew.
@@ -109,6 +109,38 @@ impl Partition {
         current_leader_epoch: i32,
         last_fetched_epoch: i32,
     ) -> Result<ReadResult> {
+        let limits = (max_bytes, isolation, min_one);
+        self.read_within(Reach::Disk, offset, limits, current_leader_epoch, last_fetched_epoch)
+    }
+
+    /// As `read`, as far as that needs no disk; `None` where it does. QUICK.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn read_in_memory(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        isolation: Isolation,
+        min_one: bool,
+        current_leader_epoch: i32,
+        last_fetched_epoch: i32,
+    ) -> Result<Option<ReadResult>> {
+        let limits = (max_bytes, isolation, min_one);
+        match self.read_within(Reach::Memory, offset, limits, current_leader_epoch, last_fetched_epoch) {
+            Err(Error::Storage { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn read_within(
+        &self,
+        reach: Reach,
+        offset: i64,
+        (max_bytes, isolation, min_one): (usize, Isolation, bool),
+        current_leader_epoch: i32,
+        last_fetched_epoch: i32,
+    ) -> Result<ReadResult> {
         let mut from = offset;
         for attempt in 1.. {
             let planned = {
@@ -123,7 +155,7 @@ impl Partition {
                 Planned::Read(plan) => *plan,
             };
             let (next_base_offset, segment) = (plan.next_base_offset, Arc::clone(&plan.segment));
-            match self.carry_out(plan, from, max_bytes, min_one) {
+            match self.carry_out(reach, plan, from, max_bytes, min_one) {
                 Ok(Ok(result)) => return Ok(result),
                 // Nothing is left at the end of this segment.
                 Ok(Err(head)) => match next_base_offset {
@@ -274,6 +306,7 @@ impl Partition {
     /// Read what the plan says; `Ok(Err(..))` if the segment holds nothing at or above the offset.
     fn carry_out(
         &self,
+        reach: Reach,
         plan: Plan,
         offset: i64,
         max_bytes: usize,
@@ -287,26 +320,32 @@ impl Partition {
             mut head,
             ..
         } = plan;
-        let file = segment.file(files, false)?;
+        let file = match reach {
+            Reach::Memory => segment.open_file().ok_or(io::ErrorKind::WouldBlock)?,
+            Reach::Disk => segment.file(files, false)?,
+        };
         let index = || match plan.in_file {
+            _ if reach == Reach::Memory => segment
+                .loaded_offset_index()
+                .ok_or_else(|| io::ErrorKind::WouldBlock.into()),
             None => segment.offset_index(files, size_bytes, plan.index_interval_bytes),
             Some(entries) => segment.flushed_offset_index(files, entries),
         };
         let found = match plan.start {
             // The first batch of a segment is named by the file and nothing else: it is looked at.
-            Place::At(0) => Walk::new(&*file, 0, bound).next_header()?.map(|_| 0),
+            Place::At(0) => Walk::within(reach, &*file, 0, bound).next_header()?.map(|_| 0),
             Place::At(position) => Some(position).filter(|position| *position < bound),
-            Place::From(position) => find_offset(&*file, position, bound, offset)?,
+            Place::From(position) => find_offset(reach, &*file, position, bound, offset)?,
             Place::InIndex => {
                 let relative_offset = offset - segment.base_offset();
                 let position = index()?.position_for(relative_offset);
-                find_offset(&*file, u64::from(position), bound, offset)?
+                find_offset(reach, &*file, u64::from(position), bound, offset)?
             }
         };
         let Some(start) = found else { return Ok(Err(head)) };
         let end = match plan.limit {
             None => bound,
-            Some(limit) => find_offset(&*file, start, bound, limit)?.unwrap_or(bound),
+            Some(limit) => find_offset(reach, &*file, start, bound, limit)?.unwrap_or(bound),
         };
         let mut len = end - start;
         if len > max_bytes as u64 {
@@ -319,7 +358,7 @@ impl Partition {
             len = match trim {
                 // Whole batches: what a client could not use need not be sent.
                 Some(trim) if trim > start && trim - start <= max_bytes as u64 => trim - start,
-                _ => first_batches(&*file, start, end, max_bytes, min_one)?,
+                _ => first_batches(reach, &*file, start, end, max_bytes, min_one)?,
             };
         }
         if len > 0 {
@@ -327,10 +366,11 @@ impl Partition {
                 file,
                 position: start,
                 len: len as usize,
+                readers: Arc::clone(self.dir.readers()),
             });
         }
         if let Some(aborted) = plan.aborted {
-            head.aborted = Some(collect_aborted(files, &aborted, offset)?);
+            head.aborted = Some(collect_aborted(reach, files, &aborted, offset)?);
         }
         Ok(Ok(head))
     }
@@ -369,13 +409,14 @@ impl Partition {
 
 /// How many bytes of whole batches fit; with `min_one` at least the first.
 fn first_batches(
+    reach: Reach,
     file: &dyn LogFile,
     start: u64,
     end: u64,
     max_bytes: usize,
     min_one: bool,
 ) -> std::result::Result<u64, WalkError> {
-    let mut walk = Walk::new(file, start, end);
+    let mut walk = Walk::within(reach, file, start, end);
     let mut len = 0;
     loop {
         match walk.next_header() {
@@ -431,6 +472,7 @@ pub(super) fn place_of(state: &State, number: usize, offset: i64) -> Place {
 
 /// Aborted transactions that overlap `offset..end_offset`, by first offset (Kafka: `TransactionIndex.collectAbortedTxns`).
 fn collect_aborted(
+    reach: Reach,
     files: &crate::storage::segment::Files,
     plan: &AbortedPlan,
     offset: i64,
@@ -448,6 +490,9 @@ fn collect_aborted(
     };
     let mut is_complete = false;
     for segment in &plan.segments {
+        if reach == Reach::Memory && !is_complete {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         is_complete = is_complete || segment.aborted_rows(files)?.iter().any(&mut take);
     }
     if !is_complete {

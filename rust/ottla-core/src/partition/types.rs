@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::storage::fs::LogFile;
+use crate::storage::readers::Readers;
 
 /// What an append was given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +45,8 @@ pub struct FileSlice {
     pub position: u64,
     /// Its length in bytes.
     pub len: usize,
+    /// Who reads it if it is not in memory.
+    pub readers: Arc<Readers>,
 }
 
 /// An aborted transaction that overlaps a read (KIP-98).

@@ -20,6 +20,8 @@ pub struct ProduceRejection {
     pub message: String,
     /// `(index of the record in the batch, message)`, for responses from v8 on.
     pub record_errors: Vec<(i32, Option<String>)>,
+    /// The request itself is wrong, whatever the log: Kafka refuses it before it looks for one.
+    pub is_of_request: bool,
 }
 
 pub(super) fn reject(code: i16, message: impl Into<String>) -> ProduceRejection {
@@ -27,6 +29,16 @@ pub(super) fn reject(code: i16, message: impl Into<String>) -> ProduceRejection 
         code,
         message: message.into(),
         record_errors: Vec::new(),
+        is_of_request: false,
+    }
+}
+
+impl ProduceRejection {
+    pub(super) fn of_request(self) -> Self {
+        Self {
+            is_of_request: true,
+            ..self
+        }
     }
 }
 

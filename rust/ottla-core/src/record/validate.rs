@@ -128,7 +128,7 @@ impl ValidatedBatch {
 /// # Errors
 /// The rejection to answer with.
 pub fn validate_produce(mut records: BytesMut, context: &ValidateContext) -> Result<ValidatedBatch, ProduceRejection> {
-    let size_bytes = check_frame(&records, context)?;
+    let size_bytes = check_frame(&records, context).map_err(ProduceRejection::of_request)?;
     records.truncate(size_bytes); // a cut batch behind the first is passed over, as Kafka does
     let batch = BatchView::parse(&records)?;
     check_header(&batch, context)?;
@@ -413,9 +413,8 @@ fn check_records(batch: &BatchView<'_>, scan: &Scan, context: &ValidateContext) 
     };
     let message = format!("{rejected} of {} records rejected: {what}", batch.record_count());
     Err(ProduceRejection {
-        code,
-        message,
         record_errors,
+        ..reject(code, message)
     })
 }
 

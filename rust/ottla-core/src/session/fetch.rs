@@ -29,7 +29,7 @@ const PARTITION_BYTES_MIN: usize = 16;
 const TOPIC_BYTES_MIN: usize = 2;
 
 /// One partition of the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FetchPartition {
     /// Partition index.
     pub partition: i32,

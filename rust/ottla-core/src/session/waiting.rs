@@ -1,10 +1,13 @@
 //! What a reply waits for.
 
+use std::collections::HashMap;
+
 use super::fetch_session::Fetch;
 use super::pipeline::OwedRequest;
 use super::produce::{PartitionResponse, TopicResponse};
+use crate::data_plane::lookups::LookedUp;
 use crate::data_plane::validation::Checked;
-use crate::partition::Appended;
+use crate::partition::{Appended, ReadResult};
 use crate::storage::log_dir::PartitionId;
 use crate::storage::verification::Verified;
 use crate::types::Isolation;
@@ -139,6 +142,10 @@ pub struct Watched {
     pub offset: i64,
     /// Bound of this partition's records in bytes.
     pub max_bytes: u64,
+    /// Where it is in the fetch.
+    pub place: usize,
+    /// It is being looked up: until then it adds nothing.
+    pub is_cold: bool,
     /// What it adds to the fetch's bytes by now.
     pub available_bytes: u64,
 }
@@ -158,6 +165,10 @@ pub struct ParkedFetch {
     pub watched: Vec<Watched>,
     /// Sum of `available_bytes` of all.
     pub available_bytes: u64,
+    /// What was looked up for it, by the place in the fetch.
+    pub found: HashMap<usize, LookedUp>,
+    /// Waiting on would be wrong: an error, a diverging epoch, or records of an older segment were found.
+    pub is_urgent: bool,
 }
 
 impl ParkedFetch {
@@ -170,6 +181,28 @@ impl ParkedFetch {
             limits,
             watched: Vec::new(),
             available_bytes: 0,
+            found: HashMap::new(),
+            is_urgent: false,
         }
+    }
+
+    /// One of its partitions was looked up.
+    pub fn look_is_over(&mut self, place: usize, found: LookedUp) {
+        let found_bytes = found.as_ref().map_or(0, ReadResult::size_bytes) as u64;
+        self.is_urgent |= match &found {
+            Ok(read) => read.diverging.is_some() || read.from_older_segment,
+            Err(_) => true,
+        };
+        for watched in self.watched.iter_mut().filter(|watched| watched.place == place) {
+            watched.is_cold = false;
+            watched.available_bytes = found_bytes;
+            self.available_bytes += found_bytes;
+        }
+        self.found.insert(place, found);
+    }
+
+    /// Whether it is to be answered.
+    pub fn has_enough(&self) -> bool {
+        self.is_urgent || self.available_bytes >= self.limits.min_bytes
     }
 }

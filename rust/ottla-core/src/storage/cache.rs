@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, Weak};
+use std::sync::{Mutex, MutexGuard, TryLockError, Weak};
 
 use super::segment::Segment;
 
@@ -51,6 +51,17 @@ impl<T: Clone> Slot<T> {
         let fetched = fetch()?;
         *value = Some(fetched.clone());
         Ok((fetched, true))
+    }
+
+    /// The value, if it is here and nobody is fetching it.
+    pub fn peek(&self) -> Option<T> {
+        let value = match self.value.try_lock() {
+            Ok(value) => value,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        self.used.store(true, Ordering::Relaxed);
+        value.clone()
     }
 
     /// Keep everyone from getting or fetching the value for a while.

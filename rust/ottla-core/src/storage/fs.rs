@@ -36,6 +36,10 @@ pub trait LogFile: Send + Sync + Debug {
     fn size_bytes(&self) -> io::Result<u64>;
     /// Read up to `buffer.len()` bytes at `position`; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// As `read_at`, of what is in memory: `None` where the disk would have to be waited for.
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>>;
+    /// Whether a whole range is in memory, so that sending it waits for no disk.
+    fn is_cached(&self, position: u64, len: usize) -> bool;
     /// Write all of `buffers` one after another from `position` on. After an error any prefix may have been written.
     fn write_all_at(&self, buffers: &[IoSlice<'_>], position: u64) -> io::Result<()>;
     /// Cut or extend (with zeros) to `size_bytes`.

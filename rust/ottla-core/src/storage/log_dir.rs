@@ -24,6 +24,7 @@ use super::cache::{Cache, lock};
 use super::checkpoint::{self, OffsetCheckpoint};
 use super::fs::LogFs;
 use super::meta::{self, META_PROPERTIES};
+use super::readers::Readers;
 use super::relief::RelievedFs;
 use super::segment::Files;
 use super::writer::{Chore, Gate, Job, LogIo, PROBE_FILE, Work, WriteQueue};
@@ -80,6 +81,7 @@ pub struct LogDir {
     is_foreign: bool,
     pub(crate) files: Arc<Files>,
     pub(crate) queue: Arc<WriteQueue>,
+    readers: Arc<Readers>,
     state: Mutex<DirState>,
     /// Held while small files of the directory are written anew, from when their content is decided: several threads ask
     /// for that, and what one found out earlier must not replace what another found out later.
@@ -232,6 +234,7 @@ impl LogDir {
             is_foreign,
             files,
             queue,
+            readers: Readers::new(options.threads),
             state: Mutex::new(state),
             replacing: Mutex::default(),
             threads: Mutex::default(),
@@ -312,6 +315,16 @@ impl LogDir {
         self.queue.step_chore()
     }
 
+    /// Have the owner look at what there is news of, as the directory's threads do. QUICK.
+    pub(crate) fn wake(&self) {
+        self.queue.wake_owner();
+    }
+
+    /// Who reads what has to be waited for.
+    pub fn readers(&self) -> &Arc<Readers> {
+        &self.readers
+    }
+
     /// Whether the directory refuses ordinary appends for want of space. QUICK.
     pub fn is_full(&self) -> bool {
         self.queue.is_full()
@@ -334,6 +347,7 @@ impl LogDir {
     /// # Errors
     /// `Storage`: the stop does not count as clean then. The directory is unlocked all the same.
     pub fn close(&self) -> Result<()> {
+        self.readers.stop();
         self.queue.stop();
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
@@ -496,6 +510,7 @@ impl LogDir {
 
 impl Drop for LogDir {
     fn drop(&mut self) {
+        self.readers.stop();
         self.queue.stop();
         for thread in lock(&self.threads).drain(..) {
             // A panic of the thread was already printed; there is nothing left to tell.

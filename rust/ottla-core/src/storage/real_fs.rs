@@ -8,9 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
 use super::fs::{DirEntry, LogFile, LogFs, OpenMode};
+use super::page_cache;
 
 /// `pwritev` takes at most this many buffers (`IOV_MAX` on Linux).
 const IOV_MAX: usize = 1024;
@@ -20,17 +22,22 @@ const IOV_MAX: usize = 1024;
 pub struct RealFs;
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// Something may have been read from the disk for it, and the kernel may still be reading on.
+    was_read: AtomicBool,
+}
 
 impl LogFile for RealFile {
     fn size_bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.was_read.store(true, Ordering::Relaxed);
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.0.read_at(&mut buffer[filled..], position + filled as u64) {
+            match self.file.read_at(&mut buffer[filled..], position + filled as u64) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -40,9 +47,30 @@ impl LogFile for RealFile {
         Ok(filled)
     }
 
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+        match page_cache::read_without_waiting(self.file.as_raw_fd(), buffer, position) {
+            Ok(read) if read == buffer.len() => Ok(Some(read)),
+            // The end of the file, or of what is in memory.
+            Ok(read) => Ok((position + read as u64 >= self.size_bytes()?).then_some(read)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.read_at(buffer, position).map(Some),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_cached(&self, position: u64, len: usize) -> bool {
+        let file = self.file.as_raw_fd();
+        let has_pages = page_cache::has_pages(file, position, len);
+        match (has_pages, self.was_read.load(Ordering::Relaxed)) {
+            (Some(false), _) => false,
+            (Some(true), false) => true,
+            (Some(true), true) | (None, _) => page_cache::has_content(file, position, len),
+        }
+    }
+
     fn write_all_at(&self, buffers: &[IoSlice<'_>], position: u64) -> io::Result<()> {
         if let [buffer] = buffers {
-            return self.0.write_all_at(buffer, position);
+            return self.file.write_all_at(buffer, position);
         }
         let mut position = position;
         let mut buffers = buffers.to_vec();
@@ -53,7 +81,7 @@ impl LogFile for RealFile {
             // SAFETY: IoSlice is ABI-compatible with iovec, and the buffers outlive the call.
             let written = unsafe {
                 libc::pwritev(
-                    self.0.as_raw_fd(),
+                    self.file.as_raw_fd(),
                     rest.as_ptr().cast(),
                     count as libc::c_int,
                     position as libc::off_t,
@@ -76,15 +104,15 @@ impl LogFile for RealFile {
     }
 
     fn truncate(&self, size_bytes: u64) -> io::Result<()> {
-        self.0.set_len(size_bytes)
+        self.file.set_len(size_bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn raw_fd(&self) -> Option<RawFd> {
-        Some(self.0.as_raw_fd())
+        Some(self.file.as_raw_fd())
     }
 }
 
@@ -96,7 +124,10 @@ impl LogFs for RealFs {
             .create(mode == OpenMode::Create)
             .truncate(false)
             .open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile {
+            file,
+            was_read: AtomicBool::new(false),
+        }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

@@ -10,6 +10,7 @@ use super::offset_index::OffsetEntry;
 use super::segment::{Files, Segment, find_offset, parse_file_name, remove_if_there, write_whole};
 use super::time_index::TimeEntry;
 use super::txn_index::AbortedTxnRow;
+use super::walk::Reach;
 use crate::error::{Error, Result};
 
 const COPY_BYTES: usize = 1 << 20;
@@ -94,7 +95,7 @@ pub(crate) fn cut_at(files: &Files, dir: &Arc<Path>, offset: i64) -> Result<()> 
         cut_index::<AbortedTxnRow>(files, &segment, |row| row.last_offset < offset)?;
         let index = read_index::<OffsetEntry>(files, &segment)?.unwrap_or_default();
         let from = u64::from(index.position_for(relative_offset));
-        if let Some(position) = find_offset(&*file, from, size_bytes, offset)? {
+        if let Some(position) = find_offset(Reach::Disk, &*file, from, size_bytes, offset)? {
             file.truncate(position)?;
         }
         // What comes back would be taken for a continuation of what is written from now on.

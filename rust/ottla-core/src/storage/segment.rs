@@ -15,7 +15,7 @@ use super::index::{IndexEntries, IndexEntry};
 use super::offset_index::OffsetEntry;
 use super::time_index::TimeEntry;
 use super::txn_index::AbortedTxnRow;
-use super::walk::{Walk, WalkError};
+use super::walk::{Reach, Walk, WalkError};
 use crate::record::batch::BatchHeader;
 
 /// What all segments of a log directory share.
@@ -174,6 +174,16 @@ impl Segment {
             files.open.admit(Arc::downgrade(self), Part::Log, 1);
         }
         Ok(file)
+    }
+
+    /// The log file, if it is open.
+    pub(crate) fn open_file(&self) -> Option<Arc<dyn LogFile>> {
+        self.log.peek()
+    }
+
+    /// The offset index, if it is in memory.
+    pub(crate) fn loaded_offset_index(&self) -> Option<Arc<IndexEntries<OffsetEntry>>> {
+        self.offset_index.peek()
     }
 
     /// The offset index as far as it is in its file; for a segment that is no longer written (`size_bytes` long) it is
@@ -506,8 +516,14 @@ pub(crate) fn time_entry(last: Option<TimeEntry>, max: MaxTimestamp, base_offset
 }
 
 /// The first batch at or after `position` whose last offset is at or above `offset`: its position.
-pub(crate) fn find_offset(file: &dyn LogFile, position: u64, end: u64, offset: i64) -> Result<Option<u64>, WalkError> {
-    let mut walk = Walk::new(file, position, end);
+pub(crate) fn find_offset(
+    reach: Reach,
+    file: &dyn LogFile,
+    position: u64,
+    end: u64,
+    offset: i64,
+) -> Result<Option<u64>, WalkError> {
+    let mut walk = Walk::within(reach, file, position, end);
     while let Some((position, header)) = walk.next_header()? {
         if header.last_offset() >= offset {
             return Ok(Some(position));

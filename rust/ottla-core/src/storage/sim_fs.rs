@@ -114,6 +114,17 @@ impl SimFs {
         self.state().faults.clear();
     }
 
+    /// Nothing of any file is in memory any more.
+    pub fn chill(&self) {
+        let mut state = self.state();
+        state.cold = state.inodes.keys().copied().collect();
+    }
+
+    /// How often somebody had to wait for the disk: opened a file, or read one that was not in memory.
+    pub fn visits(&self) -> u64 {
+        self.state().visits
+    }
+
     /// How many calls wait for `release_stalled`.
     pub fn stalled(&self) -> u32 {
         self.state().stalled
@@ -224,8 +235,9 @@ impl LogFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let state = self.fs.state();
         state.check_up(self.run)?;
-        let (state, met) = self.fs.meet_fault(state, &self.path, Operation::Read);
+        let (mut state, met) = self.fs.meet_fault(state, &self.path, Operation::Read);
         met?;
+        state.visits += u64::from(state.cold.remove(&self.inode));
         let data = state.inodes.get(&self.inode).map_or(&[][..], |inode| &inode.data);
         let rest = data
             .get(usize::try_from(position).unwrap_or(usize::MAX)..)
@@ -233,6 +245,17 @@ impl LogFile for SimFile {
         let len = rest.len().min(buffer.len());
         buffer[..len].copy_from_slice(&rest[..len]);
         Ok(len)
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+        if self.fs.state().cold.contains(&self.inode) {
+            return Ok(None);
+        }
+        self.read_at(buffer, position).map(Some)
+    }
+
+    fn is_cached(&self, _position: u64, _len: usize) -> bool {
+        !self.fs.state().cold.contains(&self.inode)
     }
 
     fn write_all_at(&self, buffers: &[IoSlice<'_>], position: u64) -> io::Result<()> {
@@ -337,6 +360,7 @@ impl LogFs for SimFs {
             }
             Err(error) => return Err(error),
         };
+        state.visits += 1;
         drop(state);
         Ok(Arc::new(SimFile {
             fs: self.clone(),

@@ -49,9 +49,19 @@ const HEADER_BUFFER_BYTES: usize = 4096;
 /// Whole batches are read through a buffer of this size, or of a batch if that is larger.
 const BATCH_BUFFER_BYTES: usize = 1 << 20;
 
+/// How far a read may go for what it needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// As far as nothing has to be waited for; else it fails with `WouldBlock`.
+    Memory,
+    /// To the disk.
+    Disk,
+}
+
 /// A position in a file, moving from batch to batch.
 #[derive(Debug)]
 pub struct Walk<'f> {
+    reach: Reach,
     file: &'f dyn LogFile,
     position: u64,
     end: u64,
@@ -62,7 +72,13 @@ pub struct Walk<'f> {
 impl<'f> Walk<'f> {
     /// Walk the batches from `position` (where one starts) to `end`, both in bytes.
     pub fn new(file: &'f dyn LogFile, position: u64, end: u64) -> Self {
+        Self::within(Reach::Disk, file, position, end)
+    }
+
+    /// As `new`; a walk that stays in memory ends with `WouldBlock` where it would leave it.
+    pub fn within(reach: Reach, file: &'f dyn LogFile, position: u64, end: u64) -> Self {
         Self {
+            reach,
             file,
             position,
             end,
@@ -129,7 +145,14 @@ impl<'f> Walk<'f> {
             return Ok(offset);
         }
         self.buffer.resize(needed.max(chunk_bytes).min(left), 0);
-        let read = self.file.read_at(&mut self.buffer, self.position)?;
+        let read = match self.reach {
+            Reach::Disk => self.file.read_at(&mut self.buffer, self.position)?,
+            Reach::Memory => {
+                let read = self.file.read_cached_at(&mut self.buffer, self.position);
+                // What the buffer holds now is of nowhere: a walk that fails does not go on.
+                read?.ok_or(io::ErrorKind::WouldBlock)?
+            }
+        };
         self.buffer.truncate(read);
         self.buffer_start = self.position;
         Ok(0)

@@ -135,6 +135,11 @@ impl WriteQueue {
         }
     }
 
+    /// Call the waker.
+    pub fn wake_owner(&self) {
+        (self.waker)();
+    }
+
     pub fn tail_bytes(&self) -> u64 {
         self.tail_bytes.load(Ordering::Relaxed)
     }

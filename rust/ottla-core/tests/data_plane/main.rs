@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod attacks;
+mod cold;
 mod faults;
 mod fetching;
 mod input;

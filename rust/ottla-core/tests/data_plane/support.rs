@@ -135,6 +135,7 @@ impl World {
             let mut moved = false;
             for dir in &self.dirs {
                 moved |= dir.step_writer();
+                moved |= dir.readers().step();
             }
             moved |= self.plane.validator().step();
             moved |= !self.poll().is_empty();

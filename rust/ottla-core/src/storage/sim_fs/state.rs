@@ -50,6 +50,10 @@ pub(super) struct State {
     pub capacity_bytes: Option<u64>,
     pub faults: Vec<Fault>,
     pub stalled: u32,
+    /// Files that are not in memory.
+    pub cold: BTreeSet<u64>,
+    /// How often somebody had to wait for the disk: opened a file, or read one that was not in memory.
+    pub visits: u64,
 }
 
 impl State {

@@ -1,0 +1,168 @@
+//! Fetches of what is not in memory: the readers of the log directory look it up, and nobody else waits for the disk.
+//!
+//! The same lookup is under way once, however many fetches want it and however often. What it found is given to those
+//! who wait for it; for those that come later it is in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use super::{DataPlane, Now, SessionId};
+use crate::partition::{Partition, ReadResult};
+use crate::partition_table::TopicKey;
+use crate::session::fetch::FetchPartition;
+use crate::session::pipeline::Slot;
+use crate::session::waiting::FetchLimits;
+use crate::storage::cache::lock;
+use crate::storage::log_dir::PartitionId;
+use crate::types::Isolation;
+
+const UNKNOWN_SERVER_ERROR: i16 = -1;
+
+/// What a lookup found, or Kafka's error code.
+pub type LookedUp = Result<ReadResult, i16>;
+
+/// A partition of a fetch that is not in memory: its place in the fetch, and its name.
+pub(super) type Cold = (usize, PartitionId);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Lookup {
+    partition_id: PartitionId,
+    wanted: FetchPartition,
+    max_bytes: usize,
+    isolation: Isolation,
+}
+
+impl Lookup {
+    fn run(&self, partition: &Partition) -> LookedUp {
+        let Self {
+            wanted,
+            max_bytes,
+            isolation,
+            ..
+        } = *self;
+        let read = || {
+            partition.read(
+                wanted.fetch_offset,
+                max_bytes,
+                isolation,
+                true,
+                wanted.current_leader_epoch,
+                wanted.last_fetched_epoch,
+            )
+        };
+        // A bug that bytes on a disk can reach must cost one answer.
+        match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(read) => read.map_err(|error| error.kafka_code()),
+            Err(_) => Err(UNKNOWN_SERVER_ERROR),
+        }
+    }
+}
+
+/// A fetch that waits for a lookup, and where in it the partition is.
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    session_id: SessionId,
+    slot_id: u64,
+    place: usize,
+}
+
+/// The lookups under way.
+#[derive(Default)]
+pub(super) struct Lookups {
+    under_way: HashMap<Lookup, Vec<Waiter>>,
+    done: Arc<Mutex<Vec<(Lookup, LookedUp)>>>,
+}
+
+impl fmt::Debug for Lookups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookups")
+            .field("under_way", &self.under_way.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl DataPlane {
+    /// Have the cold partitions of a fetch looked up, for the fetch that is parked in `parked`, if it is.
+    pub(super) fn look_up(
+        &mut self,
+        wanted: &[(TopicKey, FetchPartition)],
+        cold: &[Cold],
+        limits: FetchLimits,
+        parked: Option<(SessionId, u64)>,
+    ) {
+        let mut of_dirs: BTreeMap<usize, Vec<(Lookup, Arc<Partition>)>> = BTreeMap::new();
+        for &(place, partition_id) in cold {
+            let Some(entry) = self.table.get(partition_id) else {
+                continue;
+            };
+            let wanted = wanted[place].1;
+            let lookup = Lookup {
+                partition_id,
+                wanted,
+                max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0).min(limits.max_bytes),
+                isolation: limits.isolation,
+            };
+            let waiter = parked.map(|(session_id, slot_id)| Waiter {
+                session_id,
+                slot_id,
+                place,
+            });
+            let waiters = self.lookups.under_way.entry(lookup).or_insert_with(|| {
+                let of_dir = of_dirs.entry(entry.attached.log_dir).or_default();
+                of_dir.push((lookup, Arc::clone(&entry.partition)));
+                Vec::new()
+            });
+            waiters.extend(waiter);
+        }
+        for (index, lookups) in of_dirs {
+            let dir = Arc::clone(&self.log_dirs[index]);
+            let done = Arc::clone(&self.lookups.done);
+            self.log_dirs[index].readers().submit(Box::new(move || {
+                let found = lookups
+                    .into_iter()
+                    .map(|(lookup, partition)| (lookup, lookup.run(&partition)));
+                let found: Vec<_> = found.collect();
+                lock(&done).extend(found);
+                dir.wake();
+            }));
+        }
+    }
+
+    /// Take in what was looked up: fetches that wait for it have it from now on, and are answered if it is enough.
+    pub(super) fn take_in_lookups(&mut self, now: Now) {
+        let done = std::mem::take(&mut *lock(&self.lookups.done));
+        let mut concerned = Vec::new();
+        for (lookup, found) in done {
+            for waiter in self.lookups.under_way.remove(&lookup).unwrap_or_default() {
+                let Waiter {
+                    session_id,
+                    slot_id,
+                    place,
+                } = waiter;
+                let slot = self
+                    .sessions
+                    .get_mut(&session_id)
+                    .and_then(|session| session.slot(slot_id));
+                if let Some(Slot::Fetch(parked)) = slot {
+                    parked.look_is_over(place, found.clone());
+                    if !concerned.contains(&(session_id, slot_id)) {
+                        concerned.push((session_id, slot_id));
+                    }
+                }
+            }
+        }
+        for (session_id, slot_id) in concerned {
+            let slot = self
+                .sessions
+                .get_mut(&session_id)
+                .and_then(|session| session.slot(slot_id));
+            if let Some(Slot::Fetch(parked)) = slot
+                && parked.has_enough()
+            {
+                self.complete_fetch(session_id, slot_id, now);
+            }
+        }
+    }
+}
