@@ -16,9 +16,12 @@ use crate::storage::log_dir::PartitionId;
 use crate::types::Isolation;
 use crate::wire::Reader;
 
-/// A fetch waits so long at least for what must be looked up on a disk, whatever it says: Kafka reads it however long that
-/// takes. Then the client asks again, and leaves its connection to others of its requests meanwhile.
+/// A fetch that has nothing else waits so long at least for what must be looked up on a disk, whatever it says: Kafka reads
+/// it however long that takes. Then the client asks again, and leaves its connection to others of its requests meanwhile.
 const LOOKUP_WAIT_MS_MIN: i64 = 5000;
+/// A fetch that has enough waits no longer for the rest. Without that, partitions that must be looked up each time would
+/// have to wait until there is nothing left to read of the others.
+const LOOKUP_WAIT_MS_MAX: i64 = 50;
 
 const UNKNOWN_SERVER_ERROR: i16 = -1;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
@@ -155,20 +158,19 @@ impl DataPlane {
         let look = self.look(&fetch.wanted, limits, &mut HashMap::new());
         let is_cold = !look.cold.is_empty();
         let has_left = self.sessions.get(&session_id).is_none_or(Session::input_ended);
-        let waits = (max_wait_ms > 0 || is_cold)
-            && !fetch.wanted.is_empty()
-            && look.bytes < limits.min_bytes.max(u64::from(is_cold))
-            && !look.is_urgent
-            && !has_left;
-        if !waits {
-            // What is there need not wait for a disk; the rest is in memory when the client asks again.
-            self.look_up(&fetch.wanted, &look.cold, limits, None);
+        let has_enough = look.is_urgent || look.bytes >= limits.min_bytes.max(u64::from(is_cold));
+        let waits = is_cold || (max_wait_ms > 0 && !fetch.wanted.is_empty() && !has_enough);
+        if !waits || has_left {
             let response = self.fetch_sessions.finish(fetch, look.responses, now.now_ms);
             self.answer_fetch(session_id, slot_id, call, response, now);
             return;
         }
-        let max_wait_ms = i64::from(max_wait_ms).max(if is_cold { LOOKUP_WAIT_MS_MIN } else { 0 });
-        let parked = ParkedFetch::new(call, now.now_ms + max_wait_ms, fetch, limits);
+        let wait_ms = match i64::from(max_wait_ms) {
+            _ if is_cold && has_enough => LOOKUP_WAIT_MS_MAX,
+            wait_ms if is_cold => wait_ms.max(LOOKUP_WAIT_MS_MIN),
+            wait_ms => wait_ms,
+        };
+        let parked = ParkedFetch::new(call, now.now_ms + wait_ms, fetch, limits);
         self.park(session_id, slot_id, parked, &look.cold, now);
     }
 
@@ -336,7 +338,7 @@ impl DataPlane {
         }
         self.metrics.fetches_parked += 1;
         self.deadlines.insert((parked.deadline_ms, session_id, slot_id));
-        self.look_up(&parked.fetch.wanted, cold, parked.limits, Some((session_id, slot_id)));
+        self.look_up(&parked, cold, (session_id, slot_id));
         let has_enough = cold.is_empty() && parked.has_enough();
         if let Some(slot) = self
             .sessions
@@ -393,8 +395,28 @@ impl DataPlane {
             }
         }
         for (session_id, slot_id) in ready {
-            self.complete_fetch(session_id, slot_id, now);
+            if at_once {
+                self.complete_fetch(session_id, slot_id, now);
+            } else {
+                self.end_wait(session_id, slot_id, now);
+            }
         }
+    }
+
+    /// Answer a fetch that has enough, unless the rest is being looked up: that may take a moment.
+    pub(super) fn end_wait(&mut self, session_id: SessionId, slot_id: u64, now: Now) {
+        let session = self.sessions.get_mut(&session_id);
+        let Some(Slot::Fetch(parked)) = session.and_then(|session| session.slot(slot_id)) else {
+            return;
+        };
+        if !parked.is_looking() {
+            self.complete_fetch(session_id, slot_id, now);
+            return;
+        }
+        let deadline_ms = parked.deadline_ms.min(now.now_ms + LOOKUP_WAIT_MS_MAX);
+        let before_ms = std::mem::replace(&mut parked.deadline_ms, deadline_ms);
+        self.deadlines.remove(&(before_ms, session_id, slot_id));
+        self.deadlines.insert((deadline_ms, session_id, slot_id));
     }
 
     /// The sessions whose fetches watch a partition.

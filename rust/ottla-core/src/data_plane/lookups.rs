@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use super::{DataPlane, Now, SessionId};
 use crate::partition::{Partition, ReadResult};
-use crate::partition_table::TopicKey;
 use crate::session::fetch::FetchPartition;
 use crate::session::pipeline::Slot;
-use crate::session::waiting::FetchLimits;
+use crate::session::waiting::ParkedFetch;
 use crate::storage::cache::lock;
 use crate::storage::log_dir::PartitionId;
 use crate::types::Isolation;
@@ -84,37 +83,33 @@ impl fmt::Debug for Lookups {
 }
 
 impl DataPlane {
-    /// Have the cold partitions of a fetch looked up, for the fetch that is parked in `parked`, if it is.
-    pub(super) fn look_up(
-        &mut self,
-        wanted: &[(TopicKey, FetchPartition)],
-        cold: &[Cold],
-        limits: FetchLimits,
-        parked: Option<(SessionId, u64)>,
-    ) {
+    /// Have the cold partitions of a fetch looked up, which is about to be parked in that slot.
+    pub(super) fn look_up(&mut self, parked: &ParkedFetch, cold: &[Cold], (session_id, slot_id): (SessionId, u64)) {
+        let limits = parked.limits;
         let mut of_dirs: BTreeMap<usize, Vec<(Lookup, Arc<Partition>)>> = BTreeMap::new();
         for &(place, partition_id) in cold {
             let Some(entry) = self.table.get(partition_id) else {
                 continue;
             };
-            let wanted = wanted[place].1;
+            let wanted = parked.fetch.wanted[place].1;
             let lookup = Lookup {
                 partition_id,
                 wanted,
                 max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0).min(limits.max_bytes),
                 isolation: limits.isolation,
             };
-            let waiter = parked.map(|(session_id, slot_id)| Waiter {
-                session_id,
-                slot_id,
-                place,
-            });
             let waiters = self.lookups.under_way.entry(lookup).or_insert_with(|| {
                 let of_dir = of_dirs.entry(entry.attached.log_dir).or_default();
                 of_dir.push((lookup, Arc::clone(&entry.partition)));
                 Vec::new()
             });
-            waiters.extend(waiter);
+            // A disk that does not answer is asked for by the same client again and again.
+            waiters.retain(|waiter| waiter.session_id != session_id || waiter.slot_id == slot_id);
+            waiters.push(Waiter {
+                session_id,
+                slot_id,
+                place,
+            });
         }
         for (index, lookups) in of_dirs {
             let dir = Arc::clone(&self.log_dirs[index]);
@@ -161,7 +156,7 @@ impl DataPlane {
             if let Some(Slot::Fetch(parked)) = slot
                 && parked.has_enough()
             {
-                self.complete_fetch(session_id, slot_id, now);
+                self.end_wait(session_id, slot_id, now);
             }
         }
     }

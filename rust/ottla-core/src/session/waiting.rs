@@ -167,7 +167,7 @@ pub struct ParkedFetch {
     pub available_bytes: u64,
     /// What was looked up for it, by the place in the fetch.
     pub found: HashMap<usize, LookedUp>,
-    /// Waiting on would be wrong: an error, a diverging epoch, or records of an older segment were found.
+    /// More is not waited for: an error, a diverging epoch, or records of an older segment were found.
     pub is_urgent: bool,
 }
 
@@ -199,6 +199,11 @@ impl ParkedFetch {
             self.available_bytes += found_bytes;
         }
         self.found.insert(place, found);
+    }
+
+    /// Whether some of it is being looked up.
+    pub fn is_looking(&self) -> bool {
+        self.watched.iter().any(|watched| watched.is_cold)
     }
 
     /// Whether it is to be answered.
