@@ -38,8 +38,10 @@ struct Socket {
     fd: RawFd,
     /// What is waited for on it; None: not even its end.
     interest: Option<u32>,
-    /// A range of its output is being read ahead.
-    is_warming: bool,
+    /// A range of its output is being read; for whoever reads, until nobody wants it any more.
+    warming: Option<Arc<()>>,
+    /// The first range of its output was read: it is sent even if the page cache has it no longer, or keeps nothing.
+    is_warm: bool,
     /// It is in `Inner::again`.
     is_again: bool,
     last_active_ms: i64,
@@ -216,7 +218,8 @@ impl Inner {
         let socket = Socket {
             fd,
             interest: Some(READABLE),
-            is_warming: false,
+            warming: None,
+            is_warm: false,
             is_again: false,
             last_active_ms: now_ms,
         };
@@ -237,7 +240,7 @@ impl Inner {
         let quiet = self
             .sockets
             .iter()
-            .filter(|(_, socket)| socket.last_active_ms < before_ms && !socket.is_warming);
+            .filter(|(_, socket)| socket.last_active_ms < before_ms && socket.warming.is_none());
         let quiet: Vec<SessionId> = quiet.map(|(session_id, _)| *session_id).collect();
         let core = &mut self.core;
         let is_idle = |id: &SessionId| core.session(*id).is_some_and(|session| session.is_idle());
@@ -351,7 +354,8 @@ impl Inner {
             let Some(socket) = self.sockets.get_mut(&session_id) else {
                 continue;
             };
-            socket.is_warming = false;
+            socket.warming = None;
+            socket.is_warm = result.is_ok();
             if let Err(error) = result {
                 self.abort(session_id, format!("reading a segment failed: {error}"));
             }
@@ -531,9 +535,10 @@ impl Inner {
             return Turn::Over;
         };
         let mut turn = Turn::Done;
-        if !session.output().is_empty() && !socket.is_warming {
+        if !session.output().is_empty() && socket.warming.is_none() {
             let before_bytes = session.output().left_bytes();
-            let sent = socket::send(socket.fd, session.output(), &mut self.send_scratch);
+            let is_warm = std::mem::take(&mut socket.is_warm);
+            let sent = socket::send(socket.fd, session.output(), is_warm, &mut self.send_scratch);
             if session.output().left_bytes() < before_bytes {
                 socket.last_active_ms = now.now_ms;
             }
@@ -541,8 +546,7 @@ impl Inner {
                 Ok(Sent::All) => {}
                 Ok(Sent::WouldBlock) => turn = Turn::WaitsToSend,
                 Ok(Sent::Cold(slice)) => {
-                    socket.is_warming = true;
-                    self.warmer.submit(session_id, slice);
+                    socket.warming = Some(self.warmer.submit(session_id, slice));
                 }
                 Err(error) => {
                     session.abort(format!("sending failed: {error}"));

@@ -67,8 +67,9 @@ pub enum Sent {
     Cold(FileSlice),
 }
 
-/// Send until the output is empty, the kernel's buffer is full or a range is not in memory. `scratch` is working memory.
-pub fn send(fd: RawFd, output: &mut Output, scratch: &mut Vec<u8>) -> io::Result<Sent> {
+/// Send until the output is empty, the kernel's buffer is full or a range is not in memory. `is_warm`: the first range was
+/// read a moment ago, and is sent wherever it is. `scratch` is working memory.
+pub fn send(fd: RawFd, output: &mut Output, mut is_warm: bool, scratch: &mut Vec<u8>) -> io::Result<Sent> {
     loop {
         let Some((first, sent)) = output.pending().next() else {
             return Ok(Sent::All);
@@ -81,10 +82,11 @@ pub fn send(fd: RawFd, output: &mut Output, scratch: &mut Vec<u8>) -> io::Result
                     len: (slice.len - sent).min(PIECE_BYTES),
                     readers: slice.readers.clone(),
                 };
-                send_file(fd, rest)?
+                send_file(fd, rest, is_warm)?
             }
-            _ => send_buffers(fd, output, scratch)?,
+            _ => send_buffers(fd, output, is_warm, scratch)?,
         };
+        is_warm = false;
         match progress {
             Progress::Bytes(bytes) => output.sent(bytes),
             Progress::WouldBlock => return Ok(Sent::WouldBlock),
@@ -114,7 +116,7 @@ enum Piece<'a> {
     Scratch(std::ops::Range<usize>),
 }
 
-fn send_buffers(fd: RawFd, output: &Output, scratch: &mut Vec<u8>) -> io::Result<Progress> {
+fn send_buffers(fd: RawFd, output: &Output, is_warm: bool, scratch: &mut Vec<u8>) -> io::Result<Progress> {
     scratch.clear();
     let mut pieces = Vec::with_capacity(4);
     let mut more = false;
@@ -129,7 +131,10 @@ fn send_buffers(fd: RawFd, output: &Output, scratch: &mut Vec<u8>) -> io::Result
             Chunk::File(slice) => {
                 let start = scratch.len();
                 scratch.resize(start + slice.len - sent, 0);
-                if !read_cached(slice, sent, &mut scratch[start..])? {
+                let into = &mut scratch[start..];
+                if is_warm && pieces.is_empty() {
+                    slice.file.read_exact_at(into, slice.position + sent as u64)?;
+                } else if !read_cached(slice, sent, into)? {
                     if pieces.is_empty() {
                         return Ok(Progress::Cold(slice.clone()));
                     }
@@ -165,7 +170,7 @@ fn send_buffers(fd: RawFd, output: &Output, scratch: &mut Vec<u8>) -> io::Result
     attempt(sent).map(Progress::from)
 }
 
-fn send_file(fd: RawFd, slice: FileSlice) -> io::Result<Progress> {
+fn send_file(fd: RawFd, slice: FileSlice, is_warm: bool) -> io::Result<Progress> {
     let Some(file) = slice.file.raw_fd() else {
         let mut bytes = vec![0; slice.len];
         slice.file.read_exact_at(&mut bytes, slice.position)?;
@@ -180,7 +185,7 @@ fn send_file(fd: RawFd, slice: FileSlice) -> io::Result<Progress> {
         };
         return attempt(sent).map(Progress::from);
     };
-    if !slice.file.is_cached(slice.position, slice.len) {
+    if !is_warm && !slice.file.is_cached(slice.position, slice.len) {
         return Ok(Progress::Cold(slice));
     }
     let mut position = slice.position as i64;

@@ -37,11 +37,16 @@ impl Warmer {
         }
     }
 
-    /// Read a range for a session, which `drain` names when it is done.
-    pub fn submit(&self, session_id: SessionId, slice: FileSlice) {
+    /// Read a range for a session, which `drain` names when it is done. Without what this returns nobody wants it.
+    pub fn submit(&self, session_id: SessionId, slice: FileSlice) -> Arc<()> {
+        let wish = Arc::new(());
+        let wanted = Arc::downgrade(&wish);
         let (done, waker) = (Arc::clone(&self.done), Arc::clone(&self.waker));
         let readers = Arc::clone(&slice.readers);
         readers.submit(Box::new(move || {
+            if wanted.strong_count() == 0 {
+                return;
+            }
             let result = read(&slice);
             let mut done = lock(&done);
             done.push((session_id, result));
@@ -51,6 +56,7 @@ impl Warmer {
                 waker();
             }
         }));
+        wish
     }
 
     /// The sessions whose range was read, or could not be.

@@ -16,13 +16,6 @@ use crate::storage::log_dir::PartitionId;
 use crate::types::Isolation;
 use crate::wire::Reader;
 
-/// A fetch that has nothing else waits so long at least for what must be looked up on a disk, whatever it says: Kafka reads
-/// it however long that takes. Then the client asks again, and leaves its connection to others of its requests meanwhile.
-const LOOKUP_WAIT_MS_MIN: i64 = 5000;
-/// A fetch that has enough waits no longer for the rest. Without that, partitions that must be looked up each time would
-/// have to wait until there is nothing left to read of the others.
-const LOOKUP_WAIT_MS_MAX: i64 = 50;
-
 const UNKNOWN_SERVER_ERROR: i16 = -1;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 const FENCED_LEADER_EPOCH: i16 = 74;
@@ -165,12 +158,11 @@ impl DataPlane {
             self.answer_fetch(session_id, slot_id, call, response, now);
             return;
         }
-        let wait_ms = match i64::from(max_wait_ms) {
-            _ if is_cold && has_enough => LOOKUP_WAIT_MS_MAX,
-            wait_ms if is_cold => wait_ms.max(LOOKUP_WAIT_MS_MIN),
-            wait_ms => wait_ms,
-        };
-        let parked = ParkedFetch::new(call, now.now_ms + wait_ms, fetch, limits);
+        let mut parked = ParkedFetch::new(call, now.now_ms + i64::from(max_wait_ms), fetch, limits);
+        if is_cold {
+            parked.is_urgent = look.is_urgent;
+            parked.begin_looking(look.bytes, now.now_ms);
+        }
         self.park(session_id, slot_id, parked, &look.cold, now);
     }
 
@@ -204,7 +196,12 @@ impl DataPlane {
                     let found = found.remove(&place);
                     let read = self.read_one(id, partition, left_bytes, min_one, limits, found);
                     let (response, is_urgent) = read.unwrap_or_else(|| {
-                        look.cold.push((place, id));
+                        look.cold.push(Cold {
+                            place,
+                            partition_id: id,
+                            bytes_max: wanted_bytes(partition).min(left_bytes),
+                            min_one,
+                        });
                         (self.read_nothing(id, partition, limits.isolation), false)
                     });
                     look.is_urgent |= is_urgent;
@@ -266,8 +263,7 @@ impl DataPlane {
         if limits.replica_id >= 0 {
             return refuse(NOT_LEADER_OR_FOLLOWER); // nobody follows a lone broker
         }
-        let max_bytes = usize::try_from(wanted.max_bytes);
-        let bytes_max = max_bytes.unwrap_or(0).min(left_bytes);
+        let bytes_max = wanted_bytes(wanted).min(left_bytes);
         let fits = |found: &LookedUp| min_one || !found.as_ref().is_ok_and(|read| read.size_bytes() > bytes_max);
         let in_memory = entry.partition.read_in_memory(
             wanted.fetch_offset,
@@ -281,8 +277,7 @@ impl DataPlane {
         let read = in_memory.map_err(|error| error.kafka_code()).transpose();
         match read.or_else(|| found.filter(fits))? {
             Err(code) => refuse(code),
-            // A negative limit is looked at where there is something to read.
-            Ok(read) if max_bytes.is_err() && wanted.fetch_offset < visible_end(&read, limits.isolation) => {
+            Ok(read) if wanted.max_bytes < 0 && wanted.fetch_offset < visible_end(&read, limits.isolation) => {
                 refuse(UNKNOWN_SERVER_ERROR)
             }
             Ok(read) => {
@@ -318,7 +313,7 @@ impl DataPlane {
                 continue;
             };
             let max_bytes = u64::try_from(wanted.max_bytes).unwrap_or(0);
-            let is_cold = cold.iter().any(|(cold, _)| *cold == place);
+            let is_cold = cold.iter().any(|cold| cold.place == place);
             let available_bytes = if is_cold {
                 0
             } else {
@@ -390,7 +385,7 @@ impl DataPlane {
             let available_bytes = available_bytes.min(watched.max_bytes);
             parked.available_bytes = parked.available_bytes - watched.available_bytes + available_bytes;
             watched.available_bytes = available_bytes;
-            if at_once || parked.has_enough() {
+            if at_once || parked.has_enough() || parked.is_looking() {
                 ready.push((session_id, slot_id));
             }
         }
@@ -403,17 +398,16 @@ impl DataPlane {
         }
     }
 
-    /// Answer a fetch that has enough, unless the rest is being looked up: that may take a moment.
+    /// Answer a fetch if it has enough and nothing of it is being looked up; else see how long it waits from now on.
     pub(super) fn end_wait(&mut self, session_id: SessionId, slot_id: u64, now: Now) {
         let session = self.sessions.get_mut(&session_id);
         let Some(Slot::Fetch(parked)) = session.and_then(|session| session.slot(slot_id)) else {
             return;
         };
-        if !parked.is_looking() {
+        let Some(deadline_ms) = parked.next_deadline_ms(now.now_ms) else {
             self.complete_fetch(session_id, slot_id, now);
             return;
-        }
-        let deadline_ms = parked.deadline_ms.min(now.now_ms + LOOKUP_WAIT_MS_MAX);
+        };
         let before_ms = std::mem::replace(&mut parked.deadline_ms, deadline_ms);
         self.deadlines.remove(&(before_ms, session_id, slot_id));
         self.deadlines.insert((deadline_ms, session_id, slot_id));
@@ -471,6 +465,11 @@ impl DataPlane {
             session.complete(slot_id, response.into_chunks(call.version, call.correlation_id));
         }
     }
+}
+
+/// How many bytes of a partition are wanted at most. A negative number is looked at where there is something to read.
+fn wanted_bytes(wanted: &FetchPartition) -> usize {
+    usize::try_from(wanted.max_bytes).unwrap_or(0)
 }
 
 /// Where what a reader may see ends.

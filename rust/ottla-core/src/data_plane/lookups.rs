@@ -3,7 +3,8 @@
 //! The same lookup is under way once, however many fetches want it and however often. What it found is given to those
 //! who wait for it; for those that come later it is in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -22,14 +23,25 @@ const UNKNOWN_SERVER_ERROR: i16 = -1;
 /// What a lookup found, or Kafka's error code.
 pub type LookedUp = Result<ReadResult, i16>;
 
-/// A partition of a fetch that is not in memory: its place in the fetch, and its name.
-pub(super) type Cold = (usize, PartitionId);
+/// A partition of a fetch that is not in memory, and what of it is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cold {
+    /// Its place in the fetch.
+    pub place: usize,
+    pub partition_id: PartitionId,
+    pub bytes_max: usize,
+    pub min_one: bool,
+}
+
+/// Lookups under way at most: beyond that a fetch waits for nothing but its deadline.
+const UNDER_WAY_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Lookup {
     partition_id: PartitionId,
     wanted: FetchPartition,
-    max_bytes: usize,
+    bytes_max: usize,
+    min_one: bool,
     isolation: Isolation,
 }
 
@@ -37,16 +49,17 @@ impl Lookup {
     fn run(&self, partition: &Partition) -> LookedUp {
         let Self {
             wanted,
-            max_bytes,
+            bytes_max,
+            min_one,
             isolation,
             ..
         } = *self;
         let read = || {
             partition.read(
                 wanted.fetch_offset,
-                max_bytes,
+                bytes_max,
                 isolation,
-                true,
+                min_one,
                 wanted.current_leader_epoch,
                 wanted.last_fetched_epoch,
             )
@@ -85,43 +98,40 @@ impl fmt::Debug for Lookups {
 impl DataPlane {
     /// Have the cold partitions of a fetch looked up, which is about to be parked in that slot.
     pub(super) fn look_up(&mut self, parked: &ParkedFetch, cold: &[Cold], (session_id, slot_id): (SessionId, u64)) {
-        let limits = parked.limits;
-        let mut of_dirs: BTreeMap<usize, Vec<(Lookup, Arc<Partition>)>> = BTreeMap::new();
-        for &(place, partition_id) in cold {
-            let Some(entry) = self.table.get(partition_id) else {
+        for cold in cold {
+            let Some(entry) = self.table.get(cold.partition_id) else {
                 continue;
             };
-            let wanted = parked.fetch.wanted[place].1;
             let lookup = Lookup {
-                partition_id,
-                wanted,
-                max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0).min(limits.max_bytes),
-                isolation: limits.isolation,
+                partition_id: cold.partition_id,
+                wanted: parked.fetch.wanted[cold.place].1,
+                bytes_max: cold.bytes_max,
+                min_one: cold.min_one,
+                isolation: parked.limits.isolation,
             };
-            let waiters = self.lookups.under_way.entry(lookup).or_insert_with(|| {
-                let of_dir = of_dirs.entry(entry.attached.log_dir).or_default();
-                of_dir.push((lookup, Arc::clone(&entry.partition)));
-                Vec::new()
-            });
+            let count = self.lookups.under_way.len();
+            let waiters = match self.lookups.under_way.entry(lookup) {
+                Occupied(waiters) => waiters.into_mut(),
+                Vacant(_) if count >= UNDER_WAY_MAX => continue,
+                Vacant(place) => {
+                    let (partition, done) = (Arc::clone(&entry.partition), Arc::clone(&self.lookups.done));
+                    let dir = Arc::clone(&self.log_dirs[entry.attached.log_dir]);
+                    let readers = Arc::clone(dir.readers());
+                    readers.submit(Box::new(move || {
+                        let found = lookup.run(&partition);
+                        lock(&done).push((lookup, found));
+                        dir.wake();
+                    }));
+                    place.insert(Vec::new())
+                }
+            };
             // A disk that does not answer is asked for by the same client again and again.
             waiters.retain(|waiter| waiter.session_id != session_id || waiter.slot_id == slot_id);
             waiters.push(Waiter {
                 session_id,
                 slot_id,
-                place,
+                place: cold.place,
             });
-        }
-        for (index, lookups) in of_dirs {
-            let dir = Arc::clone(&self.log_dirs[index]);
-            let done = Arc::clone(&self.lookups.done);
-            self.log_dirs[index].readers().submit(Box::new(move || {
-                let found = lookups
-                    .into_iter()
-                    .map(|(lookup, partition)| (lookup, lookup.run(&partition)));
-                let found: Vec<_> = found.collect();
-                lock(&done).extend(found);
-                dir.wake();
-            }));
         }
     }
 
@@ -130,6 +140,11 @@ impl DataPlane {
         let done = std::mem::take(&mut *lock(&self.lookups.done));
         let mut concerned = Vec::new();
         for (lookup, found) in done {
+            let entry = self.table.get(lookup.partition_id);
+            let available_bytes = entry.map_or(0, |entry| {
+                let offset = lookup.wanted.fetch_offset;
+                entry.partition.bytes_available(offset, lookup.isolation)
+            });
             for waiter in self.lookups.under_way.remove(&lookup).unwrap_or_default() {
                 let Waiter {
                     session_id,
@@ -141,7 +156,7 @@ impl DataPlane {
                     .get_mut(&session_id)
                     .and_then(|session| session.slot(slot_id));
                 if let Some(Slot::Fetch(parked)) = slot {
-                    parked.look_is_over(place, found.clone());
+                    parked.look_is_over(place, found.clone(), available_bytes);
                     if !concerned.contains(&(session_id, slot_id)) {
                         concerned.push((session_id, slot_id));
                     }
@@ -149,15 +164,7 @@ impl DataPlane {
             }
         }
         for (session_id, slot_id) in concerned {
-            let slot = self
-                .sessions
-                .get_mut(&session_id)
-                .and_then(|session| session.slot(slot_id));
-            if let Some(Slot::Fetch(parked)) = slot
-                && parked.has_enough()
-            {
-                self.end_wait(session_id, slot_id, now);
-            }
+            self.end_wait(session_id, slot_id, now);
         }
     }
 }

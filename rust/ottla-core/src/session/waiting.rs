@@ -120,6 +120,13 @@ pub struct PendingWrite {
     pub reply: Vec<u8>,
 }
 
+/// A fetch that has nothing else waits so long at least for what must be looked up on a disk, whatever it says: Kafka reads
+/// it however long that takes. Then the client asks again, and leaves its connection to others of its requests meanwhile.
+const LOOKUP_WAIT_MS_MIN: i64 = 5000;
+/// A fetch that has enough waits no longer for the rest. Without that, partitions that must be looked up each time would
+/// have to wait until there is nothing left to read of the others.
+const LOOKUP_WAIT_MS_MAX: i64 = 50;
+
 /// The bounds of a Fetch request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchLimits {
@@ -157,6 +164,8 @@ pub struct ParkedFetch {
     pub call: Call,
     /// When to answer with what there is.
     pub deadline_ms: i64,
+    /// When that would be if nothing had to be looked up.
+    pub own_deadline_ms: i64,
     /// What to read, and how to answer.
     pub fetch: Fetch,
     /// Its bounds.
@@ -173,10 +182,11 @@ pub struct ParkedFetch {
 
 impl ParkedFetch {
     /// A fetch that watches nothing yet.
-    pub fn new(call: Call, deadline_ms: i64, fetch: Fetch, limits: FetchLimits) -> Self {
+    pub fn new(call: Call, own_deadline_ms: i64, fetch: Fetch, limits: FetchLimits) -> Self {
         Self {
             call,
-            deadline_ms,
+            deadline_ms: own_deadline_ms,
+            own_deadline_ms,
             fetch,
             limits,
             watched: Vec::new(),
@@ -186,8 +196,18 @@ impl ParkedFetch {
         }
     }
 
-    /// One of its partitions was looked up.
-    pub fn look_is_over(&mut self, place: usize, found: LookedUp) {
+    /// What it lacks is being looked up; `available_bytes`: what it has.
+    pub fn begin_looking(&mut self, available_bytes: u64, now_ms: i64) {
+        let is_enough = self.is_urgent || available_bytes >= self.limits.min_bytes.max(1);
+        self.deadline_ms = match available_bytes {
+            _ if is_enough => now_ms + LOOKUP_WAIT_MS_MAX,
+            0 => self.own_deadline_ms.max(now_ms + LOOKUP_WAIT_MS_MIN),
+            _ => self.own_deadline_ms.max(now_ms + LOOKUP_WAIT_MS_MAX),
+        };
+    }
+
+    /// One of its partitions was looked up. `available_bytes`: about what there is of it by now.
+    pub fn look_is_over(&mut self, place: usize, found: LookedUp, available_bytes: u64) {
         let found_bytes = found.as_ref().map_or(0, ReadResult::size_bytes) as u64;
         self.is_urgent |= match &found {
             Ok(read) => read.diverging.is_some() || read.from_older_segment,
@@ -195,8 +215,10 @@ impl ParkedFetch {
         };
         for watched in self.watched.iter_mut().filter(|watched| watched.place == place) {
             watched.is_cold = false;
-            watched.available_bytes = found_bytes;
-            self.available_bytes += found_bytes;
+            if found_bytes > 0 {
+                watched.available_bytes = found_bytes.max(available_bytes.min(watched.max_bytes));
+                self.available_bytes += watched.available_bytes;
+            }
         }
         self.found.insert(place, found);
     }
@@ -204,6 +226,18 @@ impl ParkedFetch {
     /// Whether some of it is being looked up.
     pub fn is_looking(&self) -> bool {
         self.watched.iter().any(|watched| watched.is_cold)
+    }
+
+    /// When to answer it, as things are; None: now.
+    pub fn next_deadline_ms(&self, now_ms: i64) -> Option<i64> {
+        let rest_ms = now_ms + LOOKUP_WAIT_MS_MAX;
+        match (self.is_looking(), self.has_enough()) {
+            (true, true) => Some(self.deadline_ms.min(rest_ms)),
+            (true, false) if self.available_bytes > 0 => Some(self.deadline_ms.min(self.own_deadline_ms.max(rest_ms))),
+            (true, false) => Some(self.deadline_ms),
+            (false, true) => None,
+            (false, false) => Some(self.own_deadline_ms).filter(|deadline_ms| *deadline_ms > now_ms),
+        }
     }
 
     /// Whether it is to be answered.

@@ -3,7 +3,7 @@
 //! Second chance (CLOCK): whatever was used since it was last looked at stays, else it goes. A use costs one flag.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError, Weak};
 
 use super::segment::Segment;
@@ -24,10 +24,13 @@ pub(crate) enum Part {
     TimeIndex,
 }
 
-/// A place for a value that can be fetched again.
+/// A place for a value that can be fetched again. Whoever fetches it keeps the lock meanwhile, which may be for as long as
+/// a disk does not answer: who must not wait for that calls `peek`, `clear` and `evict` only.
 #[derive(Debug)]
 pub(crate) struct Slot<T> {
-    value: Mutex<Option<T>>,
+    /// The value, with the number of `clears` when its fetching began: if there are more by now, it is out of date.
+    value: Mutex<Option<(u64, T)>>,
+    clears: AtomicU64,
     used: AtomicBool,
 }
 
@@ -35,6 +38,7 @@ impl<T> Default for Slot<T> {
     fn default() -> Self {
         Self {
             value: Mutex::new(None),
+            clears: AtomicU64::new(0),
             used: AtomicBool::new(false),
         }
     }
@@ -45,33 +49,46 @@ impl<T: Clone> Slot<T> {
     pub fn get_or_fetch<E>(&self, fetch: impl FnOnce() -> Result<T, E>) -> Result<(T, bool), E> {
         let mut value = lock(&self.value);
         self.used.store(true, Ordering::Relaxed);
-        if let Some(value) = &*value {
-            return Ok((value.clone(), false));
+        if let Some(value) = self.current(value.as_ref()) {
+            return Ok((value, false));
         }
+        let clears = self.clears.load(Ordering::Acquire);
         let fetched = fetch()?;
-        *value = Some(fetched.clone());
+        *value = Some((clears, fetched.clone()));
         Ok((fetched, true))
     }
 
     /// The value, if it is here and nobody is fetching it.
     pub fn peek(&self) -> Option<T> {
-        let value = match self.value.try_lock() {
-            Ok(value) => value,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let value = self.try_lock()?;
         self.used.store(true, Ordering::Relaxed);
-        value.clone()
+        self.current(value.as_ref())
+    }
+
+    fn current(&self, value: Option<&(u64, T)>) -> Option<T> {
+        let (before, value) = value?;
+        (*before == self.clears.load(Ordering::Acquire)).then(|| value.clone())
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Option<(u64, T)>>> {
+        match self.value.try_lock() {
+            Ok(value) => Some(value),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Keep everyone from getting or fetching the value for a while.
-    pub fn hold(&self) -> MutexGuard<'_, Option<T>> {
+    pub fn hold(&self) -> impl Sized + '_ {
         lock(&self.value)
     }
 
-    /// Forget the value.
+    /// Forget the value; what is being fetched at the moment is for those alone who asked before.
     pub fn clear(&self) {
-        lock(&self.value).take();
+        self.clears.fetch_add(1, Ordering::AcqRel);
+        if let Some(mut value) = self.try_lock() {
+            value.take();
+        }
     }
 
     /// Forget the value unless it was used since the last call; whether it is gone.
@@ -80,7 +97,7 @@ impl<T: Clone> Slot<T> {
             return false;
         }
         // Whoever holds the lock is fetching the value, and may be the one who asks for room.
-        let Ok(mut value) = self.value.try_lock() else {
+        let Some(mut value) = self.try_lock() else {
             return false;
         };
         value.take();
@@ -138,5 +155,31 @@ impl Cache {
                 _ => clock.total -= cost,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetch(slot: &Slot<i32>, value: i32) -> (i32, bool) {
+        slot.get_or_fetch(|| Ok::<_, ()>(value)).expect("fetched")
+    }
+
+    #[test]
+    fn what_is_cleared_while_it_is_fetched_is_for_those_alone_who_asked_before() {
+        let slot = Slot::default();
+        let fetched = slot.get_or_fetch(|| {
+            assert_eq!(slot.peek(), None, "nobody waits for the disk");
+            slot.clear();
+            Ok::<_, ()>(1)
+        });
+        assert_eq!(fetched, Ok((1, true)));
+        assert_eq!(slot.peek(), None);
+        assert_eq!(fetch(&slot, 2), (2, true));
+        assert_eq!(fetch(&slot, 3), (2, false));
+        assert_eq!(slot.peek(), Some(2));
+        slot.clear();
+        assert_eq!(slot.peek(), None);
     }
 }

@@ -24,7 +24,8 @@ pub struct RealFs;
 #[derive(Debug)]
 struct RealFile {
     file: File,
-    /// Something may have been read from the disk for it, and the kernel may still be reading on.
+    /// Something may have been read from the disk for it, and the kernel may still be reading on. Not so of a file that was
+    /// made here and only written since.
     was_read: AtomicBool,
 }
 
@@ -48,12 +49,25 @@ impl LogFile for RealFile {
     }
 
     fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<Option<usize>> {
-        match page_cache::read_without_waiting(self.file.as_raw_fd(), buffer, position) {
-            Ok(read) if read == buffer.len() => Ok(Some(read)),
-            // The end of the file, or of what is in memory.
-            Ok(read) => Ok((position + read as u64 >= self.size_bytes()?).then_some(read)),
+        let file = self.file.as_raw_fd();
+        let left_bytes = self.size_bytes()?.saturating_sub(position);
+        let len = buffer.len().min(usize::try_from(left_bytes).unwrap_or(usize::MAX));
+        // Where a page is missing, reading it begins even for those who do not wait, and that may have to wait by itself: for
+        // a place in the queue of a disk that does not answer.
+        let has_pages = || page_cache::has_pages(file, position, len);
+        if len > 0 && !has_pages().unwrap_or_else(|| page_cache::has_content(file, position, len)) {
+            return Ok(None);
+        }
+        match page_cache::read_without_waiting(file, &mut buffer[..len], position) {
+            Ok(read) => Ok((read == len).then_some(read)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.read_at(buffer, position).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                if page_cache::has_content(file, position, len) {
+                    self.read_at(&mut buffer[..len], position).map(Some)
+                } else {
+                    Ok(None)
+                }
+            }
             Err(error) => Err(error),
         }
     }
@@ -124,9 +138,10 @@ impl LogFs for RealFs {
             .create(mode == OpenMode::Create)
             .truncate(false)
             .open(path)?;
+        let is_new = mode == OpenMode::Create && file.metadata()?.len() == 0;
         Ok(Arc::new(RealFile {
             file,
-            was_read: AtomicBool::new(false),
+            was_read: AtomicBool::new(!is_new),
         }))
     }
 

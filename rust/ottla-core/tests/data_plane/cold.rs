@@ -264,3 +264,82 @@ fn aborted_transactions_in_files_hold_up_nothing_for_good() {
         assert!(fetched.partitions.iter().all(|partition| !partition.batches.is_empty()));
     }
 }
+
+#[test]
+fn once_it_is_looked_up_a_fetch_waits_as_long_as_it_says() {
+    for max_wait_ms in [0, 300] {
+        let (mut world, client) = chilled();
+        let request = Fetch {
+            topics: &[("a", 2)],
+            min_bytes: 100_000,
+            max_wait_ms,
+            ..Fetch::default()
+        };
+        world.send(client, &request.request(1));
+        world.wait(200);
+        assert_eq!(fetched(&mut world, client), None, "it is not looked up yet");
+        world.settle();
+        if max_wait_ms > 0 {
+            world.wait(99);
+            assert_eq!(fetched(&mut world, client), None);
+            world.wait(1);
+        }
+        assert_eq!(fetched(&mut world, client), Some(of(&[("a", &[2])])));
+        assert_eq!(world.plane.next_deadline_ms(), None);
+    }
+}
+
+#[test]
+fn what_there_is_comes_when_its_time_is_over_whatever_is_being_looked_up() {
+    let (mut world, consumer) = chilled();
+    let producer = world.connect();
+    let request = Fetch {
+        topics: &[("a", 0), ("b", 3)],
+        min_bytes: 100_000,
+        ..Fetch::default()
+    };
+    world.send(consumer, &request.request(1));
+    world.wait(400);
+    world.send(producer, &produce(1, "b", &one_record(b"v")));
+    world.dirs[1].step_writer();
+    world.poll();
+    world.wait(99);
+    assert_eq!(fetched(&mut world, consumer), None);
+    world.wait(1);
+    assert_eq!(fetched(&mut world, consumer), Some(of(&[("a", &[]), ("b", &[3])])));
+}
+
+#[test]
+fn what_comes_while_it_is_looked_up_counts() {
+    let (mut world, consumer) = chilled();
+    let producer = world.connect();
+    let request = Fetch {
+        topics: &[("a", 2)],
+        min_bytes: 2 * one_record(b"v").len() as i32,
+        ..Fetch::default()
+    };
+    world.send(consumer, &request.request(1));
+    world.send(producer, &produce(1, "a", &one_record(b"v")));
+    world.dirs[0].step_writer();
+    world.poll();
+    assert_eq!(fetched(&mut world, consumer), None);
+    world.settle();
+    assert_eq!(fetched(&mut world, consumer), Some(of(&[("a", &[2, 3])])));
+}
+
+#[test]
+fn a_rest_that_needs_an_index_is_looked_up_with_it() {
+    let (mut world, client) = chilled();
+    let batch_bytes = one_record(b"v").len() as i32;
+    let request = Fetch {
+        topics: &[("b", 0), ("a", 0)],
+        max_bytes: 3 * batch_bytes,
+        ..Fetch::default()
+    };
+    // How much is left for it is known once the first one is there.
+    for (n, rest) in [&[][..], &[0], &[0]].into_iter().enumerate() {
+        world.send(client, &request.request(n as i32));
+        world.settle();
+        assert_eq!(fetched(&mut world, client), Some(of(&[("b", &[0, 1]), ("a", rest)])));
+    }
+}
