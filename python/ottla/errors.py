@@ -147,6 +147,9 @@ class ErrorCode(IntEnum):
     STREAMS_TOPOLOGY_FENCED = 132
     SHARE_SESSION_LIMIT_REACHED = 133
 
+    # As for any number: Enum's own is a function in Python.
+    __hash__ = int.__hash__
+
     @property
     def retriable(self) -> bool:
         """Whether a client may send the same request again (Kafka: `RetriableException`)."""

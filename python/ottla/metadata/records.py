@@ -8,13 +8,12 @@ which takes the lowest that holds what it says. A null directory id stands for t
 Source of keys and layouts: the schemas in Apache Kafka 4.3.1; KIP-631 for the meaning.
 """
 
-# ruff: noqa: RUF009 - `_of` returns dataclasses.field
-
 import uuid
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, field
 from typing import Any, ClassVar, Final
 
+from ottla.common.frozen import frozen
 from ottla.protocol.codec import entity_reader, entity_writer
 from ottla.protocol.errors import MalformedMessage
 
@@ -59,7 +58,7 @@ class MetadataRecord(_Flexible):
     __highest__: ClassVar = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Endpoint(_Flexible):
     """A listener of a broker or controller. security_protocol: 0 PLAINTEXT, 1 SSL, 2 SASL_PLAINTEXT, 3 SASL_SSL."""
 
@@ -69,7 +68,7 @@ class Endpoint(_Flexible):
     security_protocol: int = _of("int16", 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FeatureRange(_Flexible):
     """The levels of one feature that a broker or controller can run at."""
 
@@ -78,7 +77,7 @@ class FeatureRange(_Flexible):
     max_supported_version: int = _of("int16")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RegisterBrokerRecord(MetadataRecord):
     """A broker has started. Its epoch is the offset of this record."""
 
@@ -98,7 +97,7 @@ class RegisterBrokerRecord(MetadataRecord):
     cordoned_log_dirs: tuple[uuid.UUID | None, ...] | None = _of("uuid", None, tag=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UnregisterBrokerRecord(MetadataRecord):
     """A broker is gone for good."""
 
@@ -107,7 +106,7 @@ class UnregisterBrokerRecord(MetadataRecord):
     broker_epoch: int = _of("int64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicRecord(MetadataRecord):
     """A topic exists; its partitions follow."""
 
@@ -116,7 +115,7 @@ class TopicRecord(MetadataRecord):
     topic_id: uuid.UUID = _of("uuid")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionRecord(MetadataRecord):
     """A partition in full: at its creation, and in snapshots."""
 
@@ -138,7 +137,7 @@ class PartitionRecord(MetadataRecord):
     last_known_elr: tuple[int, ...] | None = _of("int32", None, tag=2)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConfigRecord(MetadataRecord):
     """One configuration key of one resource; a null value removes it."""
 
@@ -149,7 +148,7 @@ class ConfigRecord(MetadataRecord):
     value: str | None = _of("string")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionChangeRecord(MetadataRecord):
     """What changed in a partition. A set `leader` raises the leader epoch, even if it names the same broker."""
 
@@ -168,7 +167,7 @@ class PartitionChangeRecord(MetadataRecord):
     directories: tuple[uuid.UUID | None, ...] | None = _of("uuid", None, tag=8)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RemoveTopicRecord(MetadataRecord):
     """A topic and its partitions are gone."""
 
@@ -176,7 +175,7 @@ class RemoveTopicRecord(MetadataRecord):
     topic_id: uuid.UUID = _of("uuid")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FeatureLevelRecord(MetadataRecord):
     """A feature is finalised at a level; 0 removes it."""
 
@@ -185,7 +184,7 @@ class FeatureLevelRecord(MetadataRecord):
     feature_level: int = _of("int16")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProducerIdsRecord(MetadataRecord):
     """A block of producer ids was given to a broker; `next_producer_id` is the first that was not."""
 
@@ -195,7 +194,7 @@ class ProducerIdsRecord(MetadataRecord):
     next_producer_id: int = _of("int64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class BrokerRegistrationChangeRecord(MetadataRecord):
     """A broker was fenced (1), unfenced (-1), or began its controlled shutdown (1); 0 is no change."""
 
@@ -209,14 +208,14 @@ class BrokerRegistrationChangeRecord(MetadataRecord):
     cordoned_log_dirs: tuple[uuid.UUID | None, ...] | None = _of("uuid", None, tag=3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NoOpRecord(MetadataRecord):
     """Nothing; moves the end of the log."""
 
     __api_key__: ClassVar = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class BeginTransactionRecord(MetadataRecord):
     """The records up to the end of the metadata transaction take effect together (KIP-868)."""
 
@@ -224,14 +223,14 @@ class BeginTransactionRecord(MetadataRecord):
     name: str | None = _of("string", None, tag=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EndTransactionRecord(MetadataRecord):
     """The metadata transaction takes effect."""
 
     __api_key__: ClassVar = 24
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AbortTransactionRecord(MetadataRecord):
     """The metadata transaction never happened."""
 
@@ -239,7 +238,7 @@ class AbortTransactionRecord(MetadataRecord):
     reason: str | None = _of("string", None, tag=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RegisterControllerRecord(MetadataRecord):
     """A controller has started."""
 
@@ -251,7 +250,7 @@ class RegisterControllerRecord(MetadataRecord):
     features: tuple[FeatureRange, ...] = _of("struct")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ClearElrRecord(MetadataRecord):
     """The eligible leader replicas of one topic, or of all (empty name), are forgotten."""
 

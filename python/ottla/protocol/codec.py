@@ -48,6 +48,7 @@ def _guarded(what: str, read: Callable[[bytes, int, int], tuple[Any, int]]) -> C
 @functools.cache
 def _counting_decoder(api: ApiKey, version: int) -> Callable[[bytes], Any]:
     """A decoder of requests that are large enough to have too many items."""
+    _check(api, version)
     read = compile_reader(message_shape(api, version, "request"), counts=True)
 
     def counted(body: bytes, position: int, size: int) -> tuple[Any, int]:
@@ -58,12 +59,14 @@ def _counting_decoder(api: ApiKey, version: int) -> Callable[[bytes], Any]:
 
 @functools.cache
 def _decoder(api: ApiKey, version: int, side: Side) -> Callable[[bytes], Any]:
+    _check(api, version)
     read = compile_reader(message_shape(api, version, side))
     return _guarded(f"{api.name} {side} v{version}", read)
 
 
 @functools.cache
 def _encoder(api: ApiKey, version: int, side: Side) -> Callable[[Any], bytes]:
+    _check(api, version)
     write = compile_writer(message_shape(api, version, side))
 
     def encode(message: Any) -> bytes:
@@ -87,7 +90,6 @@ def decode_request(api: ApiKey, version: int, body: bytes) -> Any:
 
     Raises: MalformedMessage, UnsupportedVersion. Never takes more memory than a small multiple of the body's size.
     """
-    _check(api, version)
     if len(body) > REQUEST_ITEMS_MAX:  # an item takes a byte at least
         return _counting_decoder(api, version)(body)
     return _decoder(api, version, "request")(body)
@@ -95,7 +97,6 @@ def decode_request(api: ApiKey, version: int, body: bytes) -> Any:
 
 def encode_request(api: ApiKey, version: int, message: Any) -> bytes:
     """Encode a request body (header excluded). Fields that the version lacks are left out; see `writer` for None."""
-    _check(api, version)
     return _encoder(api, version, "request")(message)
 
 
@@ -104,16 +105,15 @@ def decode_response(api: ApiKey, version: int, body: bytes) -> Any:
 
     Raises: MalformedMessage, UnsupportedVersion.
     """
-    _check(api, version)
     return _decoder(api, version, "response")(body)
 
 
 def encode_response(api: ApiKey, version: int, message: Any) -> bytes:
     """Encode a response body (header excluded). Fields that the version lacks are left out; see `writer` for None."""
-    _check(api, version)
     return _encoder(api, version, "response")(message)
 
 
+@functools.cache
 def is_flexible(api: ApiKey, version: int) -> bool:
     """Whether this version uses compact types and tagged fields (KIP-482)."""
     _check(api, version)

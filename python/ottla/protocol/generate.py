@@ -250,11 +250,12 @@ def render(api: ApiKey) -> str:
         out += "import dataclasses\n"
     if "uuid" in collector.needs:
         out += "import uuid\n"
-    out += "from dataclasses import dataclass\n"
+    out += "\n" if collector.needs & {"dataclasses", "uuid"} else ""
+    out += "from ottla.common.frozen import frozen\n"
     if "error_code" in collector.needs:
-        out += "\nfrom ottla.errors import ErrorCode\n"
+        out += "from ottla.errors import ErrorCode\n"
     for spec in collector.classes.values():
-        out += f"\n\n@dataclass(frozen=True, slots=True, kw_only=True)\nclass {spec.name}:\n"
+        out += f"\n\n@frozen\nclass {spec.name}:\n"
         for f in spec.fields.values():
             out += _line(f)
         if not spec.fields:

@@ -8,9 +8,9 @@ what the broker speaks.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any, Final
 
+from ottla.common.frozen import frozen
 from ottla.protocol.codec import decode_response, encode_request, encode_response, is_flexible
 from ottla.protocol.errors import MalformedMessage
 from ottla.protocol.versions import ApiKey
@@ -19,7 +19,7 @@ _HEAD: Final = struct.Struct(">hhih")
 _CORRELATION_ID: Final = struct.Struct(">i")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ResponseFrame:
     """A response as received: its correlation id and decoded body."""
 

@@ -89,6 +89,9 @@ class ApiKey(IntEnum):
     ALTER_SHARE_GROUP_OFFSETS = 91
     DELETE_SHARE_GROUP_OFFSETS = 92
 
+    # As for any number: Enum's own is a function in Python, and every request looks some six things up by its key.
+    __hash__ = int.__hash__
+
 
 API_VERSIONS: Final[dict[ApiKey, tuple[int, int]]] = {
     ApiKey.PRODUCE: (0, 13),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from ottla.common.frozen import frozen
 
 SEVEN_DAYS_MS = 7 * 24 * 60 * 60 * 1000
 
@@ -26,7 +28,7 @@ class MigrationPolicy(StrEnum):
         return self in (MigrationPolicy.DOWNGRADE, MigrationPolicy.BIDIRECTIONAL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConsumerGroupConfig:
     """What may be set for one consumer group."""
 
@@ -36,7 +38,7 @@ class ConsumerGroupConfig:
     """Shortest time between two computations of targets."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareGroupConfig:
     """What may be set for one share group."""
 
@@ -46,7 +48,7 @@ class ShareGroupConfig:
     """Shortest time between two computations of targets."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GroupConfig:
     """Read by the machine on each use, so that a dynamic change is a new object.
 

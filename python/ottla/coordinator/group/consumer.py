@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum, StrEnum
 from typing import Final, TypeAlias
 
+from ottla.common.frozen import frozen
 from ottla.coordinator.group import consumer_records
 from ottla.coordinator.group.assignors.model import Target
 from ottla.coordinator.group.consumer_records import (
@@ -98,7 +99,7 @@ _NOBODY: Final = MemberMetadataValue(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConsumerMember:
     """A member as of its latest records."""
 

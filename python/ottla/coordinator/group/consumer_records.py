@@ -5,9 +5,10 @@ Source: Apache Kafka's `ConsumerGroup*Key/Value` schemas, `GroupCoordinatorRecor
 """
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Final, TypeAlias
 
+from ottla.common.frozen import frozen
 from ottla.coordinator.group.record_schema import (
     MalformedRecord,
     RecordContent,
@@ -22,19 +23,19 @@ from ottla.coordinator.shard import CoordinatorRecord
 from ottla.protocol.codec import entity_writer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConsumerGroupKey(Schema):
     """The group's epoch (kind 3)."""
 
     group: str = required("string")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionMetadataKey(ConsumerGroupKey):
     """What Kafka 4.0 and before knew of the subscribed topics (kind 4)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MemberMetadataKey(Schema):
     """What a member said of itself (kind 5)."""
 
@@ -42,22 +43,22 @@ class MemberMetadataKey(Schema):
     member: str = required("string")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TargetMetadataKey(ConsumerGroupKey):
     """The epoch for which targets were computed (kind 6)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TargetMemberKey(MemberMetadataKey):
     """What a member shall have (kind 7)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CurrentAssignmentKey(MemberMetadataKey):
     """What a member has, and its epoch (kind 8)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RegularExpressionKey(Schema):
     """Which topics an expression means (kind 16)."""
 
@@ -69,20 +70,20 @@ class _Flexible(Schema):
     __flexible__: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GroupEpochValue(_Flexible):
     epoch: int = required("int32")
     metadata_hash: int = optional("int64", 0, tag=0)
     """See `topic_metadata`. Signed, as Java has it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _PartitionRacks(_Flexible):
     partition: int = required("int32")
     racks: tuple[str, ...] = required("string")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _TopicMetadata(_Flexible):
     topic_id: uuid.UUID = field(metadata={"kafka_type": "uuid"})
     topic_name: str = required("string")
@@ -90,18 +91,18 @@ class _TopicMetadata(_Flexible):
     partition_metadata: tuple[_PartitionRacks, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionMetadataValue(_Flexible):
     topics: tuple[_TopicMetadata, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ClassicProtocol(_Flexible):
     name: str = required("string")
     metadata: bytes = required("bytes")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ClassicMemberMetadata(_Flexible):
     """Of a member that speaks the classic protocol."""
 
@@ -109,7 +110,7 @@ class ClassicMemberMetadata(_Flexible):
     supported_protocols: tuple[ClassicProtocol, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MemberMetadataValue(_Flexible):
     instance_id: str | None = required("string")
     rack_id: str | None = required("string")
@@ -126,25 +127,25 @@ class MemberMetadataValue(_Flexible):
     """None, which is always written, of a member that speaks the consumer protocol."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TargetMetadataValue(_Flexible):
     assignment_epoch: int = required("int32")
     assignment_timestamp_ms: int = optional("int64", 0, tag=0)
     """Unix milliseconds at which the assignment was computed; 0: not known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TargetPartitions(_Flexible):
     topic_id: uuid.UUID = field(metadata={"kafka_type": "uuid"})
     partitions: tuple[int, ...] = required("int32")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TargetMemberValue(_Flexible):
     topic_partitions: tuple[TargetPartitions, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AssignedPartitions(_Flexible):
     topic_id: uuid.UUID = field(metadata={"kafka_type": "uuid"})
     partitions: tuple[int, ...] = required("int32")
@@ -152,7 +153,7 @@ class AssignedPartitions(_Flexible):
     """For each partition the epoch at which the member got it (KIP-1251)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CurrentAssignmentValue(_Flexible):
     member_epoch: int = required("int32")
     previous_member_epoch: int = required("int32")
@@ -161,7 +162,7 @@ class CurrentAssignmentValue(_Flexible):
     partitions_pending_revocation: tuple[AssignedPartitions, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RegularExpressionValue(_Flexible):
     topics: tuple[str, ...] = required("string")
     """Sorted when written."""

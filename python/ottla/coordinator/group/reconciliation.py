@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from ottla.common.frozen import frozen
 from ottla.coordinator.group.assignors.model import Target
 from ottla.coordinator.group.consumer import Assignment, ConsumerMember, MemberState, Refused
 from ottla.errors import ErrorCode
@@ -25,7 +25,7 @@ Owned: TypeAlias = Mapping[uuid.UUID, Collection[int]]
 """What a member says that it has, by topic id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Goal:
     """What is known at a heartbeat."""
 

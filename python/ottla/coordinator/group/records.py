@@ -9,9 +9,10 @@ Source: Apache Kafka's `OffsetCommitKey/Value`, `GroupMetadataKey/Value` schemas
 
 import struct
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Final, NamedTuple, TypeAlias
 
+from ottla.common.frozen import frozen
 from ottla.coordinator.group import consumer_records, share_records
 from ottla.coordinator.group.consumer_records import ConsumerKey
 from ottla.coordinator.group.record_schema import (
@@ -29,31 +30,31 @@ from ottla.coordinator.shard import CoordinatorRecord
 from ottla.protocol.codec import entity_writer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetCommitKey(Schema):
     group: str = required("string")
     topic: str = required("string")
     partition: int = required("int32")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GroupMetadataKey(Schema):
     group: str = required("string")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _OffsetCommitValue0(Schema):
     offset: int = required("int64")
     metadata: str = required("string")
     commit_timestamp_ms: int = required("int64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _OffsetCommitValue1(_OffsetCommitValue0):
     expire_timestamp_ms: int = required("int64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _OffsetCommitValue3(Schema):
     offset: int = required("int64")
     leader_epoch: int = required("int32")
@@ -61,7 +62,7 @@ class _OffsetCommitValue3(Schema):
     commit_timestamp_ms: int = required("int64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _OffsetCommitValue4(_OffsetCommitValue3):
     __flexible__: ClassVar[bool] = True
     topic_id: uuid.UUID | None = field(metadata={"kafka_type": "uuid", "tag": 0}, default=None)
@@ -82,7 +83,7 @@ class OffsetCommitValue(NamedTuple):
     """Where its record stands in the log; not a part of the record."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Member0(Schema):
     member_id: str = required("string")
     client_id: str = required("string")
@@ -92,7 +93,7 @@ class _Member0(Schema):
     assignment: bytes = required("bytes")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Member1(Schema):
     member_id: str = required("string")
     client_id: str = required("string")
@@ -103,7 +104,7 @@ class _Member1(Schema):
     assignment: bytes = required("bytes")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MemberMetadata(Schema):
     """A member of a classic group as of version 3."""
 
@@ -117,12 +118,12 @@ class MemberMetadata(Schema):
     assignment: bytes = required("bytes")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _MemberFlexible(MemberMetadata):
     __flexible__: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _GroupMetadataValue0(Schema):
     protocol_type: str = required("string")
     generation: int = required("int32")
@@ -131,7 +132,7 @@ class _GroupMetadataValue0(Schema):
     members: tuple[_Member0, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _GroupMetadataValue1(Schema):
     protocol_type: str = required("string")
     generation: int = required("int32")
@@ -140,7 +141,7 @@ class _GroupMetadataValue1(Schema):
     members: tuple[_Member1, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _GroupMetadataValue2(Schema):
     protocol_type: str = required("string")
     generation: int = required("int32")
@@ -150,7 +151,7 @@ class _GroupMetadataValue2(Schema):
     members: tuple[_Member1, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GroupMetadataValue(Schema):
     """A classic group as it was last committed: empty, or stable with an assignment for each member (version 3)."""
 
@@ -162,7 +163,7 @@ class GroupMetadataValue(Schema):
     members: tuple[MemberMetadata, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _GroupMetadataValue4(Schema):
     __flexible__: ClassVar[bool] = True
     protocol_type: str = required("string")

@@ -12,10 +12,11 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from ottla.common.frozen import frozen
 from ottla.coordinator.group import share_records
 from ottla.coordinator.group.assignors.model import Target
 from ottla.coordinator.group.share_records import (
@@ -126,7 +127,7 @@ def _read_named(topics: Iterable[NamedPartitions]) -> dict[uuid.UUID, NamedSet]:
     return {t.topic_id: NamedSet(t.topic_name, frozenset(t.partitions)) for t in topics}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareMember:
     """A member as of its latest records."""
 

@@ -4,9 +4,10 @@ Source: Apache Kafka's `ShareGroup*Key/Value` schemas and `GroupCoordinatorRecor
 """
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Final, TypeAlias
 
+from ottla.common.frozen import frozen
 from ottla.coordinator.group.record_schema import (
     MalformedRecord,
     RecordContent,
@@ -21,24 +22,24 @@ from ottla.coordinator.shard import CoordinatorRecord
 from ottla.protocol.codec import entity_writer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareGroupKey(Schema):
     """The group's epoch (kind 11)."""
 
     group: str = required("string")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareTargetMetadataKey(ShareGroupKey):
     """The epoch for which targets were computed (kind 12)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareStatePartitionsKey(ShareGroupKey):
     """Which partitions have a state with the share coordinator (kind 15)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareMemberMetadataKey(Schema):
     """What a member said of itself (kind 10)."""
 
@@ -46,12 +47,12 @@ class ShareMemberMetadataKey(Schema):
     member: str = required("string")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareTargetMemberKey(ShareMemberMetadataKey):
     """What a member shall have (kind 13)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareCurrentAssignmentKey(ShareMemberMetadataKey):
     """What a member has, and its epoch (kind 14)."""
 
@@ -60,14 +61,14 @@ class _Flexible(Schema):
     __flexible__: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareGroupEpochValue(_Flexible):
     epoch: int = required("int32")
     metadata_hash: int = required("int64")
     """See `topic_metadata`. Signed, as Java has it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareMemberMetadataValue(_Flexible):
     rack_id: str | None = required("string")
     client_id: str = required("string")
@@ -76,25 +77,25 @@ class ShareMemberMetadataValue(_Flexible):
     """Sorted when written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareTargetMetadataValue(_Flexible):
     assignment_epoch: int = required("int32")
     assignment_timestamp_ms: int = optional("int64", 0, tag=0)
     """Unix milliseconds at which the assignment was computed; 0: not known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SharePartitions(_Flexible):
     topic_id: uuid.UUID = field(metadata={"kafka_type": "uuid"})
     partitions: tuple[int, ...] = required("int32")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareTargetMemberValue(_Flexible):
     topic_partitions: tuple[SharePartitions, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareCurrentAssignmentValue(_Flexible):
     member_epoch: int = required("int32")
     previous_member_epoch: int = required("int32")
@@ -102,20 +103,20 @@ class ShareCurrentAssignmentValue(_Flexible):
     assigned_partitions: tuple[SharePartitions, ...] = field()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NamedPartitions(_Flexible):
     topic_id: uuid.UUID = field(metadata={"kafka_type": "uuid"})
     topic_name: str = required("string")
     partitions: tuple[int, ...] = required("int32")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NamedTopic(_Flexible):
     topic_id: uuid.UUID = field(metadata={"kafka_type": "uuid"})
     topic_name: str = required("string")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareStatePartitionsValue(_Flexible):
     initializing_topics: tuple[NamedPartitions, ...] = field(default=())
     """The share coordinator was, or is to be, asked to begin their states."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ottla.common.frozen import frozen
 from ottla.coordinator.group.assignors import ASSIGNORS
 from ottla.coordinator.group.assignors.model import MemberSpec, Target
 from ottla.coordinator.group.consumer import Assignment, ConsumerMember
@@ -28,7 +29,7 @@ QUIETS_MAX: Final = 10
 """How many times as long as it would be for one that comes alone targets may be put off while others come."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Waiting:
     """A heartbeat of which everything is written but the step towards the target that is to come."""
 

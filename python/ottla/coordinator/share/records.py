@@ -7,9 +7,10 @@ Source: Apache Kafka's `ShareSnapshotKey/Value` and `ShareUpdateKey/Value` schem
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Final, NamedTuple
 
+from ottla.common.frozen import frozen
 from ottla.coordinator.group.record_schema import MalformedRecord, Schema, optional, read, required, version_of
 from ottla.coordinator.shard import CoordinatorRecord
 from ottla.coordinator.share.state import NO_COUNT, SharePartition, ShareState, StateBatch
@@ -29,14 +30,14 @@ class RecordContent(NamedTuple):
     """Of an update only what an update has. None: the share partition is forgotten."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Key(Schema):
     group_id: str = required("string")
     topic_id: uuid.UUID | None = field(metadata={"kafka_type": "uuid"})
     partition: int = required("int32")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _StateBatch(Schema):
     __flexible__: ClassVar[bool] = True
     first_offset: int = required("int64")
@@ -45,7 +46,7 @@ class _StateBatch(Schema):
     delivery_count: int = required("int16")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _SnapshotValue(Schema):
     __flexible__: ClassVar[bool] = True
     snapshot_epoch: int = required("int32")
@@ -58,7 +59,7 @@ class _SnapshotValue(Schema):
     delivery_complete_count: int = optional("int32", NO_COUNT, tag=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _UpdateValue(Schema):
     __flexible__: ClassVar[bool] = True
     snapshot_epoch: int = required("int32")

@@ -7,10 +7,11 @@ Source: Apache Kafka's `TransactionLogKey` and `TransactionLogValue` schemas, an
 (tests/golden/transaction_state).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import groupby
 from typing import Any, ClassVar, Final, NamedTuple
 
+from ottla.common.frozen import frozen
 from ottla.coordinator.shard import CoordinatorRecord
 from ottla.coordinator.transaction.transaction import NO_PRODUCER_ID, Transaction, TransactionState
 from ottla.protocol.codec import entity_reader, entity_writer
@@ -40,20 +41,20 @@ def _tagged(kafka_type: str, tag: int, default: int) -> Any:
     return field(metadata={"kafka_type": kafka_type, "tag": tag}, default=default)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Key:
     __flexible__: ClassVar[bool] = False
     transactional_id: str = _kafka("string")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Partitions0:
     __flexible__: ClassVar[bool] = False
     topic: str = _kafka("string")
     partition_ids: tuple[int, ...] = _kafka("int32")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Value0:
     __flexible__: ClassVar[bool] = False
     producer_id: int = _kafka("int64")
@@ -65,14 +66,14 @@ class _Value0:
     transaction_start_timestamp_ms: int = _kafka("int64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Partitions1:
     __flexible__: ClassVar[bool] = True
     topic: str = _kafka("string")
     partition_ids: tuple[int, ...] = _kafka("int32")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Value1:
     __flexible__: ClassVar[bool] = True
     producer_id: int = _kafka("int64")

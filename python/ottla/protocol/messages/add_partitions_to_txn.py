@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AddPartitionsToTxnTopic:
     name: str = ""
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AddPartitionsToTxnTransaction:
     transactional_id: str = ""
     producer_id: int = 0
@@ -22,7 +21,7 @@ class AddPartitionsToTxnTransaction:
     topics: tuple[AddPartitionsToTxnTopic, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AddPartitionsToTxnRequest:
     v3_and_below_transactional_id: str = ""
     v3_and_below_producer_id: int = 0
@@ -31,25 +30,25 @@ class AddPartitionsToTxnRequest:
     transactions: tuple[AddPartitionsToTxnTransaction, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AddPartitionsToTxnPartitionResult:
     partition_index: int = 0
     partition_error_code: ErrorCode = ErrorCode.NONE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AddPartitionsToTxnTopicResult:
     name: str = ""
     results_by_partition: tuple[AddPartitionsToTxnPartitionResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AddPartitionsToTxnResult:
     transactional_id: str = ""
     topic_results: tuple[AddPartitionsToTxnTopicResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AddPartitionsToTxnResponse:
     throttle_time_ms: int = 0
     results_by_topic_v3_and_below: tuple[AddPartitionsToTxnTopicResult, ...] = ()

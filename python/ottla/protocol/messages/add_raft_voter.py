@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Listener:
     name: str = ""
     host: str = ""
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AddRaftVoterRequest:
     cluster_id: str | None = None
     timeout_ms: int = 0
@@ -25,7 +25,7 @@ class AddRaftVoterRequest:
     ack_when_committed: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AddRaftVoterResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterClientQuotasRequestEntityData:
     entity_type: str = ""
     entity_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OpData:
     key: str = ""
     value: float = 0.0
     remove: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterClientQuotasRequestEntryData:
     entity: tuple[AlterClientQuotasRequestEntityData, ...] = ()
     ops: tuple[OpData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterClientQuotasRequest:
     entries: tuple[AlterClientQuotasRequestEntryData, ...] = ()
     validate_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterClientQuotasResponseEntityData:
     entity_type: str = ""
     entity_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterClientQuotasResponseEntryData:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
     entity: tuple[AlterClientQuotasResponseEntityData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterClientQuotasResponse:
     throttle_time_ms: int = 0
     entries: tuple[AlterClientQuotasResponseEntryData, ...] = ()

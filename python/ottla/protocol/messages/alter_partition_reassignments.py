@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReassignablePartition:
     partition_index: int = 0
     replicas: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReassignableTopic:
     name: str = ""
     partitions: tuple[ReassignablePartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterPartitionReassignmentsRequest:
     timeout_ms: int = 60000
     topics: tuple[ReassignableTopic, ...] = ()
     allow_replication_factor_change: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReassignablePartitionResponse:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReassignableTopicResponse:
     name: str = ""
     partitions: tuple[ReassignablePartitionResponse, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterPartitionReassignmentsResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterReplicaLogDirTopic:
     name: str = ""
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterReplicaLogDir:
     path: str = ""
     topics: tuple[AlterReplicaLogDirTopic, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterReplicaLogDirsRequest:
     dirs: tuple[AlterReplicaLogDir, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterReplicaLogDirPartitionResult:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterReplicaLogDirTopicResult:
     topic_name: str = ""
     partitions: tuple[AlterReplicaLogDirPartitionResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterReplicaLogDirsResponse:
     throttle_time_ms: int = 0
     results: tuple[AlterReplicaLogDirTopicResult, ...] = ()

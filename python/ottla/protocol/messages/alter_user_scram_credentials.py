@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ScramCredentialDeletion:
     name: str = ""
     mechanism: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ScramCredentialUpsertion:
     name: str = ""
     mechanism: int = 0
@@ -22,20 +21,20 @@ class ScramCredentialUpsertion:
     salted_password: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterUserScramCredentialsRequest:
     deletions: tuple[ScramCredentialDeletion, ...] = ()
     upsertions: tuple[ScramCredentialUpsertion, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterUserScramCredentialsResult:
     user: str = ""
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterUserScramCredentialsResponse:
     throttle_time_ms: int = 0
     results: tuple[AlterUserScramCredentialsResult, ...] = ()

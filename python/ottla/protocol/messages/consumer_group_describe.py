@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConsumerGroupDescribeRequest:
     group_ids: tuple[str, ...] = ()
     include_authorized_operations: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicPartitions:
     topic_id: uuid.UUID | None = None
     topic_name: str = ""
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Assignment:
     topic_partitions: tuple[TopicPartitions, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Member:
     member_id: str = ""
     instance_id: str | None = None
@@ -42,7 +42,7 @@ class Member:
     member_type: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribedGroup:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
@@ -55,7 +55,7 @@ class DescribedGroup:
     authorized_operations: int = -2147483648
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConsumerGroupDescribeResponse:
     throttle_time_ms: int = 0
     groups: tuple[DescribedGroup, ...] = ()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AclCreation:
     resource_type: int = 0
     resource_name: str = ""
@@ -18,18 +17,18 @@ class AclCreation:
     permission_type: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreateAclsRequest:
     creations: tuple[AclCreation, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AclCreationResult:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreateAclsResponse:
     throttle_time_ms: int = 0
     results: tuple[AclCreationResult, ...] = ()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatableRenewers:
     principal_type: str = ""
     principal_name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreateDelegationTokenRequest:
     renewers: tuple[CreatableRenewers, ...] = ()
     max_lifetime_ms: int = 0
@@ -21,7 +20,7 @@ class CreateDelegationTokenRequest:
     owner_principal_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreateDelegationTokenResponse:
     error_code: ErrorCode = ErrorCode.NONE
     principal_type: str = ""

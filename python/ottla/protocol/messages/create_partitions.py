@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatePartitionsAssignment:
     broker_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatePartitionsTopic:
     name: str = ""
     count: int = 0
     assignments: tuple[CreatePartitionsAssignment, ...] | None = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatePartitionsRequest:
     topics: tuple[CreatePartitionsTopic, ...] = ()
     timeout_ms: int = 0
     validate_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatePartitionsTopicResult:
     name: str = ""
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatePartitionsResponse:
     throttle_time_ms: int = 0
     results: tuple[CreatePartitionsTopicResult, ...] = ()

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatableReplicaAssignment:
     partition_index: int = 0
     broker_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatableTopicConfig:
     name: str = ""
     value: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatableTopic:
     name: str = ""
     num_partitions: int = 0
@@ -29,14 +29,14 @@ class CreatableTopic:
     configs: tuple[CreatableTopicConfig, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreateTopicsRequest:
     topics: tuple[CreatableTopic, ...] = ()
     timeout_ms: int = 60000
     validate_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatableTopicConfigs:
     name: str = ""
     value: str | None = None
@@ -45,7 +45,7 @@ class CreatableTopicConfigs:
     is_sensitive: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreatableTopicResult:
     name: str = ""
     error_code: ErrorCode = ErrorCode.NONE
@@ -57,7 +57,7 @@ class CreatableTopicResult:
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CreateTopicsResponse:
     throttle_time_ms: int = 0
     topics: tuple[CreatableTopicResult, ...] = ()

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeleteShareGroupOffsetsRequestTopic:
     topic_name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeleteShareGroupOffsetsRequest:
     group_id: str = ""
     topics: tuple[DeleteShareGroupOffsetsRequestTopic, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeleteShareGroupOffsetsResponseTopic:
     topic_name: str = ""
     topic_id: uuid.UUID | None = None
@@ -27,7 +27,7 @@ class DeleteShareGroupOffsetsResponseTopic:
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeleteShareGroupOffsetsResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeleteTopicState:
     name: str | None = None
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeleteTopicsRequest:
     topic_names: tuple[str, ...] = ()
     timeout_ms: int = 0
     topics: tuple[DeleteTopicState, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeletableTopicResult:
     name: str | None = None
     error_code: ErrorCode = ErrorCode.NONE
@@ -29,7 +29,7 @@ class DeletableTopicResult:
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeleteTopicsResponse:
     throttle_time_ms: int = 0
     responses: tuple[DeletableTopicResult, ...] = ()

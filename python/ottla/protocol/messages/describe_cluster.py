@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeClusterRequest:
     include_cluster_authorized_operations: bool = False
     endpoint_type: int = 1
     include_fenced_brokers: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeClusterBroker:
     broker_id: int = 0
     host: str = ""
@@ -23,7 +22,7 @@ class DescribeClusterBroker:
     is_fenced: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeClusterResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

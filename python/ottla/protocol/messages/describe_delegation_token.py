@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeDelegationTokenOwner:
     principal_type: str = ""
     principal_name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeDelegationTokenRequest:
     owners: tuple[DescribeDelegationTokenOwner, ...] | None = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribedDelegationTokenRenewer:
     principal_type: str = ""
     principal_name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribedDelegationToken:
     principal_type: str = ""
     principal_name: str = ""
@@ -38,7 +37,7 @@ class DescribedDelegationToken:
     token_requester_principal_name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeDelegationTokenResponse:
     error_code: ErrorCode = ErrorCode.NONE
     tokens: tuple[DescribedDelegationToken, ...] = ()

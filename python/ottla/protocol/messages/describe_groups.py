@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeGroupsRequest:
     groups: tuple[str, ...] = ()
     include_authorized_operations: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribedGroupMember:
     member_id: str = ""
     client_id: str = ""
@@ -23,7 +22,7 @@ class DescribedGroupMember:
     group_instance_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribedGroup:
     error_code: ErrorCode = ErrorCode.NONE
     group_id: str = ""
@@ -35,7 +34,7 @@ class DescribedGroup:
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeGroupsResponse:
     groups: tuple[DescribedGroup, ...] = ()
     throttle_time_ms: int = 0

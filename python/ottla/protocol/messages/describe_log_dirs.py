@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribableLogDirTopic:
     topic: str = ""
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeLogDirsRequest:
     topics: tuple[DescribableLogDirTopic, ...] | None = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeLogDirsPartition:
     partition_index: int = 0
     partition_size: int = 0
@@ -26,13 +25,13 @@ class DescribeLogDirsPartition:
     is_future_key: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeLogDirsTopic:
     name: str = ""
     partitions: tuple[DescribeLogDirsPartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeLogDirsResult:
     error_code: ErrorCode = ErrorCode.NONE
     log_dir: str = ""
@@ -42,7 +41,7 @@ class DescribeLogDirsResult:
     is_cordoned: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeLogDirsResponse:
     throttle_time_ms: int = 0
     results: tuple[DescribeLogDirsResult, ...] = ()

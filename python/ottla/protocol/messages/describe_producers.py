@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicRequest:
     name: str = ""
     partition_indexes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeProducersRequest:
     topics: tuple[TopicRequest, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProducerState:
     producer_id: int = 0
     producer_epoch: int = 0
@@ -28,7 +27,7 @@ class ProducerState:
     current_txn_start_offset: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionResponse:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
@@ -36,13 +35,13 @@ class PartitionResponse:
     active_producers: tuple[ProducerState, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicResponse:
     name: str = ""
     partitions: tuple[PartitionResponse, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeProducersResponse:
     throttle_time_ms: int = 0
     topics: tuple[TopicResponse, ...] = ()

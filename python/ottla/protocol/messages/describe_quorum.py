@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeQuorumRequestPartitionData:
     partition_index: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeQuorumRequestTopicData:
     topic_name: str = ""
     partitions: tuple[DescribeQuorumRequestPartitionData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeQuorumRequest:
     topics: tuple[DescribeQuorumRequestTopicData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReplicaState:
     replica_id: int = 0
     log_end_offset: int = 0
@@ -33,7 +33,7 @@ class ReplicaState:
     replica_directory_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeQuorumResponsePartitionData:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
@@ -45,26 +45,26 @@ class DescribeQuorumResponsePartitionData:
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeQuorumResponseTopicData:
     topic_name: str = ""
     partitions: tuple[DescribeQuorumResponsePartitionData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Listener:
     name: str = ""
     host: str = ""
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Node:
     node_id: int = 0
     listeners: tuple[Listener, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeQuorumResponse:
     error_code: ErrorCode = ErrorCode.NONE
     topics: tuple[DescribeQuorumResponseTopicData, ...] = ()

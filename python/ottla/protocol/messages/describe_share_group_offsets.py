@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeShareGroupOffsetsRequestTopic:
     topic_name: str = ""
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeShareGroupOffsetsRequestGroup:
     group_id: str = ""
     topics: tuple[DescribeShareGroupOffsetsRequestTopic, ...] | None = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeShareGroupOffsetsRequest:
     groups: tuple[DescribeShareGroupOffsetsRequestGroup, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeShareGroupOffsetsResponsePartition:
     partition_index: int = 0
     start_offset: int = 0
@@ -35,14 +35,14 @@ class DescribeShareGroupOffsetsResponsePartition:
     lag: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeShareGroupOffsetsResponseTopic:
     topic_name: str = ""
     topic_id: uuid.UUID | None = None
     partitions: tuple[DescribeShareGroupOffsetsResponsePartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeShareGroupOffsetsResponseGroup:
     group_id: str = ""
     topics: tuple[DescribeShareGroupOffsetsResponseTopic, ...] = ()
@@ -50,7 +50,7 @@ class DescribeShareGroupOffsetsResponseGroup:
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeShareGroupOffsetsResponse:
     throttle_time_ms: int = 0
     groups: tuple[DescribeShareGroupOffsetsResponseGroup, ...] = ()

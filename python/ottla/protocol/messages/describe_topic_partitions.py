@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicRequest:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeTopicPartitionsRequestCursor:
     topic_name: str = ""
     partition_index: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeTopicPartitionsRequest:
     topics: tuple[TopicRequest, ...] = ()
     response_partition_limit: int = 2000
     cursor: DescribeTopicPartitionsRequestCursor | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeTopicPartitionsResponsePartition:
     error_code: ErrorCode = ErrorCode.NONE
     partition_index: int = 0
@@ -39,7 +39,7 @@ class DescribeTopicPartitionsResponsePartition:
     offline_replicas: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeTopicPartitionsResponseTopic:
     error_code: ErrorCode = ErrorCode.NONE
     name: str | None = None
@@ -49,13 +49,13 @@ class DescribeTopicPartitionsResponseTopic:
     topic_authorized_operations: int = -2147483648
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeTopicPartitionsResponseCursor:
     topic_name: str = ""
     partition_index: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeTopicPartitionsResponse:
     throttle_time_ms: int = 0
     topics: tuple[DescribeTopicPartitionsResponseTopic, ...] = ()

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeTransactionsRequest:
     transactional_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicData:
     topic: str = ""
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TransactionState:
     error_code: ErrorCode = ErrorCode.NONE
     transactional_id: str = ""
@@ -30,7 +29,7 @@ class TransactionState:
     topics: tuple[TopicData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeTransactionsResponse:
     throttle_time_ms: int = 0
     transaction_states: tuple[TransactionState, ...] = ()

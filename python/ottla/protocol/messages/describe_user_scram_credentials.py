@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UserName:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeUserScramCredentialsRequest:
     users: tuple[UserName, ...] | None = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CredentialInfo:
     mechanism: int = 0
     iterations: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeUserScramCredentialsResult:
     user: str = ""
     error_code: ErrorCode = ErrorCode.NONE
@@ -31,7 +30,7 @@ class DescribeUserScramCredentialsResult:
     credential_infos: tuple[CredentialInfo, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DescribeUserScramCredentialsResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EndTxnRequest:
     transactional_id: str = ""
     producer_id: int = 0
@@ -15,7 +14,7 @@ class EndTxnRequest:
     committed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EndTxnResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReplicaState:
     replica_id: int = -1
     replica_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FetchPartition:
     partition: int = 0
     fetch_offset: int = 0
@@ -27,21 +27,21 @@ class FetchPartition:
     high_watermark: int = 9223372036854775807
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FetchTopic:
     topic: str = ""
     partitions: tuple[FetchPartition, ...] = ()
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ForgottenTopic:
     topic: str = ""
     partitions: tuple[int, ...] = ()
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FetchRequest:
     replica_id: int = -1
     max_wait_ms: int = 0
@@ -57,31 +57,31 @@ class FetchRequest:
     replica_state: ReplicaState = dataclasses.field(default_factory=ReplicaState)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EpochEndOffset:
     epoch: int = -1
     end_offset: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LeaderIdAndEpoch:
     leader_id: int = -1
     leader_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SnapshotId:
     end_offset: int = -1
     epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AbortedTransaction:
     producer_id: int = 0
     first_offset: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionData:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
@@ -96,14 +96,14 @@ class PartitionData:
     snapshot_id: SnapshotId = dataclasses.field(default_factory=SnapshotId)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FetchableTopicResponse:
     topic: str = ""
     partitions: tuple[PartitionData, ...] = ()
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NodeEndpoint:
     node_id: int = 0
     host: str = ""
@@ -111,7 +111,7 @@ class NodeEndpoint:
     rack: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FetchResponse:
     throttle_time_ms: int = 0
     responses: tuple[FetchableTopicResponse, ...] = ()

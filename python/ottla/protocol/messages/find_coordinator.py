@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FindCoordinatorRequest:
     key: str = ""
     key_type: int = 0
     coordinator_keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Coordinator:
     key: str = ""
     node_id: int = 0
@@ -24,7 +23,7 @@ class Coordinator:
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FindCoordinatorResponse:
     error_code: ErrorCode = ErrorCode.NONE
     node_id: int = 0

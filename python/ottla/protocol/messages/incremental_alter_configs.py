@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterableConfig:
     name: str = ""
     config_operation: int = 0
     value: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterConfigsResource:
     resource_type: int = 0
     resource_name: str = ""
     configs: tuple[AlterableConfig, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class IncrementalAlterConfigsRequest:
     resources: tuple[AlterConfigsResource, ...] = ()
     validate_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AlterConfigsResourceResponse:
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
@@ -35,7 +34,7 @@ class AlterConfigsResourceResponse:
     resource_name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class IncrementalAlterConfigsResponse:
     throttle_time_ms: int = 0
     responses: tuple[AlterConfigsResourceResponse, ...] = ()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class InitProducerIdRequest:
     transactional_id: str | None = None
     transaction_timeout_ms: int = 0
@@ -15,7 +14,7 @@ class InitProducerIdRequest:
     producer_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class InitProducerIdResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class JoinGroupRequestProtocol:
     name: str = ""
     metadata: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class JoinGroupRequest:
     group_id: str = ""
     session_timeout_ms: int = 0
@@ -25,14 +24,14 @@ class JoinGroupRequest:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class JoinGroupResponseMember:
     member_id: str = ""
     metadata: bytes = b""
     group_instance_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class JoinGroupResponse:
     error_code: ErrorCode = ErrorCode.NONE
     generation_id: int = -1

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListConfigResourcesRequest:
     resource_types: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConfigResource:
     resource_name: str = ""
     resource_type: int = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListConfigResourcesResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

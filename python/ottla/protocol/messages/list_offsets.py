@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListOffsetsPartition:
     partition_index: int = 0
     timestamp: int = 0
     current_leader_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListOffsetsTopic:
     name: str = ""
     partitions: tuple[ListOffsetsPartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListOffsetsRequest:
     replica_id: int = 0
     topics: tuple[ListOffsetsTopic, ...] = ()
@@ -28,7 +27,7 @@ class ListOffsetsRequest:
     timeout_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListOffsetsPartitionResponse:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
@@ -37,13 +36,13 @@ class ListOffsetsPartitionResponse:
     leader_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListOffsetsTopicResponse:
     name: str = ""
     partitions: tuple[ListOffsetsPartitionResponse, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListOffsetsResponse:
     topics: tuple[ListOffsetsTopicResponse, ...] = ()
     throttle_time_ms: int = 0

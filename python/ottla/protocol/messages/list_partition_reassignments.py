@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListPartitionReassignmentsTopics:
     name: str = ""
     partition_indexes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListPartitionReassignmentsRequest:
     timeout_ms: int = 60000
     topics: tuple[ListPartitionReassignmentsTopics, ...] | None = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OngoingPartitionReassignment:
     partition_index: int = 0
     replicas: tuple[int, ...] = ()
@@ -27,13 +26,13 @@ class OngoingPartitionReassignment:
     removing_replicas: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OngoingTopicReassignment:
     name: str = ""
     partitions: tuple[OngoingPartitionReassignment, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListPartitionReassignmentsResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MetadataRequestTopic:
     name: str | None = None
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MetadataRequest:
     topics: tuple[MetadataRequestTopic, ...] | None = ()
     allow_auto_topic_creation: bool = True
@@ -22,7 +22,7 @@ class MetadataRequest:
     include_topic_authorized_operations: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MetadataResponseBroker:
     node_id: int = 0
     host: str = ""
@@ -30,7 +30,7 @@ class MetadataResponseBroker:
     rack: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MetadataResponsePartition:
     error_code: ErrorCode = ErrorCode.NONE
     partition_index: int = 0
@@ -41,7 +41,7 @@ class MetadataResponsePartition:
     leader_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MetadataResponseTopic:
     error_code: ErrorCode = ErrorCode.NONE
     name: str | None = None
@@ -51,7 +51,7 @@ class MetadataResponseTopic:
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MetadataResponse:
     brokers: tuple[MetadataResponseBroker, ...] = ()
     topics: tuple[MetadataResponseTopic, ...] = ()

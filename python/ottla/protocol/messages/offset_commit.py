@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetCommitRequestPartition:
     partition_index: int = 0
     committed_offset: int = 0
@@ -16,14 +16,14 @@ class OffsetCommitRequestPartition:
     committed_leader_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetCommitRequestTopic:
     name: str = ""
     partitions: tuple[OffsetCommitRequestPartition, ...] = ()
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetCommitRequest:
     group_id: str = ""
     generation_id_or_member_epoch: int = -1
@@ -33,20 +33,20 @@ class OffsetCommitRequest:
     group_instance_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetCommitResponsePartition:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetCommitResponseTopic:
     name: str = ""
     partitions: tuple[OffsetCommitResponsePartition, ...] = ()
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetCommitResponse:
     topics: tuple[OffsetCommitResponseTopic, ...] = ()
     throttle_time_ms: int = 0

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchRequestTopic:
     name: str = ""
     partition_indexes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchRequestTopics:
     name: str = ""
     partition_indexes: tuple[int, ...] = ()
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchRequestGroup:
     group_id: str = ""
     topics: tuple[OffsetFetchRequestTopics, ...] | None = ()
@@ -29,7 +29,7 @@ class OffsetFetchRequestGroup:
     member_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchRequest:
     group_id: str = ""
     topics: tuple[OffsetFetchRequestTopic, ...] | None = ()
@@ -37,7 +37,7 @@ class OffsetFetchRequest:
     groups: tuple[OffsetFetchRequestGroup, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchResponsePartition:
     partition_index: int = 0
     committed_offset: int = 0
@@ -46,13 +46,13 @@ class OffsetFetchResponsePartition:
     committed_leader_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchResponseTopic:
     name: str = ""
     partitions: tuple[OffsetFetchResponsePartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchResponsePartitions:
     partition_index: int = 0
     committed_offset: int = 0
@@ -61,21 +61,21 @@ class OffsetFetchResponsePartitions:
     error_code: ErrorCode = ErrorCode.NONE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchResponseTopics:
     name: str = ""
     partitions: tuple[OffsetFetchResponsePartitions, ...] = ()
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchResponseGroup:
     group_id: str = ""
     topics: tuple[OffsetFetchResponseTopics, ...] = ()
     error_code: ErrorCode = ErrorCode.NONE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OffsetFetchResponse:
     topics: tuple[OffsetFetchResponseTopic, ...] = ()
     error_code: ErrorCode = ErrorCode.NONE

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionProduceData:
     index: int = 0
     records: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicProduceData:
     name: str = ""
     partition_data: tuple[PartitionProduceData, ...] = ()
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProduceRequest:
     transactional_id: str | None = None
     acks: int = 0
@@ -30,19 +30,19 @@ class ProduceRequest:
     topic_data: tuple[TopicProduceData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class BatchIndexAndErrorMessage:
     batch_index: int = 0
     batch_index_error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LeaderIdAndEpoch:
     leader_id: int = -1
     leader_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionProduceResponse:
     index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
@@ -54,14 +54,14 @@ class PartitionProduceResponse:
     current_leader: LeaderIdAndEpoch = dataclasses.field(default_factory=LeaderIdAndEpoch)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicProduceResponse:
     name: str = ""
     partition_responses: tuple[PartitionProduceResponse, ...] = ()
     topic_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NodeEndpoint:
     node_id: int = 0
     host: str = ""
@@ -69,7 +69,7 @@ class NodeEndpoint:
     rack: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProduceResponse:
     responses: tuple[TopicProduceResponse, ...] = ()
     throttle_time_ms: int = 0

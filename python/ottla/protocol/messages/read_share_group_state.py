@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionData:
     partition: int = 0
     leader_epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadStateData:
     topic_id: uuid.UUID | None = None
     partitions: tuple[PartitionData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadShareGroupStateRequest:
     group_id: str = ""
     topics: tuple[ReadStateData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StateBatch:
     first_offset: int = 0
     last_offset: int = 0
@@ -34,7 +34,7 @@ class StateBatch:
     delivery_count: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionResult:
     partition: int = 0
     error_code: ErrorCode = ErrorCode.NONE
@@ -44,13 +44,13 @@ class PartitionResult:
     state_batches: tuple[StateBatch, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadStateResult:
     topic_id: uuid.UUID | None = None
     partitions: tuple[PartitionResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadShareGroupStateResponse:
     results: tuple[ReadStateResult, ...] = ()
 

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionData:
     partition: int = 0
     leader_epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadStateSummaryData:
     topic_id: uuid.UUID | None = None
     partitions: tuple[PartitionData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadShareGroupStateSummaryRequest:
     group_id: str = ""
     topics: tuple[ReadStateSummaryData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionResult:
     partition: int = 0
     error_code: ErrorCode = ErrorCode.NONE
@@ -37,13 +37,13 @@ class PartitionResult:
     delivery_complete_count: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadStateSummaryResult:
     topic_id: uuid.UUID | None = None
     partitions: tuple[PartitionResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadShareGroupStateSummaryResponse:
     results: tuple[ReadStateSummaryResult, ...] = ()
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RemoveRaftVoterRequest:
     cluster_id: str | None = None
     voter_id: int = 0
     voter_directory_id: uuid.UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RemoveRaftVoterResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RenewDelegationTokenRequest:
     hmac: bytes = b""
     renew_period_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RenewDelegationTokenResponse:
     error_code: ErrorCode = ErrorCode.NONE
     expiry_timestamp_ms: int = -1

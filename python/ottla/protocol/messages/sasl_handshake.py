@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SaslHandshakeRequest:
     mechanism: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SaslHandshakeResponse:
     error_code: ErrorCode = ErrorCode.NONE
     mechanisms: tuple[str, ...] = ()

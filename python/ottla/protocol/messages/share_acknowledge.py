@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AcknowledgementBatch:
     first_offset: int = 0
     last_offset: int = 0
     acknowledge_types: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AcknowledgePartition:
     partition_index: int = 0
     acknowledgement_batches: tuple[AcknowledgementBatch, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AcknowledgeTopic:
     topic_id: uuid.UUID | None = None
     partitions: tuple[AcknowledgePartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareAcknowledgeRequest:
     group_id: str | None = None
     member_id: str | None = None
@@ -37,13 +37,13 @@ class ShareAcknowledgeRequest:
     is_renew_ack: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LeaderIdAndEpoch:
     leader_id: int = 0
     leader_epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionData:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
@@ -51,13 +51,13 @@ class PartitionData:
     current_leader: LeaderIdAndEpoch = dataclasses.field(default_factory=LeaderIdAndEpoch)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareAcknowledgeTopicResponse:
     topic_id: uuid.UUID | None = None
     partitions: tuple[PartitionData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NodeEndpoint:
     node_id: int = 0
     host: str = ""
@@ -65,7 +65,7 @@ class NodeEndpoint:
     rack: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ShareAcknowledgeResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicInfo:
     name: str = ""
     partitions: int = 0
@@ -16,14 +16,14 @@ class TopicInfo:
     topic_configs: tuple[KeyValue, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CopartitionGroup:
     source_topics: tuple[int, ...] = ()
     source_topic_regex: tuple[int, ...] = ()
     repartition_source_topics: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Subtopology:
     subtopology_id: str = ""
     source_topics: tuple[str, ...] = ()
@@ -34,38 +34,38 @@ class Subtopology:
     copartition_groups: tuple[CopartitionGroup, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Topology:
     epoch: int = 0
     subtopologies: tuple[Subtopology, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StreamsGroupHeartbeatRequestTaskIds:
     subtopology_id: str = ""
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StreamsGroupHeartbeatRequestEndpoint:
     host: str = ""
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class KeyValue:
     key: str = ""
     value: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskOffset:
     subtopology_id: str = ""
     partition: int = 0
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StreamsGroupHeartbeatRequest:
     group_id: str = ""
     member_id: str = ""
@@ -86,31 +86,31 @@ class StreamsGroupHeartbeatRequest:
     shutdown_application: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Status:
     status_code: int = 0
     status_detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StreamsGroupHeartbeatResponseTaskIds:
     subtopology_id: str = ""
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StreamsGroupHeartbeatResponseEndpoint:
     host: str = ""
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicPartition:
     topic: str = ""
     partitions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EndpointToPartitions:
     user_endpoint: StreamsGroupHeartbeatResponseEndpoint = dataclasses.field(
         default_factory=StreamsGroupHeartbeatResponseEndpoint
@@ -119,7 +119,7 @@ class EndpointToPartitions:
     standby_partitions: tuple[TopicPartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StreamsGroupHeartbeatResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SyncGroupRequestAssignment:
     member_id: str = ""
     assignment: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SyncGroupRequest:
     group_id: str = ""
     generation_id: int = 0
@@ -24,7 +23,7 @@ class SyncGroupRequest:
     protocol_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SyncGroupResponse:
     error_code: ErrorCode = ErrorCode.NONE
     assignment: bytes = b""

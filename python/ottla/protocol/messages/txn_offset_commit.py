@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TxnOffsetCommitRequestPartition:
     partition_index: int = 0
     committed_offset: int = 0
@@ -15,13 +14,13 @@ class TxnOffsetCommitRequestPartition:
     committed_leader_epoch: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TxnOffsetCommitRequestTopic:
     name: str = ""
     partitions: tuple[TxnOffsetCommitRequestPartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TxnOffsetCommitRequest:
     transactional_id: str = ""
     group_id: str = ""
@@ -33,19 +32,19 @@ class TxnOffsetCommitRequest:
     group_instance_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TxnOffsetCommitResponsePartition:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TxnOffsetCommitResponseTopic:
     name: str = ""
     partitions: tuple[TxnOffsetCommitResponsePartition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TxnOffsetCommitResponse:
     throttle_time_ms: int = 0
     topics: tuple[TxnOffsetCommitResponseTopic, ...] = ()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UnregisterBrokerRequest:
     broker_id: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UnregisterBrokerResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FeatureUpdateKey:
     feature: str = ""
     max_version_level: int = 0
@@ -15,21 +14,21 @@ class FeatureUpdateKey:
     upgrade_type: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UpdateFeaturesRequest:
     timeout_ms: int = 60000
     feature_updates: tuple[FeatureUpdateKey, ...] = ()
     validate_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UpdatableFeatureResult:
     feature: str = ""
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UpdateFeaturesResponse:
     throttle_time_ms: int = 0
     error_code: ErrorCode = ErrorCode.NONE

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StateBatch:
     first_offset: int = 0
     last_offset: int = 0
@@ -16,7 +16,7 @@ class StateBatch:
     delivery_count: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionData:
     partition: int = 0
     state_epoch: int = 0
@@ -26,32 +26,32 @@ class PartitionData:
     delivery_complete_count: int = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WriteStateData:
     topic_id: uuid.UUID | None = None
     partitions: tuple[PartitionData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WriteShareGroupStateRequest:
     group_id: str = ""
     topics: tuple[WriteStateData, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PartitionResult:
     partition: int = 0
     error_code: ErrorCode = ErrorCode.NONE
     error_message: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WriteStateResult:
     topic_id: uuid.UUID | None = None
     partitions: tuple[PartitionResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WriteShareGroupStateResponse:
     results: tuple[WriteStateResult, ...] = ()
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ottla.common.frozen import frozen
 from ottla.errors import ErrorCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WritableTxnMarkerTopic:
     name: str = ""
     partition_indexes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WritableTxnMarker:
     producer_id: int = 0
     producer_epoch: int = 0
@@ -23,30 +22,30 @@ class WritableTxnMarker:
     transaction_version: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WriteTxnMarkersRequest:
     markers: tuple[WritableTxnMarker, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WritableTxnMarkerPartitionResult:
     partition_index: int = 0
     error_code: ErrorCode = ErrorCode.NONE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WritableTxnMarkerTopicResult:
     name: str = ""
     partitions: tuple[WritableTxnMarkerPartitionResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WritableTxnMarkerResult:
     producer_id: int = 0
     topics: tuple[WritableTxnMarkerTopicResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WriteTxnMarkersResponse:
     markers: tuple[WritableTxnMarkerResult, ...] = ()
 

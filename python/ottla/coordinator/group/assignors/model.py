@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, TypeAlias
+
+from ottla.common.frozen import frozen
 
 Target: TypeAlias = Mapping[uuid.UUID, frozenset[int]]
 """Partitions by topic id; no topic without one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MemberSpec:
     """A member as an assignor sees it."""
 
