@@ -150,7 +150,8 @@ class ShareFetches:
         self._partitions.find(share_key)
         led = self._partitions.get(share_key)
         if led is None:
-            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+            message = "The group reads nothing of the partition from this broker."
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, message)
         led.machine.settings = self.settings_of(key.group_id).partitions
         start = led.machine.start_offset
         number = led.machine.acknowledge(key.member_id, batches, now_ms())

@@ -288,17 +288,27 @@ class SharePartition:
     def _said(self, acknowledgements: Sequence[Acknowledgement]) -> Iterator[tuple[int, int, AcknowledgeType]]:
         """(first offset, last offset, type) from the start on. Raises: KafkaError, as `acknowledge`."""
         start, end = self.start_offset, self.end_offset
-        before: int | None = None
+        # What was said last: a record whose lock is renewed is still the member's, so the next one may name it again.
+        last_said: tuple[int, int, AcknowledgeType] | None = None
         for one in acknowledgements:
-            if one.last_offset >= end:
-                raise KafkaError(ErrorCode.INVALID_REQUEST, "There are offsets that were not acquired.")
             if one.last_offset < start:
                 continue
-            if before is not None and one.first_offset <= before:
+            is_twice = False
+            if last_said is not None:
+                begun, ended, kind = last_said
+                is_twice = one.first_offset <= ended and kind is not AcknowledgeType.RENEW
+                yield begun, min(ended, one.first_offset - 1), kind
+            if start == end:
+                raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "No records are acquired.")
+            if one.last_offset >= end:
+                raise KafkaError(ErrorCode.INVALID_REQUEST, "There are offsets that were not acquired.")
+            if is_twice:
                 raise KafkaError(ErrorCode.INVALID_RECORD_STATE, "An offset is acknowledged twice.")
-            before = one.last_offset
-            for first, last, kind in one.parts():
-                yield max(first, start), last, kind
+            *parts, (first, last, kind) = one.parts()
+            yield from ((max(first, start), last, kind) for first, last, kind in parts)
+            last_said = max(first, start), last, kind
+        if last_said is not None:
+            yield last_said
 
     def release(self, member_id: str) -> int | None:
         """Let others have what a member has; returns the number of the write that says so."""

@@ -354,6 +354,43 @@ def renewals(lab: Lab) -> Answer:
 
 
 @probe()
+def overlapping_renewals(lab: Lab) -> Answer:
+    """An offset that is named twice, once or twice to be renewed: each time of a batch that nobody has touched."""
+    sharing = Sharing(lab, "overlaps", 5, 5, 5, 5, 5, 5, 5)
+    one = sharing.first
+    found: dict[str, Answer] = {"all": one.acquire()}
+    pairs: tuple[tuple[str, int, int], ...] = (
+        ("renewed twice", RENEW, RENEW),
+        ("renewed and accepted", RENEW, ACCEPT),
+        ("accepted and renewed", ACCEPT, RENEW),
+        ("renewed and released", RENEW, RELEASE),
+        ("accepted twice", ACCEPT, ACCEPT),
+    )
+    for number, (name, before, after) in enumerate(pairs):
+        first = 5 * number
+        found[name] = one.error((first, first + 4, before), (first + 4, first + 4, after), is_renew_ack=True)
+        found[f"{name}: then the last"] = one.error((first + 4, first + 4, ACCEPT))
+        found[f"{name}: then the first"] = one.error((first, first, ACCEPT))
+    found["whole batches twice"] = one.error((25, 29, RENEW), (25, 29, ACCEPT), is_renew_ack=True)
+    found["a batch and its neighbours"] = one.error((25, 34, RENEW), (30, 34, ACCEPT), is_renew_ack=True)
+    return found
+
+
+@probe()
+def partitions_that_nobody_fetched(lab: Lab) -> Answer:
+    """Acknowledgements for partitions that are there, but of which the group has never read."""
+    sharing = Sharing(lab, "unread", 3, partitions=3)
+    one = sharing.first
+    found: dict[str, Answer] = {"of the first": one.acquire()}
+    found["not in the session"] = one.acknowledge((0, 0, ACCEPT), partition=1)
+    found["in a fetch"] = one.fetch((0, 0, ACCEPT), partitions=(2,), max_wait_ms=0)
+    found["in a fetch, again"] = one.fetch((0, 0, ACCEPT), partitions=(2,), max_wait_ms=0)
+    found["beyond the last"] = one.acknowledge((0, 0, ACCEPT), partition=3)
+    found["of a group that reads nothing"] = sharing.enter().acknowledge((0, 0, ACCEPT), partition=1, epoch=1)
+    return found
+
+
+@probe()
 def partitions_of_a_session(lab: Lab) -> Answer:
     """Partitions that are added and forgotten, and which are in an answer."""
     sharing = Sharing(lab, "session", 1, partitions=3)

@@ -139,6 +139,32 @@ def test_of_acknowledgements_the_first_that_makes_no_sense_decides() -> None:
         assert list(machine.runs()) == before, "all of it or nothing"
 
 
+def test_a_record_whose_lock_is_renewed_may_be_named_again() -> None:
+    """As in Kafka 4.3.1, where each acknowledgement sees what those before it did."""
+    machine = SharePartition(SETTINGS, 0)
+    acquire(machine, range(5))
+    renewed = Acknowledgement(0, 2, (AcknowledgeType.RENEW,))
+    machine.acknowledge("m", (renewed, Acknowledgement(2, 2, (AcknowledgeType.RENEW,))), 7)
+    machine.acknowledge("m", (renewed, Acknowledgement(2, 3, (AcknowledgeType.RELEASE, AcknowledgeType.ACCEPT))), 9)
+    machine.on_written(write(machine), is_kept=True, now_ms=9)
+    states = {at: run.state for run in machine.runs() for at in range(run.first_offset, run.last_offset + 1)}
+    acquired, available, acknowledged = RecordState.ACQUIRED, RecordState.AVAILABLE, RecordState.ACKNOWLEDGED
+    assert states == {0: acquired, 1: acquired, 2: available, 3: acknowledged, 4: acquired}
+    deadlines = {run.deadline_ms - SETTINGS.record_lock_duration_ms for run in machine.runs() if run.last_offset < 2}
+    assert deadlines == {9}
+    accepted = Acknowledgement(0, 1, (AcknowledgeType.RENEW, AcknowledgeType.ACCEPT))
+    with pytest.raises(KafkaError) as refused:
+        machine.acknowledge("m", (accepted, Acknowledgement(1, 1, (AcknowledgeType.RENEW,))), 9)
+    assert refused.value.code is ErrorCode.INVALID_RECORD_STATE
+
+
+def test_nothing_can_be_said_where_nothing_was_acquired() -> None:
+    """As in Kafka 4.3.1: not beyond the end, but of records that nobody has."""
+    with pytest.raises(KafkaError) as refused:
+        SharePartition(SETTINGS, 3).acknowledge("m", (Acknowledgement(3, 3, (AcknowledgeType.ACCEPT,)),), 0)
+    assert refused.value.code is ErrorCode.INVALID_RECORD_STATE
+
+
 def test_what_lies_below_the_start_may_be_acknowledged_again_and_again() -> None:
     """As in Kafka 4.3.1."""
     machine = SharePartition(SETTINGS, 0)
