@@ -12,7 +12,7 @@ use crate::storage::cache::lock;
 use crate::storage::fs::LogFile;
 use crate::storage::index::IndexTail;
 use crate::storage::log::Log;
-use crate::storage::segment::{Segment, find_offset};
+use crate::storage::segment::{Files, Segment, find_offset};
 use crate::storage::txn_index::AbortedTxnRow;
 use crate::storage::walk::{BadBatch, Reach, Walk, WalkError};
 use crate::types::Isolation;
@@ -51,22 +51,26 @@ struct Plan {
     head: ReadResult,
 }
 
-/// Where rows of aborted transactions are: in files, and in memory.
+/// Where rows of aborted transactions are that may concern a read: in files, and in memory.
 struct AbortedPlan {
     segments: Vec<Arc<Segment>>,
     rows: Vec<AbortedTxnRow>,
+    /// What the read may see ends there.
     end_offset: i64,
 }
 
 impl AbortedPlan {
-    /// From that segment on: a transaction of its records may end in any later one.
-    fn from(log: &Log, number: usize, end_offset: i64) -> Self {
+    /// From that segment on, of what ends at `offset` or behind it: a transaction of its records may end in any later one.
+    fn from(log: &Log, number: usize, offset: i64, end_offset: i64) -> Self {
         let (mut segments, mut rows) = (Vec::new(), Vec::new());
         let mut in_memory = |segment: &Arc<Segment>, aborted: &IndexTail<AbortedTxnRow>| {
-            if aborted.dropped_len() > 0 {
+            let kept = aborted.in_memory();
+            // Rows stand in the order in which their transactions ended.
+            let is_past_dropped = kept.get(0).is_some_and(|first| first.last_offset <= offset);
+            if aborted.dropped_len() > 0 && !is_past_dropped {
                 segments.push(Arc::clone(segment));
             }
-            rows.extend(aborted.in_memory().iter());
+            rows.extend(kept.iter().filter(|row| row.last_offset >= offset));
         };
         let mut in_files = Vec::new();
         for closed in &log.closed[number..] {
@@ -83,6 +87,44 @@ impl AbortedPlan {
             rows,
             end_offset,
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.rows.is_empty()
+    }
+
+    /// Aborted transactions that overlap `offset..end_offset`, by first offset (Kafka: `TransactionIndex.collectAbortedTxns`).
+    ///
+    /// Those behind what was read are left out: a reader that is far behind would be told of all that ever were.
+    fn collect(&self, reach: Reach, files: &Files, offset: i64, end_offset: i64) -> io::Result<Vec<AbortedTxn>> {
+        let mut found = Vec::new();
+        // Whether nothing later can overlap.
+        let mut take = |row: &AbortedTxnRow| {
+            if row.last_offset >= offset && row.first_offset < end_offset {
+                found.push(AbortedTxn {
+                    producer_id: row.producer_id,
+                    first_offset: row.first_offset,
+                });
+            }
+            row.last_stable_offset >= end_offset
+        };
+        let mut is_complete = false;
+        for segment in &self.segments {
+            if is_complete {
+                break;
+            }
+            if reach == Reach::Memory {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            is_complete = segment.aborted_rows(files)?.iter().any(&mut take);
+        }
+        if !is_complete {
+            // Every row: those of the active segment are in memory.
+            let _ = self.rows.iter().any(&mut take);
+        }
+        found.sort_unstable_by_key(|txn| (txn.first_offset, txn.producer_id));
+        found.dedup();
+        Ok(found)
     }
 }
 
@@ -287,7 +329,7 @@ impl Partition {
             _ => None,
         };
         head.from_older_segment = number < log.closed.len() && !limit_is_here;
-        let aborted = (isolation == Isolation::ReadCommitted).then(|| AbortedPlan::from(log, number, limit));
+        let aborted = (isolation == Isolation::ReadCommitted).then(|| AbortedPlan::from(log, number, offset, limit));
         Ok(Planned::Read(Box::new(Plan {
             segment: Arc::clone(segment),
             start,
@@ -370,7 +412,13 @@ impl Partition {
             });
         }
         if let Some(aborted) = plan.aborted {
-            head.aborted = Some(collect_aborted(reach, files, &aborted, offset)?);
+            let end_offset = match head.slices.first() {
+                Some(slice) if !aborted.is_empty() && start + len < end => {
+                    base_offset_at(reach, &*slice.file, start + len, bound)?.unwrap_or(aborted.end_offset)
+                }
+                _ => plan.next_base_offset.unwrap_or(aborted.end_offset),
+            };
+            head.aborted = Some(aborted.collect(reach, files, offset, end_offset)?);
         }
         Ok(Ok(head))
     }
@@ -438,6 +486,15 @@ fn first_batches(
     Ok(len)
 }
 
+/// The base offset of the batch that starts there; `None` if it is damaged.
+fn base_offset_at(reach: Reach, file: &dyn LogFile, position: u64, end: u64) -> io::Result<Option<i64>> {
+    match Walk::within(reach, file, position, end).next_header() {
+        Ok(found) => Ok(found.map(|(_, header)| header.base_offset())),
+        Err(WalkError::Bad { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn segment_base(state: &State, number: usize) -> i64 {
     state
         .log
@@ -468,38 +525,4 @@ pub(super) fn place_of(state: &State, number: usize, offset: i64) -> Place {
     } else {
         Place::InIndex
     }
-}
-
-/// Aborted transactions that overlap `offset..end_offset`, by first offset (Kafka: `TransactionIndex.collectAbortedTxns`).
-fn collect_aborted(
-    reach: Reach,
-    files: &crate::storage::segment::Files,
-    plan: &AbortedPlan,
-    offset: i64,
-) -> io::Result<Vec<AbortedTxn>> {
-    let mut found = Vec::new();
-    // Whether nothing later can overlap.
-    let mut take = |row: &AbortedTxnRow| {
-        if row.last_offset >= offset && row.first_offset < plan.end_offset {
-            found.push(AbortedTxn {
-                producer_id: row.producer_id,
-                first_offset: row.first_offset,
-            });
-        }
-        row.last_stable_offset >= plan.end_offset
-    };
-    let mut is_complete = false;
-    for segment in &plan.segments {
-        if reach == Reach::Memory && !is_complete {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        is_complete = is_complete || segment.aborted_rows(files)?.iter().any(&mut take);
-    }
-    if !is_complete {
-        // Every row: those of the active segment are in memory.
-        let _ = plan.rows.iter().any(&mut take);
-    }
-    found.sort_unstable_by_key(|txn| (txn.first_offset, txn.producer_id));
-    found.dedup();
-    Ok(found)
 }

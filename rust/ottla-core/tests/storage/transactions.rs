@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ottla_core::error::Error;
-use ottla_core::partition::{AbortedTxn, Partition};
+use ottla_core::partition::{AbortedTxn, FileSlice, Partition};
 use ottla_core::record::batch::Batches;
 use ottla_core::record::builder::{BatchOptions, NewRecord, build_batch};
 use ottla_core::record::control::{MarkerType, TransactionMarker};
@@ -103,15 +103,34 @@ impl Fixture {
         self.partition.offsets().last_stable_offset
     }
 
-    /// Aborted transactions that a consumer of committed records is told of, and where its read ends.
+    /// Aborted transactions that a consumer of committed records is told of on its way from an offset to the end: with
+    /// every read of those that overlap it, and of no others.
     fn aborted(&self, offset: i64) -> Vec<(i64, i64)> {
+        let (mut at, mut found) = (offset, Vec::new());
+        while at < self.last_stable_offset() {
+            let (next, told) = self.read_committed(at, 1 << 20);
+            found.extend(told);
+            at = next;
+        }
+        found.sort_unstable_by_key(|(_, first)| *first);
+        found.dedup();
+        found
+    }
+
+    /// Where a read of committed records ends, and the aborted transactions that it tells of.
+    fn read_committed(&self, offset: i64, max_bytes: usize) -> (i64, Vec<(i64, i64)>) {
         let result = self
             .partition
-            .read(offset, 1 << 20, Isolation::ReadCommitted, true, -1, -1)
+            .read(offset, max_bytes, Isolation::ReadCommitted, true, -1, -1)
             .unwrap();
+        let end = end_of(&result.slices).unwrap();
         let told = result.aborted.unwrap();
         assert!(told.is_sorted_by_key(|txn: &AbortedTxn| txn.first_offset));
-        told.iter().map(|txn| (txn.producer_id, txn.first_offset)).collect()
+        assert!(told.iter().all(|txn| txn.first_offset < end), "behind what was read");
+        (
+            end,
+            told.iter().map(|txn| (txn.producer_id, txn.first_offset)).collect(),
+        )
     }
 
     fn restart(&mut self, crash: Option<Crash>) {
@@ -128,6 +147,52 @@ impl Fixture {
         }
         self.dir = LogDir::open(&dir_options(Arc::new(self.fs.clone()), Path::new("/log"))).unwrap();
         self.partition = open(&self.dir, "t", self.config.clone());
+    }
+}
+
+/// The offset behind the last record of slices.
+fn end_of(slices: &[FileSlice]) -> Option<i64> {
+    let mut end = None;
+    for slice in slices {
+        let mut bytes = vec![0; slice.len];
+        slice.file.read_exact_at(&mut bytes, slice.position).unwrap();
+        end = Batches::new(&bytes).last().map(|batch| batch.unwrap().next_offset());
+    }
+    end
+}
+
+/// As many rows as make memory let go of those that are in the file, of which the newest stay.
+#[test]
+fn a_reader_is_told_of_what_overlaps_its_read_wherever_the_rows_are() {
+    for segment_bytes in [1 << 20, 60_000] {
+        let log = Fixture::new(segment_bytes);
+        let mut expected = Vec::new();
+        for round in 0..2500_i32 {
+            let producer_id = i64::from(round % 3);
+            let first = log.write(producer_id, round / 3);
+            append(&log.partition, &[b"plain"], WALL_MS);
+            log.end(producer_id, MarkerType::Abort);
+            expected.push((producer_id, first));
+        }
+        log.partition.flush().unwrap();
+        log.settle();
+        log.write(7, 0); // the end of what may be seen is not the high watermark
+        log.settle();
+        let overlapping = |from: i64, to: i64| -> Vec<_> {
+            let wanted = expected
+                .iter()
+                .filter(|(_, first)| first + 2 >= from && *first < to)
+                .copied();
+            wanted.collect()
+        };
+        let end = log.last_stable_offset();
+        for offset in (0..end).step_by(997).chain(end - 9..end) {
+            for max_bytes in [1, 500, 5_000, 1 << 20] {
+                let (next, told) = log.read_committed(offset, max_bytes);
+                assert_eq!(told, overlapping(offset, next), "{offset} to {next}");
+            }
+            assert_eq!(log.aborted(offset), overlapping(offset, end), "from {offset}");
+        }
     }
 }
 
