@@ -102,6 +102,12 @@ class DataPlane:
         Returns (is_over, requests) as `poll` does; None: nothing waits for it, its connection is gone.
         """
 
+    def renew_verification(self, session_id: int, request_id: int, now_ms: int, wall_ms: int) -> bool:
+        """Begin the verification of a Produce request anew where the marker of an earlier transaction has overtaken it.
+
+        Returns whether one had: the coordinator has to be asked once more. QUICK.
+        """
+
     def oldest_transactions_ms(self) -> list[int]:
         """When each open transaction that is the oldest of its partition was last written to, in Unix ms.
 
@@ -429,6 +435,13 @@ class Partition:
 
     def producers(self) -> list[ProducerTuple]:
         """The producers that are known, by id. QUICK. Raises: KafkaError."""
+
+    def take_cut(self) -> tuple[int, bool] | None:
+        """What was lost to failed writes since the last call: (offset, is_reloaded). QUICK.
+
+        Nothing that was appended from the offset on is in the log; if it is reloaded, only the log says what is. Until
+        this is called, appends that name a leader epoch are refused: they would rest on what is lost.
+        """
 
     def offsets(self) -> PartitionOffsets:
         """The offsets now. QUICK."""

@@ -51,6 +51,8 @@ class Broker:
     """Those that could not be used when the broker started."""
     disk_threads: Sequence[trio.CapacityLimiter]
     """Threads for reading in each log directory: where one disk stalls, the others have theirs."""
+    space_threads: Sequence[trio.CapacityLimiter]
+    """A thread for asking each of them how full it is, which waits for nobody who reads there."""
     metadata: MetadataPublisher
     controller: Controller
     quorum_status: Callable[[], QuorumStatus]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from ottla._native import DataPlane, Partition, RecordBatch, build_batch, decode_batches
+from ottla.broker.coordinator_runtime import Cut
 from ottla.broker.event_log import EventLog
 from ottla.broker.worker import in_thread
 from ottla.coordinator.partitioning import partition_of
@@ -115,6 +116,10 @@ class NativePartitionLog:
     def offsets(self) -> tuple[int, int, int]:
         found = self._partition.offsets()
         return found.log_start_offset, found.high_watermark, found.log_end_offset
+
+    def take_cut(self) -> Cut | None:
+        cut = self._partition.take_cut()
+        return None if cut is None else Cut(*cut)
 
 
 class CoordinatedTopic:

@@ -70,6 +70,18 @@ class PartitionLog(Protocol):
     def offsets(self) -> tuple[int, int, int]:
         """(log start offset, high watermark, log end offset)."""
 
+    def take_cut(self) -> Cut | None:
+        """What was lost of the log since the last call. Until that is asked for, every append raises KafkaError."""
+
+
+class Cut(NamedTuple):
+    """What of a log was lost to a failed write."""
+
+    offset: int
+    """Nothing that was appended from here on is in the log."""
+    is_reloaded: bool
+    """The log went through recovery: only the log itself says what is in it."""
+
 
 class AppendedElsewhere(NamedTuple):
     """What the data plane appended to a partition by itself, and the partition's high watermark."""
@@ -77,6 +89,10 @@ class AppendedElsewhere(NamedTuple):
     high_watermark: int
     records: Sequence[LoadedRecord]
     """By rising offset, without those that others of them have overtaken."""
+
+
+class _GivenUp(KafkaError):
+    """The shard was given up, and is loaded again."""
 
 
 class _Parked(NamedTuple):
@@ -179,6 +195,7 @@ class CoordinatorRuntime(Generic[M]):
         """Coordinate a partition from now on: at once if its log is empty, else once it is loaded in the background."""
         assert self._nursery is not None, "the runtime does not run"
         self.stop(partition)
+        partition_log.take_cut()  # what is loaded from now on knows of it
         served = _Served(partition, partition_log, self._new_shard())
         self._served[partition] = served
         start_offset, _, end_offset = partition_log.offsets()
@@ -296,8 +313,22 @@ class CoordinatorRuntime(Generic[M]):
             self._carry_out(served, shard.on_high_watermark(appended.high_watermark, now), now)
         except Exception as error:
             self._give_up(served, error)
+        return self._served.get(partition) is served
+
+    def _notice_cut(self, served: _Served[M]) -> bool:
+        """Take back what rests on lost appends. False: all of it is loaded anew, or there is no machine any more."""
+        cut = served.log.take_cut()
+        if cut is None:
+            return True
+        if cut.is_reloaded or not served.shard.loaded:
+            # Recovery may have kept what its appender was told is lost.
+            log.warning("coordinator_reloads", topic=self._topic, partition=served.partition)
+            self.start(served.partition, served.log)
             return False
-        return True
+        now = self._clock()
+        error = ErrorCode.KAFKA_STORAGE_ERROR
+        self._carry_out(served, served.shard.on_rolled_back(cut.offset, error, now), now)
+        return self._served.get(served.partition) is served
 
     # Requests
 
@@ -331,7 +362,7 @@ class CoordinatorRuntime(Generic[M]):
         def append(token: int, now: Instant) -> list[Reply]:
             offset = served.log.append_marker(end, wall_ms=now.wall_ms)
             marker = TransactionMarker(offset, end.producer_id, end.commit)
-            return served.shard.on_marker_appended(marker, Reply(token), now)
+            return self._take_in(served, lambda: served.shard.on_marker_appended(marker, Reply(token), now))
 
         found = self._act(served, append)
         if isinstance(found, Later):
@@ -403,6 +434,8 @@ class CoordinatorRuntime(Generic[M]):
         """
         try:
             self._drain(served, replies, now)
+        except _GivenUp:
+            pass  # who waited has been told
         finally:
             self._deliver(replies)
 
@@ -418,10 +451,21 @@ class CoordinatorRuntime(Generic[M]):
                 log.error("coordinator_append_failed", topic=self._topic, partition=served.partition, error=error)
                 replies += shard.on_append_failed(ErrorCode.UNKNOWN_SERVER_ERROR, now)
             else:
-                replies += shard.on_appended(base_offset, now)
+                replies += self._take_in(served, partial(shard.on_appended, base_offset, now))
         self._arm(shard.next_deadline_ms())
         if self._on_decided is not None:
             self._on_decided(served.partition, shard.machine)
+
+    def _take_in(self, served: _Served[M], take_in: Callable[[], list[Reply]]) -> list[Reply]:
+        """Have the machine take in what was just appended. If it cannot, it is not what the log says any more.
+
+        Raises: KafkaError.
+        """
+        try:
+            return take_in()
+        except Exception as error:
+            self._give_up(served, error)
+            raise _GivenUp(ErrorCode.NOT_COORDINATOR) from error
 
     def _deliver(self, replies: Iterable[Reply]) -> None:
         for reply in replies:
@@ -438,16 +482,11 @@ class CoordinatorRuntime(Generic[M]):
             return
         served.moved.set()
         served.moved = trio.Event()
-        if not served.shard.loaded or not self.catch_up(partition):
-            return
-        _, high_watermark, end_offset = served.log.offsets()
-        now = self._clock()
         try:
-            if end_offset < served.shard.end_offset:
-                error = ErrorCode.KAFKA_STORAGE_ERROR
-                self._carry_out(served, served.shard.on_rolled_back(end_offset, error, now), now)
-                if not self.catch_up(partition):
-                    return
+            if not self._notice_cut(served) or not served.shard.loaded or not self.catch_up(partition):
+                return
+            _, high_watermark, _ = served.log.offsets()
+            now = self._clock()
             self._carry_out(served, served.shard.on_high_watermark(high_watermark, now), now)
         except Exception as error:
             self._give_up(served, error)

@@ -50,7 +50,10 @@ class MaintenanceSettings:
 
 
 async def maintain_logs(
-    plane: DataPlane, settings: Callable[[], MaintenanceSettings], on_log_start: Callable[[str, int], None]
+    plane: DataPlane,
+    settings: Callable[[], MaintenanceSettings],
+    on_log_start: Callable[[str, int], None],
+    on_log_back: Callable[[str, int], None],
 ) -> None:
     """Look after the logs of all partitions, until cancelled.
 
@@ -59,11 +62,12 @@ async def maintain_logs(
     Args:
         settings: As they are now; asked again for every round.
         on_log_start: Told of partitions that have lost their beginning to retention.
+        on_log_back: Told of partitions that were offline and may have lost their end.
     """
     from ottla._native import LogMaintenance
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_tick, plane, nursery)
+        nursery.start_soon(_tick, plane, nursery, on_log_back)
         for log_dir in range(len(plane.log_dirs())):
             maintenance = LogMaintenance(plane, log_dir, dedupe_buffer_bytes=settings().cleaner_dedupe_buffer_bytes)
             nursery.start_soon(_write_checkpoints, plane, log_dir)
@@ -78,7 +82,7 @@ def log_complaints(plane: DataPlane) -> None:
         log.warning("log_complaint", reason=complaint)
 
 
-async def _tick(plane: DataPlane, nursery: trio.Nursery) -> None:
+async def _tick(plane: DataPlane, nursery: trio.Nursery, on_log_back: Callable[[str, int], None]) -> None:
     full: set[str] = set()
     while True:
         await trio.sleep(TICK_S)
@@ -91,10 +95,10 @@ async def _tick(plane: DataPlane, nursery: trio.Nursery) -> None:
         log_complaints(plane)
         for topic, partition, reason in plane.take_offline():
             log.error("log_offline", topic=topic, partition=partition, reason=reason)
-            nursery.start_soon(_bring_back, plane, topic, partition)
+            nursery.start_soon(_bring_back, plane, topic, partition, on_log_back)
 
 
-async def _bring_back(plane: DataPlane, topic: str, partition: int) -> None:
+async def _bring_back(plane: DataPlane, topic: str, partition: int, on_log_back: Callable[[str, int], None]) -> None:
     """Recover a log whose write or sync failed, as often as it takes, until it is back or deleted."""
     while True:
         offline = plane.partition(topic, partition)
@@ -107,6 +111,7 @@ async def _bring_back(plane: DataPlane, topic: str, partition: int) -> None:
             await trio.sleep(RECOVERY_RETRY_S)
         else:
             log.info("log_back", topic=topic, partition=partition)
+            on_log_back(topic, partition)
             return
 
 

@@ -257,6 +257,7 @@ class Server:
             log_dirs=tuple(identity.directory_ids),
             offline_log_dirs=tuple(identity.offline),
             disk_threads=disk_threads,
+            space_threads=[trio.CapacityLimiter(1) for _ in identity.directory_ids],
             metadata=publisher,
             controller=controller,
             quorum_status=controller.quorum_status,
@@ -299,6 +300,7 @@ class Server:
                     plane,
                     lambda: MaintenanceSettings.of(publisher.broker_config),
                     share_partitions.on_log_start,
+                    on_high_watermark,
                 )
                 http = self._open_http(broker, services, resources)
                 async with trio.open_nursery() as connections:

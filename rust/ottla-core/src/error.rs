@@ -31,6 +31,12 @@ pub enum Error {
         /// Why it went offline.
         reason: String,
     },
+    /// The log has lost appends of which whoever appends has not heard yet.
+    #[error("the log of {topic_partition} has lost what was appended before")]
+    LogCut {
+        /// The partition concerned.
+        topic_partition: TopicPartition,
+    },
     /// The partition was closed or deleted.
     #[error("the log of {topic_partition} is closed")]
     LogClosed {
@@ -228,6 +234,7 @@ impl Error {
             Self::Storage { .. }
             | Self::NoSpace { .. }
             | Self::LogOffline { .. }
+            | Self::LogCut { .. }
             | Self::LogClosed { .. }
             | Self::Damaged { .. }
             | Self::MalformedFile { .. }

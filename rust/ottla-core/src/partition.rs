@@ -19,9 +19,9 @@ pub use batches::{BatchExtent, BatchesRead};
 pub(crate) use maintenance::CleanCandidate;
 pub use transactions::ActiveProducer;
 pub use types::{
-    AbortedTxn, AppendState, Appended, EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP, EARLIEST_TIMESTAMP,
-    EpochEndOffset, FileSlice, LATEST_TIERED_TIMESTAMP, LATEST_TIMESTAMP, ListedOffset, MAX_TIMESTAMP,
-    PartitionOffsets, Progress, ReadResult,
+    AbortedTxn, AppendState, Appended, Cut, EARLIEST_LOCAL_TIMESTAMP, EARLIEST_PENDING_UPLOAD_TIMESTAMP,
+    EARLIEST_TIMESTAMP, EpochEndOffset, FileSlice, LATEST_TIERED_TIMESTAMP, LATEST_TIMESTAMP, ListedOffset,
+    MAX_TIMESTAMP, PartitionOffsets, Progress, ReadResult,
 };
 
 use crate::error::{Error, Result};
@@ -75,6 +75,8 @@ struct State {
     told_high_watermark: i64,
     /// Failed generations that `on_completion` has not told of.
     untold_failure: bool,
+    /// What of the log was lost since somebody last looked.
+    cut: Option<Cut>,
     /// When records were first seen that `flush.ms` must sync, in monotonic ms.
     unsynced_since_ms: Option<i64>,
     /// Base offset of a segment and position in it where damage was last told of.
@@ -148,6 +150,16 @@ impl State {
             Isolation::ReadUncommitted => self.high_watermark.offset,
             Isolation::ReadCommitted => self.last_stable_offset(),
         }
+    }
+
+    /// The log ends where it was written to, and whoever has taken its content in must hear of that.
+    fn note_cut(&mut self, is_reloaded: bool) {
+        let offset = self.log.written_offset;
+        let before = self.cut.unwrap_or(Cut { offset, is_reloaded });
+        self.cut = Some(Cut {
+            offset: offset.min(before.offset),
+            is_reloaded: is_reloaded || before.is_reloaded,
+        });
     }
 
     fn told(&mut self) -> Progress {
@@ -225,11 +237,13 @@ impl Partition {
     /// Assign offsets, check the producer, stamp, roll if needed, take the bytes into the tail and queue their write.
     /// Never touches the disk. QUICK.
     ///
-    /// `required_leader_epoch`: refuse unless it is the current one (coordinators write under the epoch they loaded in).
+    /// `required_leader_epoch`: refuse unless it is the current one (coordinators write under the epoch they loaded in), and
+    /// the appender has heard of everything that was lost (`take_cut`).
     ///
     /// # Errors
     /// `NotLeader`, `FencedLeaderEpoch`, `UnknownLeaderEpoch`, `RecordListTooLarge`, `OutOfOrderSequence`,
-    /// `InvalidProducerEpoch`, `InvalidTxnState`, `TransactionCoordinatorFenced`, `NoSpace`, `LogOffline`, `LogClosed`.
+    /// `InvalidProducerEpoch`, `InvalidTxnState`, `TransactionCoordinatorFenced`, `NoSpace`, `LogOffline`, `LogCut`,
+    /// `LogClosed`.
     pub fn append_as_leader(
         &self,
         batch: ValidatedBatch,
@@ -261,6 +275,11 @@ impl Partition {
         let mut state = lock(&self.state);
         self.check_online(&state)?;
         self.check_leader(&state, required_leader_epoch.unwrap_or(-1))?;
+        if required_leader_epoch.is_some() && state.cut.is_some() {
+            return Err(Error::LogCut {
+                topic_partition: self.topic_partition.clone(),
+            });
+        }
         let log_append_time_ms = batch.log_append_time_ms();
         let (leader_epoch, base_offset) = (state.leader.epoch, state.log.next_offset);
         batch.stamp(base_offset, leader_epoch);
@@ -347,6 +366,7 @@ impl Partition {
                 state.untold_failure = true;
                 if *no_space {
                     state.log.roll_back();
+                    state.note_cut(false);
                 } else if state.status == Status::Online {
                     state.status = Status::Offline(reason.clone());
                     return Progress {
@@ -359,6 +379,12 @@ impl Partition {
             _ => {}
         }
         state.told()
+    }
+
+    /// What was lost of the log since the last call: appends that were taken and could not be written. Until it is asked for,
+    /// nobody who requires a leader epoch may append: what he appends would rest on what is lost. QUICK.
+    pub fn take_cut(&self) -> Option<Cut> {
+        lock(&self.state).cut.take()
     }
 
     /// The offsets at this moment. QUICK.

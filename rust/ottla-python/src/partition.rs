@@ -309,6 +309,10 @@ impl Partition {
         self.core.bytes_available(offset, isolation_of(committed_only))
     }
 
+    fn take_cut(&self) -> Option<(i64, bool)> {
+        self.core.take_cut().map(|cut| (cut.offset, cut.is_reloaded))
+    }
+
     fn offsets(&self) -> PartitionOffsets {
         let CoreOffsets {
             log_start_offset,

@@ -225,6 +225,55 @@ def broker_changes(lab: Lab, number: int) -> Answer:
     return told
 
 
+@probe(
+    each=(
+        "principal.builder.class",
+        "sasl.enabled.mechanisms",
+        "sasl.jaas.config",
+        "sasl.kerberos.min.time.before.relogin",
+        "sasl.kerberos.principal.to.local.rules",
+        "sasl.login.refresh.window.factor",
+        "sasl.mechanism.inter.broker.protocol",
+        "ssl.cipher.suites",
+        "ssl.client.auth",
+        "ssl.enabled.protocols",
+        "ssl.endpoint.identification.algorithm",
+        "ssl.key.password",
+        "ssl.keystore.certificate.chain",
+        "ssl.keystore.key",
+        "ssl.keystore.location",
+        "ssl.keystore.password",
+        "ssl.keystore.type",
+        "ssl.protocol",
+        "ssl.truststore.certificates",
+        "ssl.truststore.location",
+        "ssl.truststore.password",
+        "ssl.truststore.type",
+    )
+)
+def security_without_a_listener(lab: Lab, key: str) -> Answer:
+    """Keys that may be set for single listeners, set for a broker and for all of them with the value that they have."""
+    values = {
+        "principal.builder.class": "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder",
+        "sasl.enabled.mechanisms": "GSSAPI",
+        "sasl.kerberos.min.time.before.relogin": "58000",
+        "sasl.login.refresh.window.factor": "0.8",
+        "ssl.client.auth": "none",
+        "ssl.enabled.protocols": "TLSv1.2,TLSv1.3",
+        "ssl.endpoint.identification.algorithm": "https",
+        "ssl.keystore.type": "JKS",
+        "ssl.protocol": "TLSv1.3",
+        "ssl.truststore.type": "JKS",
+        "ssl.cipher.suites": "",
+    }
+    change = Change(name=key, config_operation=SET, value=values.get(key, "DEFAULT"))
+    told = []
+    for name in (str(node_id(lab)), ""):
+        answer = alter(lab, BROKER, name, change, validate_only=True)
+        told.append(answer["responses"][0].get("error_code", "NONE"))
+    return told
+
+
 @probe()
 def broker_default_is_seen_by_topics(lab: Lab) -> Answer:
     """A changed cluster default shows at a topic, with its source among the synonyms, and goes again."""

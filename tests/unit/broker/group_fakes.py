@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from ottla.broker.coordinator_runtime import AppendedElsewhere, CoordinatorRuntime
+from ottla.broker.coordinator_runtime import AppendedElsewhere, CoordinatorRuntime, Cut
 from ottla.broker.handlers import handler_of, respond
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group.config import GroupConfig
@@ -62,10 +62,13 @@ class FakeLog:
     batches: list[FakeBatch] | None = None
     """Read instead of `records`."""
     read_delay_s: float = 0
+    lost: Cut | None = None
 
     def append(self, records: Sequence[CoordinatorRecord], *, wall_ms: int, producer: Producer | None = None) -> int:
         if self.error is not None:
             raise KafkaError(self.error)
+        if self.lost is not None:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR)
         base_offset = len(self.records)
         self.records += records
         if not self.holding:
@@ -81,8 +84,17 @@ class FakeLog:
         self.on_moved()
 
     def cut(self, end_offset: int) -> None:
-        del self.records[end_offset:]
+        self.lose(end_offset)
         self.on_moved()
+
+    def lose(self, end_offset: int, *, is_reloaded: bool = False) -> None:
+        """Lose what lies behind, before anybody is told."""
+        del self.records[end_offset:]
+        self.lost = Cut(end_offset, is_reloaded)
+
+    def take_cut(self) -> Cut | None:
+        lost, self.lost = self.lost, None
+        return lost
 
     async def read(self, offset: int, *, bytes_max: int) -> Sequence[FakeBatch]:
         await trio.sleep(self.read_delay_s)

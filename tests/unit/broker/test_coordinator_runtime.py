@@ -321,6 +321,67 @@ def test_a_refused_append_and_a_lost_one_are_told_to_the_client() -> None:
     run(test)
 
 
+def test_what_was_lost_with_an_io_error_is_never_acknowledged() -> None:
+    """Even if the log has grown to the same end again before anybody looked."""
+
+    async def test(shell: Shell) -> None:
+        await shell.serve()
+        await shell.commit(5)
+        shell.log.holding = True
+        lost = shell.begin_commit(6)
+        await trio.testing.wait_all_tasks_blocked()
+        shell.log.holding = False
+        shell.log.lose(1, is_reloaded=True)
+        refused = shell.begin_commit(7)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (lost, refused) == ([], [ErrorCode.NOT_COORDINATOR]), "it would rest on what is lost"
+        shell.log.on_moved()
+        await shell.runtime.wait_loaded()
+        await trio.testing.wait_all_tasks_blocked()
+        assert lost == [ErrorCode.NOT_COORDINATOR]
+        assert shell.committed() == 5
+        await shell.commit(8)
+        assert shell.committed() == 8
+        assert shell.log.high_watermark == 2
+
+    run(test)
+
+
+def test_what_recovery_kept_of_a_write_counts_though_its_client_was_told_that_it_is_lost() -> None:
+    async def test(shell: Shell) -> None:
+        await shell.serve()
+        await shell.commit(5)
+        shell.log.holding = True
+        lost = shell.begin_commit(6)
+        await trio.testing.wait_all_tasks_blocked()
+        shell.log.lose(2, is_reloaded=True)
+        shell.log.commit()
+        await shell.runtime.wait_loaded()
+        await trio.testing.wait_all_tasks_blocked()
+        assert lost == [ErrorCode.NOT_COORDINATOR]
+        assert shell.committed() == 6
+
+    run(test)
+
+
+def test_a_machine_that_does_not_take_in_what_is_in_the_log_is_loaded_anew() -> None:
+    async def test(shell: Shell) -> None:
+        await shell.serve()
+        await shell.commit(5)
+        shell.log.lose(0)
+        shell.log.lost = None  # whoever cut it did not say so
+        with pytest.raises(KafkaError) as refused:
+            await shell.commit(6)
+        assert refused.value.code is ErrorCode.NOT_COORDINATOR
+        await shell.runtime.wait_loaded()
+        await trio.testing.wait_all_tasks_blocked()
+        assert shell.committed() == 6
+        await shell.commit(7)
+        assert shell.committed() == 7
+
+    run(test)
+
+
 def test_a_bug_in_the_log_fails_that_write_alone() -> None:
     async def test(shell: Shell) -> None:
         await shell.serve()

@@ -54,6 +54,9 @@ class FakePartition:
         self.is_watched = False
         self.appends = 0
 
+    def take_cut(self) -> None:
+        return None
+
     def append_batch(
         self, _batch: bytes, *, wall_ms: int, leader_epoch: int, guard: int | None = None
     ) -> tuple[int, int]:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from ottla.broker.context import RequestContext
 from ottla.broker.worker import in_thread
 from ottla.common.topics import is_internal
@@ -80,11 +82,16 @@ async def handle_describe_log_dirs(context: RequestContext, request: DescribeLog
             if partition is not None:
                 size = DescribeLogDirsPartition(partition_index=index, partition_size=partition.size_bytes())
                 found[broker.log_dirs[partition.log_dir]].setdefault(name, []).append(size)
-    # A stalled disk may hold this up: never on the event loop.
-    results = [
-        await in_thread(partial(_describe, log_dir, topics), limiter=threads)
-        for (log_dir, topics), threads in zip(found.items(), broker.disk_threads, strict=True)
-    ]
+    described: dict[str, DescribeLogDirsResult] = {}
+
+    async def describe(log_dir: str, threads: trio.CapacityLimiter) -> None:
+        described[log_dir] = await in_thread(partial(_describe, log_dir, found[log_dir]), limiter=threads)
+
+    # A stalled disk may hold this up: never on the event loop, and none behind another.
+    async with trio.open_nursery() as nursery:
+        for log_dir, threads in zip(broker.log_dirs, broker.space_threads, strict=True):
+            nursery.start_soon(describe, log_dir, threads)
+    results = [described[log_dir] for log_dir in broker.log_dirs]
     results += map(_offline, broker.offline_log_dirs)
     return DescribeLogDirsResponse(results=tuple(results))
 

@@ -107,8 +107,17 @@ async def _verified(
     config = context.broker.metadata.broker_config
     if not adds and not config.boolean("transaction.partition.verification.enable"):
         return Producer(producer_id, epoch)
-    guard = coordinator.begin_verification(partition, producer_id, epoch, supports_epoch_bump=adds)
-    if guard:
+
+    guard = 0
+
+    def begin() -> bool:
+        """Whether that is another verification than before."""
+        nonlocal guard
+        before = guard
+        guard = coordinator.begin_verification(partition, producer_id, epoch, supports_epoch_bump=adds)
+        return guard != before
+
+    if begin():
         at = (CONSUMER_OFFSETS, partition)
         answers = await ask_coordinator(
             context.broker.transactions.add_partitions,
@@ -118,6 +127,7 @@ async def _verified(
             [at],
             adds=adds,
             config=config,
+            renew=begin,
         )
         error = transaction_error(answers[at], knows_abortable=context.version >= OFFSETS_ABORTABLE_FROM)
         if error is not ErrorCode.NONE:

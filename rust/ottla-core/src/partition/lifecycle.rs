@@ -94,6 +94,7 @@ impl Partition {
             log,
             status: Status::Online,
             untold_failure: false,
+            cut: None,
             unsynced_since_ms: None,
             told_damage: None,
             producers_checked_ms: None,
@@ -238,6 +239,7 @@ impl Partition {
         state.log.reload(parts, io);
         state.log.adopt_unsynced();
         state.untold_failure = true;
+        state.note_cut(true);
         state.report = report;
         let visible = state.log.visible;
         if state.high_watermark.offset > visible.offset {

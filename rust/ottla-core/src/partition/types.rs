@@ -36,6 +36,16 @@ pub enum AppendState {
     Failed,
 }
 
+/// What of a log was lost to a failed write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// Nothing that was appended from here on is in the log, unless it was appended again since.
+    pub offset: i64,
+    /// The log went through recovery, which may have found what was lost for its appender: only the log itself says what is
+    /// in it.
+    pub is_reloaded: bool,
+}
+
 /// A range of a segment file, ready for `sendfile`.
 #[derive(Clone, Debug)]
 pub struct FileSlice {

@@ -201,6 +201,17 @@ impl<E: IndexEntry> IndexTail<E> {
         self.flushed = self.confirmed;
     }
 
+    /// What was queued and is not known to be in the file may never come there: it is to be queued again.
+    pub fn distrust(&mut self) {
+        self.flushed = self.confirmed;
+    }
+
+    /// The entries that are not known to be in the file, with their position there in bytes.
+    pub fn unconfirmed(&self) -> (u64, &[u8]) {
+        let position = (self.confirmed * E::SIZE_BYTES) as u64;
+        (position, self.entries.bytes_from(self.confirmed - self.dropped))
+    }
+
     /// The entries not yet queued for writing, with their position in the file in bytes; they count as queued from now on.
     pub fn take_unflushed(&mut self) -> Option<(u64, Vec<u8>)> {
         let bytes = self.entries.bytes_from(self.flushed - self.dropped);

@@ -114,6 +114,8 @@ pub(crate) struct Log {
     last_snapshot: Option<i64>,
     /// An epoch began of which the file does not know yet; it is told with the epoch's first append.
     epochs_changed: bool,
+    /// The last index entries of rolled segments may have been dropped with the generation that wrote them.
+    requeues_indexes: bool,
     /// The cleaner is exchanging files: none may be removed before it is done.
     pub is_swapping: bool,
 }
@@ -155,6 +157,7 @@ impl Log {
             messages_since_sync: 0,
             last_snapshot: parts.last_snapshot,
             epochs_changed: false,
+            requeues_indexes: false,
             is_swapping: false,
         }
     }
@@ -175,6 +178,7 @@ impl Log {
         if let Some(info) = &batch.producer {
             self.producers.check(info, batch.checks, &self.topic_partition)?;
         }
+        self.requeue_indexes();
         // Before the producer moves: a roll writes down where all producers stand.
         let rolled = self
             .should_roll(size_bytes, batch.last_offset, batch.max_timestamp, wall_ms)
@@ -390,6 +394,7 @@ impl Log {
 
     /// Queue everything that a closed log has in its files: the last index entries and the producers.
     pub fn flush_for_close(&mut self) {
+        self.requeue_indexes();
         if self.active.size_bytes > 0 {
             self.finish_active();
         }

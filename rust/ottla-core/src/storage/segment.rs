@@ -221,7 +221,7 @@ impl Segment {
         entries: usize,
     ) -> io::Result<Arc<IndexEntries<OffsetEntry>>> {
         let (index, loaded) = self.offset_index.get_or_fetch(|| {
-            let mut bytes = files.fs.read(&self.path(OffsetEntry::SUFFIX))?;
+            let mut bytes = self.read_if_there(files, OffsetEntry::SUFFIX)?;
             bytes.truncate(entries * OffsetEntry::SIZE_BYTES);
             // Without them a search starts at the beginning of the segment.
             let index = IndexEntries::from_bytes(bytes)
@@ -246,7 +246,7 @@ impl Segment {
         entries: usize,
     ) -> io::Result<Arc<IndexEntries<TimeEntry>>> {
         let (index, loaded) = self.time_index.get_or_fetch(|| {
-            let mut bytes = files.fs.read(&self.path(TimeEntry::SUFFIX))?;
+            let mut bytes = self.read_if_there(files, TimeEntry::SUFFIX)?;
             bytes.truncate(entries * TimeEntry::SIZE_BYTES);
             let index = IndexEntries::from_bytes(bytes)
                 .filter(IndexEntries::<TimeEntry>::is_sane)
@@ -287,20 +287,25 @@ impl Segment {
         Ok(index)
     }
 
+    /// A file of the segment: nothing if there is none, as where its last write failed.
+    fn read_if_there(&self, files: &Files, suffix: &str) -> io::Result<Vec<u8>> {
+        match files.fs.read(&self.path(suffix)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read,
+        }
+    }
+
     /// Rows of the transaction index; none if there is no such file. A last one that is half written is left out.
     pub(crate) fn aborted_rows(&self, files: &Files) -> io::Result<Vec<AbortedTxnRow>> {
-        let mut bytes = match files.fs.read(&self.path(AbortedTxnRow::SUFFIX)) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
+        let mut bytes = self.read_if_there(files, AbortedTxnRow::SUFFIX)?;
         bytes.truncate(bytes.len() / AbortedTxnRow::SIZE_BYTES * AbortedTxnRow::SIZE_BYTES);
         match IndexEntries::<AbortedTxnRow>::from_bytes(bytes) {
             Some(rows) if rows.is_sane(self.base_offset) => Ok(rows.iter().collect()),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a transaction index is damaged",
-            )),
+            _ => {
+                let path = self.path(AbortedTxnRow::SUFFIX);
+                let reason = format!("the transaction index {} is damaged", path.display());
+                Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+            }
         }
     }
 

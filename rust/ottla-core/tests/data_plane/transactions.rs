@@ -178,6 +178,30 @@ fn an_answer_about_a_transaction_that_ended_meanwhile_counts_no_more() {
 }
 
 #[test]
+fn a_question_that_a_marker_overtook_is_asked_anew() {
+    const NEW: i16 = 12;
+    let mut bench = Bench::new();
+    assert_eq!(bench.produced(NEW, &batch(0, 0)), (0, 0));
+    // The next transaction comes before the marker of the one before it.
+    bench.send(NEW, &[("t", &batch(1, 0))]);
+    let asked = bench.asked().expect("asked");
+    let renew = |bench: &mut Bench| {
+        let now = bench.world.now();
+        bench
+            .world
+            .plane
+            .renew_verification(asked.session_id, asked.request_id, now)
+    };
+    assert!(!renew(&mut bench));
+    assert_eq!(bench.end(1, MarkerType::Commit, 2), Ok(1));
+    assert!(renew(&mut bench));
+    assert!(!renew(&mut bench), "nothing has happened since");
+    assert!(bench.answer(&asked, &[]));
+    assert_eq!(bench.results(NEW), [[(0, 2)]]);
+    assert!(!renew(&mut bench), "it is answered");
+}
+
+#[test]
 fn requests_behind_one_that_is_asked_about_keep_their_order() {
     let mut bench = Bench::new();
     bench.send(ADDS, &[("t", &batch(0, 0))]);

@@ -438,6 +438,36 @@ fn a_lost_sync_is_found_out_after_a_power_failure_at_the_latest() {
 }
 
 #[test]
+fn whoever_rests_on_the_log_appends_nothing_before_he_has_heard_what_it_lost() {
+    for (errno, is_reloaded) in [(libc::ENOSPC, false), (libc::EIO, true)] {
+        let fs = SimFs::new(1);
+        let dir = open_dir(&fs);
+        let partition = open(&dir, "t", small_segments());
+        partition.set_leadership(3).unwrap();
+        let append = || partition.append_as_leader(batch(&[b"v"], WALL_MS, None), Some(3), WALL_MS);
+        append().unwrap();
+        settle(&dir, &[&partition]);
+        assert_eq!(partition.take_cut(), None);
+        fs.inject(fault(".log", Operation::Write, Effect::Fails(errno)));
+        append().unwrap();
+        append().unwrap();
+        settle(&dir, &[&partition]);
+        settle(&dir, &[&partition]); // there is room again
+        if is_reloaded {
+            assert!(matches!(append(), Err(Error::LogOffline { .. })));
+            assert_eq!(partition.take_cut(), None, "nobody knows yet");
+            partition.reopen(WALL_MS).unwrap();
+        }
+        assert!(matches!(append(), Err(Error::LogCut { .. })));
+        let of_a_client = partition.append_as_leader(batch(&[b"v"], WALL_MS, None), None, WALL_MS);
+        let end = of_a_client.unwrap().base_offset;
+        assert_eq!(partition.take_cut().map(|cut| cut.is_reloaded), Some(is_reloaded));
+        assert_eq!(partition.take_cut(), None);
+        assert_eq!(append().unwrap().base_offset, end + 1);
+    }
+}
+
+#[test]
 fn without_file_descriptors_appends_are_refused_and_the_log_goes_on() {
     for seed in 0..10 {
         let fs = SimFs::new(seed);
@@ -461,6 +491,7 @@ fn without_file_descriptors_appends_are_refused_and_the_log_goes_on() {
                 commit(&dir, &partition, &send(&partition).unwrap());
             }
         }
+        fs.heal();
         check_prefix(&partition);
         partition.close().unwrap();
         dir.close().unwrap();

@@ -211,10 +211,16 @@ impl History {
             .filter(|first| *first >= 0);
         let last_stable_offset = open.min().unwrap_or(self.end()).max(start);
         assert_eq!(offsets.last_stable_offset, last_stable_offset, "{}", context());
-        if start < last_stable_offset {
+        // A read ends with its segment at the latest.
+        let mut from = start;
+        while from < last_stable_offset {
             let read = partition
-                .read(start, 1 << 20, Isolation::ReadCommitted, true, -1, -1)
+                .read(from, 1 << 20, Isolation::ReadCommitted, true, -1, -1)
                 .unwrap();
+            let slice = read.slices.last().unwrap();
+            let mut bytes = vec![0; slice.len];
+            slice.file.read_exact_at(&mut bytes, slice.position).unwrap();
+            let read_end = Batches::new(&bytes).last().unwrap().unwrap().next_offset();
             let told: Vec<_> = read
                 .aborted
                 .unwrap()
@@ -223,11 +229,12 @@ impl History {
                 .collect();
             let rows = self.aborted().into_iter();
             let mut expected: Vec<_> = rows
-                .filter(|row| row.last_offset >= start && row.first_offset < last_stable_offset)
+                .filter(|row| row.last_offset >= from && row.first_offset < read_end)
                 .map(|row| (row.producer_id, row.first_offset))
                 .collect();
             expected.sort_unstable_by_key(|(_, first_offset)| *first_offset);
             assert_eq!(told, expected, "the aborted transactions; {}", context());
+            from = read_end;
         }
         for (epoch, end) in self.epoch_ends().into_iter().filter(|(_, end)| *end > start) {
             let found = partition.end_offset_for_epoch(epoch, -1).unwrap();

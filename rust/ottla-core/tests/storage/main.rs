@@ -5,6 +5,7 @@
     reason = "tests arrange files behind the broker's back"
 )]
 
+mod aborted_transactions;
 mod basics;
 mod crashes;
 mod damage;

@@ -19,15 +19,15 @@ use ottla_core::types::Isolation;
 
 use super::support::{WALL_MS, append, dir_options, open, settle, try_open, validated};
 
-struct Fixture {
-    fs: SimFs,
-    dir: Arc<LogDir>,
-    partition: Arc<Partition>,
-    config: LogConfig,
+pub struct Fixture {
+    pub fs: SimFs,
+    pub dir: Arc<LogDir>,
+    pub partition: Arc<Partition>,
+    pub config: LogConfig,
 }
 
 impl Fixture {
-    fn new(segment_bytes: u32) -> Self {
+    pub fn new(segment_bytes: u32) -> Self {
         let fs = SimFs::new(1);
         let dir = LogDir::open(&dir_options(Arc::new(fs.clone()), Path::new("/log"))).unwrap();
         let config = LogConfig {
@@ -44,18 +44,18 @@ impl Fixture {
         }
     }
 
-    fn settle(&self) {
+    pub fn settle(&self) {
         settle(&self.dir, &[&self.partition]);
     }
 
     /// One record in a transaction; returns its offset.
-    fn write(&self, producer_id: i64, sequence: i32) -> i64 {
+    pub fn write(&self, producer_id: i64, sequence: i32) -> i64 {
         let offset = self.try_write(producer_id, 0, sequence, true).unwrap();
         self.settle();
         offset
     }
 
-    fn try_write(&self, producer_id: i64, epoch: i16, sequence: i32, transactional: bool) -> Result<i64, Error> {
+    pub fn try_write(&self, producer_id: i64, epoch: i16, sequence: i32, transactional: bool) -> Result<i64, Error> {
         let options = BatchOptions {
             producer_id,
             producer_epoch: epoch,
@@ -73,13 +73,13 @@ impl Fixture {
         Ok(self.partition.append_as_leader(batch, None, WALL_MS)?.base_offset)
     }
 
-    fn end(&self, producer_id: i64, marker_type: MarkerType) -> i64 {
+    pub fn end(&self, producer_id: i64, marker_type: MarkerType) -> i64 {
         let offset = self.try_end(producer_id, 0, marker_type, 1).unwrap();
         self.settle();
         offset
     }
 
-    fn try_end(
+    pub fn try_end(
         &self,
         producer_id: i64,
         producer_epoch: i16,
@@ -99,13 +99,13 @@ impl Fixture {
             .base_offset)
     }
 
-    fn last_stable_offset(&self) -> i64 {
+    pub fn last_stable_offset(&self) -> i64 {
         self.partition.offsets().last_stable_offset
     }
 
     /// Aborted transactions that a consumer of committed records is told of on its way from an offset to the end: with
     /// every read of those that overlap it, and of no others.
-    fn aborted(&self, offset: i64) -> Vec<(i64, i64)> {
+    pub fn aborted(&self, offset: i64) -> Vec<(i64, i64)> {
         let (mut at, mut found) = (offset, Vec::new());
         while at < self.last_stable_offset() {
             let (next, told) = self.read_committed(at, 1 << 20);
@@ -118,7 +118,7 @@ impl Fixture {
     }
 
     /// Where a read of committed records ends, and the aborted transactions that it tells of.
-    fn read_committed(&self, offset: i64, max_bytes: usize) -> (i64, Vec<(i64, i64)>) {
+    pub fn read_committed(&self, offset: i64, max_bytes: usize) -> (i64, Vec<(i64, i64)>) {
         let result = self
             .partition
             .read(offset, max_bytes, Isolation::ReadCommitted, true, -1, -1)
@@ -133,7 +133,7 @@ impl Fixture {
         )
     }
 
-    fn restart(&mut self, crash: Option<Crash>) {
+    pub fn restart(&mut self, crash: Option<Crash>) {
         match crash {
             None => {
                 self.partition.close().unwrap();
@@ -159,41 +159,6 @@ fn end_of(slices: &[FileSlice]) -> Option<i64> {
         end = Batches::new(&bytes).last().map(|batch| batch.unwrap().next_offset());
     }
     end
-}
-
-/// As many rows as make memory let go of those that are in the file, of which the newest stay.
-#[test]
-fn a_reader_is_told_of_what_overlaps_its_read_wherever_the_rows_are() {
-    for segment_bytes in [1 << 20, 60_000] {
-        let log = Fixture::new(segment_bytes);
-        let mut expected = Vec::new();
-        for round in 0..2500_i32 {
-            let producer_id = i64::from(round % 3);
-            let first = log.write(producer_id, round / 3);
-            append(&log.partition, &[b"plain"], WALL_MS);
-            log.end(producer_id, MarkerType::Abort);
-            expected.push((producer_id, first));
-        }
-        log.partition.flush().unwrap();
-        log.settle();
-        log.write(7, 0); // the end of what may be seen is not the high watermark
-        log.settle();
-        let overlapping = |from: i64, to: i64| -> Vec<_> {
-            let wanted = expected
-                .iter()
-                .filter(|(_, first)| first + 2 >= from && *first < to)
-                .copied();
-            wanted.collect()
-        };
-        let end = log.last_stable_offset();
-        for offset in (0..end).step_by(997).chain(end - 9..end) {
-            for max_bytes in [1, 500, 5_000, 1 << 20] {
-                let (next, told) = log.read_committed(offset, max_bytes);
-                assert_eq!(told, overlapping(offset, next), "{offset} to {next}");
-            }
-            assert_eq!(log.aborted(offset), overlapping(offset, end), "from {offset}");
-        }
-    }
 }
 
 #[test]
@@ -325,7 +290,7 @@ fn transactions_survive_every_kind_of_restart() {
 }
 
 /// Aborted transactions and the last stable offset, as the log's own markers tell them.
-fn told_by_markers(partition: &Partition) -> (Vec<(i64, i64)>, i64) {
+pub fn told_by_markers(partition: &Partition) -> (Vec<(i64, i64)>, i64) {
     let (mut open, mut aborted) = (std::collections::BTreeMap::new(), Vec::new());
     let (mut offset, end) = (0, partition.offsets().high_watermark);
     while offset < end {

@@ -106,6 +106,14 @@ impl ActiveSegment {
         self.snapshot_at = self.snapshot_at.min(mark.size_bytes);
         self.flush_in_flight = None;
     }
+
+    /// The writes that were queued for its indexes may have been dropped.
+    pub(super) fn distrust_indexes(&mut self) {
+        self.offsets.distrust();
+        self.times.distrust();
+        self.aborted.distrust();
+        self.flush_in_flight = None;
+    }
 }
 
 #[derive(Clone, Debug)]

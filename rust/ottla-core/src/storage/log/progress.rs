@@ -102,6 +102,8 @@ impl Log {
             }
         }
         debug_assert_eq!(self.next_offset, self.written_offset);
+        self.active.distrust_indexes();
+        self.requeues_indexes = !self.to_sync.is_empty();
         self.recent.clear();
         self.last_snapshot = None;
         self.end_generation();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{ActiveSegment, ClosedSegment, Log, UnsettledIndexes};
 use crate::storage::epoch_cache::{self, EpochCache};
-use crate::storage::index::IndexEntry;
+use crate::storage::index::{IndexEntry, IndexTail};
 use crate::storage::offset_index::OffsetEntry;
 use crate::storage::segment::{Segment, file_name, time_entry};
 use crate::storage::time_index::TimeEntry;
@@ -101,6 +101,52 @@ impl Log {
         for work in works {
             self.submit(work);
         }
+    }
+
+    /// Have the last index entries of rolled segments written once more, ahead of everything that lets them count as
+    /// written: of the next records, and of the next producer snapshot. With something to append, as room may have come.
+    pub(super) fn requeue_indexes(&mut self) {
+        if !std::mem::take(&mut self.requeues_indexes) {
+            return;
+        }
+        for (segment, _) in &self.to_sync {
+            let mut closed = self.closed.iter().rev();
+            if let Some(closed) = closed.find(|closed| Arc::ptr_eq(&closed.segment, segment))
+                && let Some(unsettled) = &closed.unsettled
+            {
+                self.requeue_index(segment, &unsettled.times);
+                self.requeue_index(segment, &unsettled.offsets);
+                let (position, rows) = unsettled.aborted.unconfirmed();
+                if !rows.is_empty() {
+                    self.submit(Work::Index {
+                        segment: Arc::clone(segment),
+                        suffix: AbortedTxnRow::SUFFIX,
+                        position,
+                        bytes: rows.to_vec(),
+                        closing: true,
+                    });
+                }
+                self.submit(Work::Settle(Arc::clone(segment)));
+            }
+        }
+    }
+
+    /// All of an index, as nothing of it is in the file after a last write that failed. What is not in memory is read from
+    /// the records when it is first needed.
+    fn requeue_index<E: IndexEntry>(&self, segment: &Arc<Segment>, index: &IndexTail<E>) {
+        let work = if index.dropped_len() > 0 {
+            let path = segment.path(E::SUFFIX);
+            Work::Remove { path }
+        } else {
+            Work::Index {
+                segment: Arc::clone(segment),
+                suffix: E::SUFFIX,
+                position: 0,
+                bytes: index.in_memory().bytes_from(0).to_vec(),
+                closing: true,
+            }
+        };
+        self.submit(work);
     }
 
     fn snapshot_path(&self, offset: i64) -> PathBuf {
