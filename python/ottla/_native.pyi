@@ -102,12 +102,6 @@ class DataPlane:
         Returns (is_over, requests) as `poll` does; None: nothing waits for it, its connection is gone.
         """
 
-    def renew_verification(self, session_id: int, request_id: int, now_ms: int, wall_ms: int) -> bool:
-        """Begin the verification of a Produce request anew where the marker of an earlier transaction has overtaken it.
-
-        Returns whether one had: the coordinator has to be asked once more. QUICK.
-        """
-
     def oldest_transactions_ms(self) -> list[int]:
         """When each open transaction that is the oldest of its partition was last written to, in Unix ms.
 

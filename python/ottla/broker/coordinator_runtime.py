@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -433,9 +433,8 @@ class CoordinatorRuntime(Generic[M]):
         In this order, as it is not known here what those do who are called back.
         """
         try:
-            self._drain(served, replies, now)
-        except _GivenUp:
-            pass  # who waited has been told
+            with suppress(_GivenUp):  # who waited has been told
+                self._drain(served, replies, now)
         finally:
             self._deliver(replies)
 

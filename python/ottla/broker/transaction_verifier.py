@@ -135,7 +135,6 @@ class TransactionVerifier:
                 partitions,
                 adds=version >= PRODUCE_ADDS_FROM,
                 config=self._config(),
-                renew=lambda: self._plane.renew_verification(session_id, request_id, now_ms(), wall_ms()),
             )
         except Exception as error:
             log.error("verification_failed", transactional_id=transactional_id, error=error)
@@ -159,16 +158,11 @@ async def ask_coordinator(
     *,
     adds: bool,
     config: BrokerConfig,
-    renew: Callable[[], bool],
 ) -> Mapping[TopicPartition, ErrorCode]:
     """Add partitions to a transaction, or (`adds` is False) have it verified; returns an answer for each.
 
     An earlier transaction that is still being ended is waited for a moment when partitions are added: the client has
-    sent its records, and sending them again would cost it more. Its marker overtakes a verification that had begun by
-    then, so that nothing may be appended on the strength of the answer: that one begins anew, and so does the question.
-
-    Args:
-        renew: Begins verifications anew that were overtaken; returns whether there were any. Raises: KafkaError.
+    sent its records, and sending them again would cost it more.
     """
     patience_ms = config.integer("add.partitions.to.txn.retry.backoff.max.ms")
     backoff_ms = config.integer("add.partitions.to.txn.retry.backoff.ms")
@@ -181,10 +175,7 @@ async def ask_coordinator(
             answers = {at: found.get(at, ErrorCode.INVALID_TXN_STATE) for at in partitions}
         except KafkaError as error:
             answers = dict.fromkeys(partitions, error.code)
-        is_concurrent = ErrorCode.CONCURRENT_TRANSACTIONS in answers.values()
-        if not adds or now_ms() - started_ms >= patience_ms:
+        is_concurrent = adds and ErrorCode.CONCURRENT_TRANSACTIONS in answers.values()
+        if not is_concurrent or now_ms() - started_ms >= patience_ms:
             return answers
-        if is_concurrent:
-            await trio.sleep(backoff_ms / 1000)
-        if not renew() and not is_concurrent:
-            return answers
+        await trio.sleep(backoff_ms / 1000)

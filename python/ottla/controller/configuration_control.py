@@ -39,21 +39,8 @@ from ottla.protocol.messages.create_topics import CreatableTopicConfigs
 
 CLUSTER_BROKERS: Final = ConfigResource(ResourceType.BROKER, "")
 """What is set for all brokers."""
-_PER_LISTENER: Final = frozenset(
-    {
-        "ssl.key.password",
-        "ssl.keystore.certificate.chain",
-        "ssl.keystore.key",
-        "ssl.keystore.location",
-        "ssl.keystore.password",
-        "ssl.keystore.type",
-        "ssl.truststore.certificates",
-        "ssl.truststore.location",
-        "ssl.truststore.password",
-        "ssl.truststore.type",
-    }
-)
-"""Kafka's `SslConfigs.RECONFIGURABLE_CONFIGS`."""
+_STORE_PREFIXES: Final = ("ssl.key.", "ssl.keystore.", "ssl.truststore.")
+"""Kafka's `SslConfigs.RECONFIGURABLE_CONFIGS`: what a listener reads keys and certificates from."""
 _READ_AT_START: Final = ("listeners",)
 """Changed by Kafka while it runs; here a listener is opened at start."""
 
@@ -270,7 +257,7 @@ class ConfigurationControl:
                 continue
             if key.mode is UpdateMode.READ_ONLY or name in _READ_AT_START:
                 raise InvalidConfig(f"{name} is read at start only and cannot be changed while the broker runs.")
-            if key.name in _PER_LISTENER and name in configs:
+            if key.name.startswith(_STORE_PREFIXES) and name in configs:
                 raise InvalidConfig(f"{name} is changed per listener, under the prefix listener.name. and its name.")
             if key.mode is UpdateMode.PER_BROKER and not resource.name and name in configs:
                 raise InvalidConfig(f"{name} belongs to each broker and cannot be set for all.")

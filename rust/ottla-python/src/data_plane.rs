@@ -255,12 +255,6 @@ impl DataPlane {
         news.map(|news| (news.is_over, tuples(py, news.owed)))
     }
 
-    fn renew_verification(&self, session_id: SessionId, request_id: u64, now_ms: i64, wall_ms: i64) -> bool {
-        let mut inner = self.plane.lock();
-        let now = inner.now(now_ms, wall_ms);
-        inner.core.renew_verification(session_id, request_id, now)
-    }
-
     fn oldest_transactions_ms(&self) -> Vec<i64> {
         self.plane.lock().core.oldest_transactions_ms().collect()
     }

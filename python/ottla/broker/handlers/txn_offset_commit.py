@@ -107,17 +107,8 @@ async def _verified(
     config = context.broker.metadata.broker_config
     if not adds and not config.boolean("transaction.partition.verification.enable"):
         return Producer(producer_id, epoch)
-
-    guard = 0
-
-    def begin() -> bool:
-        """Whether that is another verification than before."""
-        nonlocal guard
-        before = guard
-        guard = coordinator.begin_verification(partition, producer_id, epoch, supports_epoch_bump=adds)
-        return guard != before
-
-    if begin():
+    guard = coordinator.begin_verification(partition, producer_id, epoch, supports_epoch_bump=adds)
+    if guard:
         at = (CONSUMER_OFFSETS, partition)
         answers = await ask_coordinator(
             context.broker.transactions.add_partitions,
@@ -127,7 +118,6 @@ async def _verified(
             [at],
             adds=adds,
             config=config,
-            renew=begin,
         )
         error = transaction_error(answers[at], knows_abortable=context.version >= OFFSETS_ABORTABLE_FROM)
         if error is not ErrorCode.NONE:

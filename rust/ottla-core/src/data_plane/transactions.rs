@@ -190,43 +190,6 @@ impl DataPlane {
         true
     }
 
-    /// Begin the verification anew where a marker has overtaken it: the transaction before this one was still being ended
-    /// when it began, and whoever asked then has to ask once more. Returns whether that is so anywhere.
-    pub fn renew_verification(&mut self, session_id: SessionId, request_id: u64, now: Now) -> bool {
-        let slot = self
-            .sessions
-            .get_mut(&session_id)
-            .and_then(|session| session.slot(request_id));
-        let Some(Slot::Verifying(verifying)) = slot else {
-            return false;
-        };
-        let adds = verifying.prepared.call.version >= ADDS_PARTITIONS_VERSION;
-        let mut is_overtaken = false;
-        for candidate in &mut verifying.candidates {
-            if let Verified::By(guard) = candidate.verified
-                && let Some(Ok(batch)) = &candidate.checked
-                && let Some(entry) = self.table.get(candidate.target.partition_id)
-            {
-                let batch = batch.view();
-                let begun = entry.partition.begin_verification(
-                    batch.producer_id(),
-                    batch.producer_epoch(),
-                    batch.base_sequence(),
-                    adds,
-                    now.now_ms,
-                );
-                // Of an error the append tells.
-                if let Ok(Some(anew)) = begun
-                    && anew != guard
-                {
-                    candidate.verified = Verified::By(anew);
-                    is_overtaken = true;
-                }
-            }
-        }
-        is_overtaken
-    }
-
     /// When each open transaction that is the oldest of its partition was last written to, in Unix ms.
     pub fn oldest_transactions_ms(&self) -> impl Iterator<Item = i64> {
         self.table

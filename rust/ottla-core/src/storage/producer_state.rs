@@ -396,7 +396,8 @@ impl ProducerState {
         self.producers.insert(info.producer_id, entry);
         if info.is_transactional {
             // The transaction is open now, or over: what the coordinator was asked before does not count any more.
-            self.verifications.clear(info.producer_id);
+            let marker_epoch = info.marker.is_some().then_some(info.producer_epoch);
+            self.verifications.settle(info.producer_id, marker_epoch);
         }
         (completed, undo)
     }

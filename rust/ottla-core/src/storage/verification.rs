@@ -2,7 +2,7 @@
 //!
 //! The first batch of a transaction is appended only once the coordinator has said that the partition belongs to it. Between
 //! question and answer the transaction may end and another begin (ABA), so the answer counts for one *guard* only, which any
-//! batch or marker of the producer takes away (Kafka: `VerificationStateEntry`, `VerificationGuard`).
+//! batch of the producer takes away, and any marker but that of the transaction before (Kafka: `VerificationStateEntry`, `VerificationGuard`).
 
 use std::collections::HashMap;
 
@@ -94,9 +94,17 @@ impl Verifications {
         found.guard
     }
 
-    /// The producer wrote to its transaction, or it ended: later batches must ask anew, or find it open.
-    pub fn clear(&mut self, producer_id: i64) {
-        if !self.by_producer.is_empty() {
+    /// The producer wrote to its transaction, or it ended, by a marker of that epoch: later batches must ask anew, or find it
+    /// open. The marker that ends a transaction bears the epoch of the next one, where the epoch rises with each: what is
+    /// asked about that one goes on (Kafka: `UnifiedLog.updateProducers`).
+    pub fn settle(&mut self, producer_id: i64, marker_epoch: Option<i16>) {
+        if self.by_producer.is_empty() {
+            return;
+        }
+        let is_of_next = self
+            .get(producer_id)
+            .is_some_and(|found| found.supports_epoch_bump && marker_epoch == Some(found.epoch));
+        if !is_of_next {
             self.by_producer.remove(&producer_id);
         }
     }

@@ -178,27 +178,28 @@ fn an_answer_about_a_transaction_that_ended_meanwhile_counts_no_more() {
 }
 
 #[test]
-fn a_question_that_a_marker_overtook_is_asked_anew() {
-    const NEW: i16 = 12;
+fn the_marker_of_one_transaction_takes_nothing_from_the_question_about_the_next() {
+    for (marker_epoch, transaction_version, expected) in [(1, 2, (0, 2)), (0, 0, (48, -1)), (2, 2, (48, -1))] {
+        let mut bench = Bench::new();
+        assert_eq!(bench.produced(ADDS, &batch(0, 0)), (0, 0));
+        // The next transaction comes before the marker of the one before it.
+        bench.send(ADDS, &[("t", &batch(1, 0))]);
+        let asked = bench.asked().expect("asked");
+        assert_eq!(bench.end(marker_epoch, MarkerType::Commit, transaction_version), Ok(1));
+        assert!(bench.answer(&asked, &[]));
+        assert_eq!(bench.results(ADDS), [[expected]], "marker of epoch {marker_epoch}");
+    }
+}
+
+#[test]
+fn a_repeated_batch_leaves_its_question_to_the_next_one() {
+    // As in Kafka 4.3.1.
     let mut bench = Bench::new();
-    assert_eq!(bench.produced(NEW, &batch(0, 0)), (0, 0));
-    // The next transaction comes before the marker of the one before it.
-    bench.send(NEW, &[("t", &batch(1, 0))]);
-    let asked = bench.asked().expect("asked");
-    let renew = |bench: &mut Bench| {
-        let now = bench.world.now();
-        bench
-            .world
-            .plane
-            .renew_verification(asked.session_id, asked.request_id, now)
-    };
-    assert!(!renew(&mut bench));
-    assert_eq!(bench.end(1, MarkerType::Commit, 2), Ok(1));
-    assert!(renew(&mut bench));
-    assert!(!renew(&mut bench), "nothing has happened since");
-    assert!(bench.answer(&asked, &[]));
-    assert_eq!(bench.results(NEW), [[(0, 2)]]);
-    assert!(!renew(&mut bench), "it is answered");
+    assert_eq!(bench.produced(ADDS, &batch(0, 0)), (0, 0));
+    assert_eq!(bench.end(0, MarkerType::Abort, 0), Ok(1));
+    assert_eq!(bench.produced(ADDS, &batch(0, 0)), (0, 0), "a repeated one");
+    assert_eq!(bench.end(0, MarkerType::Commit, 0), Ok(2));
+    assert_eq!(bench.produced(ADDS, &batch(0, 1)), (45, -1));
 }
 
 #[test]
