@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -196,6 +197,27 @@ def test_requests_for_very_many_things_are_answered_beside_others(victim: Broker
             assert reply(sock) is not None
     assert innocent.worst_s < WORST_S
     assert innocent.grown_bytes < 160 * MIB
+
+
+@pytest.mark.parametrize("count", [1, 50], ids=["one client", "fifty clients"])
+def test_clients_that_do_not_wait_for_their_answers(victim: BrokerProcess, count: int) -> None:
+    """One request follows the other as fast as it is answered, without end: others have their turns between them."""
+    total = 8_000
+    frames = framed(ApiKey.METADATA, 9, MetadataRequest(topics=None)) * (total // count)
+    with Innocent(victim) as innocent, contextlib.ExitStack() as stack:
+        readers = []
+        for _ in range(count):
+            sock = stack.enter_context(connect(victim))
+            reader = threading.Thread(target=lambda sock=sock: [reply(sock) for _ in range(total // count)])
+            reader.start()
+            readers.append(reader)
+            sender = threading.Thread(target=sock.sendall, args=(frames,))
+            sender.start()
+            readers.append(sender)
+        for thread in readers:
+            thread.join()
+    assert innocent.worst_s < WORST_S
+    assert innocent.grown_bytes < 64 * MIB
 
 
 def test_a_client_that_left_is_noticed_behind_all_that_it_sent_before(victim: BrokerProcess) -> None:

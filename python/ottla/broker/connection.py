@@ -17,6 +17,7 @@ import trio
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.event_log import EventLog
 from ottla.broker.later import Later
+from ottla.broker.pace import Pace
 from ottla.protocol.versions import ApiKey
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Connection:
         "_dispatch",
         "_is_closed",
         "_on_closed",
+        "_pace",
         "_parked",
         "_plane",
         "_sock",
@@ -94,17 +96,20 @@ class Connection:
         dispatch: Dispatch,
         start: Start,
         on_closed: Callable[[Connection], None],
+        pace: Pace,
     ) -> None:
         """Take over a connected socket.
 
         Args:
             on_closed: Called once, when the socket is closed.
+            pace: Of the event loop.
         """
         self._plane = plane
         self._sock = sock
         self._dispatch = dispatch
         self._start = start
         self._on_closed = on_closed
+        self._pace = pace
         self._is_closed = False
         self._parked: Later | None = None
         """The answer that is to come without a task."""
@@ -195,6 +200,8 @@ class Connection:
         try:
             while owed and not self._is_closed:
                 owed = await self._answer_one(owed[0])
+                # A client may send as fast as it is answered.
+                await self._pace.keep()
         except Exception as error:
             self._fail(error)
 

@@ -50,6 +50,9 @@ LOAD_BYTES: Final = 1 << 18
 REPLAY_RECORDS_PER_TURN: Final = 500
 """Records replayed before other tasks may run: about a millisecond."""
 LOADS_AT_ONCE: Final = 2
+LOAD_RETRY_S: Final = 5.0
+"""Before a log is read once more that the disk did not let be read; then twice as long each time."""
+LOAD_RETRY_MAX_S: Final = 60.0
 
 
 class PartitionLog(Protocol):
@@ -231,20 +234,30 @@ class CoordinatorRuntime(Generic[M]):
 
     async def _load(self, served: _Served[M]) -> None:
         where: dict[str, Any] = {"topic": self._topic, "partition": served.partition}
+        retry_s = LOAD_RETRY_S
         with served.scope:
-            try:
-                async with self._loads:
-                    started_ms = self._clock().now_ms
-                    await self._replay_log(served)
-            except (KafkaError, OSError, ValueError) as error:
-                # Not retried: what is in the way (damage, a dead disk) needs the partition to be repaired first.
-                served.is_broken = True
-                log.error("coordinator_load_failed", **where, read_to=served.shard.end_offset, reason=str(error))
-            else:
-                self._finish_loading(served)
-                ms = self._clock().now_ms - started_ms
-                report = served.shard.machine.load_report()
-                log.info("coordinator_loaded", **where, end_offset=served.shard.end_offset, ms=ms, **report)
+            while True:
+                try:
+                    async with self._loads:
+                        started_ms = self._clock().now_ms
+                        await self._replay_log(served)
+                except (KafkaError, OSError, ValueError) as error:
+                    served.is_broken = True
+                    read_to = served.shard.end_offset
+                    log.error("coordinator_load_failed", **where, read_to=read_to, reason=str(error))
+                    if isinstance(error, ValueError):
+                        break  # damage stays: the partition needs to be repaired first
+                    served.settled.set()
+                    await trio.sleep(retry_s)
+                    retry_s = min(2 * retry_s, LOAD_RETRY_MAX_S)
+                    served.shard = self._new_shard()
+                else:
+                    served.is_broken = False
+                    self._finish_loading(served)
+                    ms = self._clock().now_ms - started_ms
+                    report = served.shard.machine.load_report()
+                    log.info("coordinator_loaded", **where, end_offset=served.shard.end_offset, ms=ms, **report)
+                    break
         served.settled.set()
 
     def _finish_loading(self, served: _Served[M]) -> None:

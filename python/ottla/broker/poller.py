@@ -19,6 +19,7 @@ import trio
 from ottla._native import DataPlane
 from ottla.broker.clock import now_ms, wall_ms
 from ottla.broker.connection import Connection
+from ottla.broker.pace import Pace
 from ottla.broker.together import Together
 
 if TYPE_CHECKING:
@@ -37,13 +38,19 @@ class Poller(trio.abc.Instrument):
         connections: Mapping[int, Connection],
         on_high_watermark: HighWatermarkMoved,
         verify: Verify | None = None,
+        pace: Pace | None = None,
     ) -> None:
-        """Args: verify: Has the transaction coordinator asked, and calls `DataPlane.verified`."""
+        """
+        Args:
+            verify: Has the transaction coordinator asked, and calls `DataPlane.verified`.
+            pace: Told of every turn.
+        """
         self._plane = plane
         self._together = Together(plane)
         self._connections = connections
         self._on_high_watermark = on_high_watermark
         self._verify = verify
+        self._pace = pace or Pace()
         self._token: trio.lowlevel.TrioToken
         self._failed = -1
         """An eventfd for which `run` waits."""
@@ -75,6 +82,7 @@ class Poller(trio.abc.Instrument):
                 self._is_beside = True
             if not self._run_for(timeout) and timeout > 0:
                 self._end_wait()
+            self._pace.begin()
         except BaseException as error:
             # Trio would log it and go on without us: it is `run` that fails.
             self._error = error

@@ -35,6 +35,7 @@ from ottla.broker.listener import ConnectionLimits, open_listener, serve_listene
 from ottla.broker.log_maintenance import MaintenanceSettings, log_complaints, maintain_logs
 from ottla.broker.metadata_publisher import MetadataPublisher
 from ottla.broker.metrics import Metrics, render
+from ottla.broker.pace import Pace
 from ottla.broker.poller import Poller
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.quorum_runtime import QuorumSettings
@@ -109,6 +110,7 @@ class Server:
         self.add_partitions: AddPartitions | None = None
         """Asked about transactional writes instead of this broker's coordinator: a test's own."""
         self.connections: dict[int, Connection] = {}
+        self._pace = Pace()
         self._stop = trio.Event()
         self._stopped = trio.Event()
         self._is_ready = False
@@ -275,7 +277,7 @@ class Server:
         )
         try:
             async with trio.open_nursery() as services:
-                poller = Poller(plane, self.connections, on_high_watermark, verifier.start)
+                poller = Poller(plane, self.connections, on_high_watermark, verifier.start, self._pace)
                 services.start_soon(poller.run)
                 await services.start(coordinator.run)
                 await services.start(transactions.run)
@@ -407,6 +409,7 @@ class Server:
                     dispatch=dispatch,
                     start=start,
                     on_closed=on_closed,
+                    pace=self._pace,
                 )
                 broker.metrics.connections_accepted += 1
                 self.connections[connection.session_id] = connection

@@ -11,6 +11,7 @@ import trio.testing
 
 from ottla.broker.connection import NEEDS_TASK, Answer, Connection, NeedsTask, Refuse
 from ottla.broker.later import Later
+from ottla.broker.pace import Pace
 from ottla.protocol.versions import ApiKey
 
 REQUEST = (1, ApiKey.METADATA, 9, 77, "client", b"")
@@ -87,6 +88,7 @@ def run(
                     dispatch=Dispatching(dispatch, at_once),
                     start=nursery.start_soon,
                     on_closed=closed.append,
+                    pace=Pace(),
                 )
                 await scenario(connection, nursery)
                 await trio.testing.wait_all_tasks_blocked()

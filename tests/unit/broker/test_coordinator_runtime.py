@@ -11,7 +11,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from ottla.broker.coordinator_runtime import CoordinatorRuntime
+from ottla.broker.coordinator_runtime import LOAD_RETRY_S, CoordinatorRuntime
 from ottla.broker.later import Later
 from ottla.coordinator.group import records
 from ottla.coordinator.group.caller import Caller
@@ -180,7 +180,7 @@ def test_loading_takes_the_last_of_what_was_written_again_and_again(is_deleted: 
 
 
 @pytest.mark.parametrize("error", [KafkaError(ErrorCode.KAFKA_STORAGE_ERROR), OSError("dead"), ValueError("bad crc")])
-def test_a_log_that_cannot_be_read_is_not_coordinated(error: Exception) -> None:
+def test_a_log_that_cannot_be_read_is_not_coordinated_until_it_can(error: Exception) -> None:
     async def test(shell: Shell) -> None:
         shell.log.records = [offset_commit(1)]
         shell.log.high_watermark = 1
@@ -188,6 +188,29 @@ def test_a_log_that_cannot_be_read_is_not_coordinated(error: Exception) -> None:
         shell.runtime.start(0, shell.log)
         await trio.sleep(1)
         assert shell.error() is ErrorCode.COORDINATOR_NOT_AVAILABLE
+        shell.log.read_error = None
+        await trio.sleep(LOAD_RETRY_S)
+        is_damaged = isinstance(error, ValueError)
+        assert shell.error() is (ErrorCode.COORDINATOR_NOT_AVAILABLE if is_damaged else ErrorCode.NONE)
+        if not is_damaged:
+            assert shell.committed() == 1
+
+    run(test)
+
+
+def test_a_disk_that_does_not_let_a_log_be_read_is_asked_less_and_less_often() -> None:
+    async def test(shell: Shell) -> None:
+        shell.log.records = [offset_commit(1)]
+        shell.log.high_watermark = 1
+        shell.log.read_error = OSError("dead")
+        shell.runtime.start(0, shell.log)
+        await shell.runtime.wait_loaded()
+        await trio.sleep(3 * LOAD_RETRY_S + 1)  # two attempts more
+        shell.log.read_error = None
+        await trio.sleep(4 * LOAD_RETRY_S - 2)
+        assert shell.error() is ErrorCode.COORDINATOR_NOT_AVAILABLE
+        await trio.sleep(2)
+        assert shell.committed() == 1
 
     run(test)
 

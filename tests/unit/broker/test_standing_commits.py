@@ -14,6 +14,7 @@ import pytest
 from ottla._native import build_batch, decode_batches
 from ottla.broker.connection import Connection
 from ottla.broker.coordinated_topic import NativePartitionLog
+from ottla.broker.pace import Pace
 from ottla.broker.standing_commits import BYTES_MAX, HANDED_BACK_MS, Committing, StandingCommits
 from ottla.common.topics import CONSUMER_OFFSETS
 from ottla.coordinator.group import records
@@ -100,6 +101,7 @@ class World:
             dispatch=cast(Any, None),
             start=cast(Any, None),
             on_closed=lambda _: None,
+            pace=Pace(),
         )
         self.version = VERSIONS[-1]
         self.correlation_id = 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from ottla.broker.connection import Connection
+from ottla.broker.pace import Pace
 from ottla.broker.standing_heartbeats import Beating, StandingHeartbeats
 from ottla.protocol.versions import ApiKey
 from tests.property.native_lab import NativeLab, now_ms, wall_ms
@@ -50,6 +51,7 @@ class World:
             dispatch=cast(Any, None),
             start=cast(Any, None),
             on_closed=lambda _: None,
+            pace=Pace(),
         )
 
     def send(self, correlation_id: int, body: bytes = BODY) -> None:

@@ -3,8 +3,8 @@
 //! The same lookup is under way once, however many fetches want it and however often. What it found is given to those
 //! who wait for it; for those that come later it is in memory.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -138,7 +138,7 @@ impl DataPlane {
     /// Take in what was looked up: fetches that wait for it have it from now on, and are answered if it is enough.
     pub(super) fn take_in_lookups(&mut self, now: Now) {
         let done = std::mem::take(&mut *lock(&self.lookups.done));
-        let mut concerned = Vec::new();
+        let mut concerned = BTreeSet::new();
         for (lookup, found) in done {
             let entry = self.table.get(lookup.partition_id);
             let available_bytes = entry.map_or(0, |entry| {
@@ -157,9 +157,7 @@ impl DataPlane {
                     .and_then(|session| session.slot(slot_id));
                 if let Some(Slot::Fetch(parked)) = slot {
                     parked.look_is_over(place, found.clone(), available_bytes);
-                    if !concerned.contains(&(session_id, slot_id)) {
-                        concerned.push((session_id, slot_id));
-                    }
+                    concerned.insert((session_id, slot_id));
                 }
             }
         }

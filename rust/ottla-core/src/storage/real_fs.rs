@@ -60,14 +60,12 @@ impl LogFile for RealFile {
         }
         match page_cache::read_without_waiting(file, &mut buffer[..len], position) {
             Ok(read) => Ok((read == len).then_some(read)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                if page_cache::has_content(file, position, len) {
-                    self.read_at(&mut buffer[..len], position).map(Some)
-                } else {
-                    Ok(None)
-                }
+            Err(error)
+                if error.kind() == io::ErrorKind::Unsupported && page_cache::has_content(file, position, len) =>
+            {
+                self.read_at(&mut buffer[..len], position).map(Some)
             }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -177,3 +177,52 @@ fn only_rows_that_can_have_been_are_sane() {
     let zeros = IndexEntries::<AbortedTxnRow>::from_bytes(vec![0; 2 * AbortedTxnRow::SIZE_BYTES]).unwrap();
     assert!(!zeros.is_sane(0));
 }
+
+/// Of a closed segment the whole file is surely written: what ends in the middle of a row has lost more than that.
+#[test]
+fn half_a_row_of_a_closed_segment_has_all_made_anew() {
+    let fs = SimFs::new(1);
+    let mut history = History::default();
+    let dir = open_dir(&fs);
+    let partition = open(&dir, "t", config());
+    for _ in 0..12 {
+        history.append(&partition, 1, true, "a").unwrap();
+        history.end_transaction(&partition, 1, MarkerType::Abort).unwrap();
+    }
+    settle(&dir, &[&partition]);
+    partition.close().unwrap();
+    dir.close().unwrap();
+    drop((partition, dir));
+    let mut indexes: Vec<_> = fs
+        .paths()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|suffix| suffix == AbortedTxnRow::SUFFIX))
+        .collect();
+    indexes.sort();
+    let last_log = fs
+        .paths()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|suffix| suffix == "log"))
+        .max();
+    indexes.retain(|path| Some(path.with_extension("log")) != last_log);
+    assert!(indexes.len() > 1, "{indexes:?}");
+    for path in &indexes {
+        for crash in [None, Some(Crash::ProcessDies)] {
+            let fs = fs.fork(1);
+            fs.restart(Crash::ProcessDies);
+            let size_bytes = fs.file_size_bytes(path).unwrap();
+            let file = fs.open(path, OpenMode::ReadWrite).unwrap();
+            file.truncate(size_bytes - ROW_BYTES / 2).unwrap();
+            if crash.is_some() {
+                fs.remove_file(Path::new("/log/.kafka_cleanshutdown")).unwrap();
+            }
+            let dir = open_dir(&fs);
+            let partition = open(&dir, "t", config());
+            let context = || format!("{crash:?}, {}", path.display());
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let notes = partition.recovery_report().notes;
+            assert_eq!(notes, [format!("{name} is damaged and was made anew")], "{}", context());
+            history.check_served(&partition, &context);
+        }
+    }
+}

@@ -178,15 +178,24 @@ impl Loader<'_> {
             .filter(|(segment, _)| segment.base_offset() < checked_from)
         {
             let name = file_name(segment.base_offset(), AbortedTxnRow::SUFFIX);
-            if names.contains(&name)
-                && let Err(error) = segment.aborted_rows(self.context.files)
-            {
-                if error.kind() != io::ErrorKind::InvalidData {
-                    return Err(error);
-                }
-                self.report.notes.push(format!("{name} is damaged and was made anew"));
-                unsound.insert(segment.base_offset());
+            if !names.contains(&name) {
+                continue;
             }
+            // Only of the last segment the last row may be under way.
+            let is_last = segments.last().is_some_and(|(last, _)| Arc::ptr_eq(last, segment));
+            let size_bytes = self
+                .context
+                .files
+                .fs
+                .file_size_bytes(&segment.path(AbortedTxnRow::SUFFIX))?;
+            let is_whole = is_last || size_bytes.is_multiple_of(AbortedTxnRow::SIZE_BYTES as u64);
+            match segment.aborted_rows(self.context.files) {
+                Ok(_) if is_whole => continue,
+                Err(error) if error.kind() != io::ErrorKind::InvalidData => return Err(error),
+                _ => {}
+            }
+            self.report.notes.push(format!("{name} is damaged and was made anew"));
+            unsound.insert(segment.base_offset());
         }
         Ok(unsound)
     }
