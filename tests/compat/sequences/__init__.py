@@ -7,7 +7,6 @@ what the first side answered, as a client's next request would, and now and then
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
 from typing import Any, Protocol
 
@@ -40,21 +39,20 @@ class Draws(Protocol):
         """See the first side's answer."""
 
 
-def compare(sides: tuple[World, World], draws: Draws, *, steps: int) -> Iterator[str]:
-    """Put steps on both sides until their answers differ; yields what to show of that."""
+def compare(sides: tuple[World, World], draws: Draws, *, steps: int) -> tuple[int, list[str]]:
+    """Put steps on both sides until answers differ; returns how many were alike, and what to show of a difference."""
     one, other = sides
     told: list[str] = []
     for _ in range(steps):
         name, arguments = step = draws.step()
         expected = getattr(one, name)(**arguments)
         if not one.settle():
-            return  # the first side is stuck in what it does about this, which is no answer to compare with
+            break  # the first side is stuck in what it does about this, which is no answer to compare with
         found = getattr(other, name)(**arguments)
         if not other.settle():
-            yield from [*told[-SHOWN_STEPS:], f"{name} {arguments}: this does not end"]
-            return
+            return len(told), [*told[-SHOWN_STEPS:], f"{name} {arguments}: this does not end"]
         if different := differences(expected, found):
-            yield from [*told[-SHOWN_STEPS:], f"{name} {arguments}", *different]
-            return
+            return len(told), [*told[-SHOWN_STEPS:], f"{name} {arguments}", *different]
         told.append(f"{name} {arguments} -> {expected}")
         draws.learn(step, expected)
+    return len(told), []

@@ -2,7 +2,8 @@
 //!
 //! The first batch of a transaction is appended only once the coordinator has said that the partition belongs to it. Between
 //! question and answer the transaction may end and another begin (ABA), so the answer counts for one *guard* only, which any
-//! batch of the producer takes away, and any marker but that of the transaction before (Kafka: `VerificationStateEntry`, `VerificationGuard`).
+//! batch of the producer takes away, and any marker but that of the transaction before (Kafka: `VerificationStateEntry`,
+//! `VerificationGuard`).
 
 use std::collections::HashMap;
 
